@@ -1,0 +1,143 @@
+"""PrefectCheck: runs the collectors, submits what they return, and persists how far the streams are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from datadog_checks.base import AgentCheck
+from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.clock import ServerClock
+from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
+from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
+from datadog_checks.prefect.config_models import ConfigMixin
+from datadog_checks.prefect.errors import CollectionError, PrefectError
+from datadog_checks.prefect.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.metrics import COLLECTOR_SUCCESS, NAMESPACE
+from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.settings import Settings
+from datadog_checks.prefect.state import CheckState, StateError
+from datadog_checks.prefect.tags import COLLECTOR, make_tags
+from datadog_checks.prefect.transport import Transport
+
+if TYPE_CHECKING:
+    from datadog_checks.prefect.config_models.instance import InstanceConfig
+
+_STATE_KEY = 'state'
+# Seconds between two questions for the server's version.
+_VERSION_INTERVAL = 3600
+
+
+class PrefectCheck(AgentCheck, ConfigMixin):
+    """One Prefect server, as seen through its REST API."""
+
+    __NAMESPACE__ = NAMESPACE
+
+    # The base's HTTP wrapper reads the raw instance, so a default of the configuration model does not reach it.
+    HTTP_CONFIG_REMAPPER = {  # type: ignore[assignment]  # noqa: RUF012
+        'persist_connections': {'name': 'persist_connections', 'default': True}
+    }
+
+    def __init__(self, name: str, init_config: dict[str, Any], instances: list[dict[str, Any]]) -> None:
+        super().__init__(name, init_config, instances)
+        self._clock = ServerClock()
+        self._known_runs = KnownRuns()
+        self._snapshot_collectors = snapshot_collectors()
+        self._stream_collectors = stream_collectors()
+        self._version_asked_at: float | None = None
+        self._settings: Settings
+        self._client: PrefectClient
+        self._state: CheckState
+        # After `load_configuration_models`, which checks every option.
+        self.check_initializations.append(self._initialize)
+
+    def persistent_cache_id(self) -> str:
+        """Keeps the state over edits of tags, credentials and time-outs, and apart from that of other filters."""
+        return Settings.from_options(self._options()).fingerprint
+
+    def check(self, _: Any) -> None:
+        """One run. Raises CollectionError at its end if a part of it failed."""
+        samples, error = health.collect(self._client)
+        self._submit(samples)
+        failures: dict[str, Exception] = {}
+        self._report(health.NAME, error, failures)
+        if samples[0].value:
+            self._collect(self._run_context(), failures)
+        if failures:
+            raise CollectionError(failures)
+
+    def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
+        for snapshot in self._snapshot_collectors:
+            self._report(snapshot.name, self._run_snapshot(snapshot, run), failures)
+        for stream in self._stream_collectors:
+            self._report(stream.name, self._run_stream(stream, run), failures)
+        for problem, times in self._client.take_malformed().items():
+            self.log.warning('Skipped %d malformed objects: %s', times, problem)
+        self._report_version()
+
+    def _run_snapshot(self, collector: SnapshotCollector, run: RunContext) -> Exception | None:
+        try:
+            # Read to the end before anything is submitted.
+            self._submit(tuple(collector.collect(run)))
+        except Exception as error:
+            return error
+        return None
+
+    def _run_stream(self, collector: StreamCollector, run: RunContext) -> Exception | None:
+        try:
+            batch = collector.collect(run, self._state.cursor(collector.name))
+        except Exception as error:
+            return error
+        self._submit(batch.samples)
+        # A crash between these two repeats the batch; the other way round it would be lost.
+        self._state = self._state.advanced(collector.name, batch.cursor)
+        document = self._state.dumps()
+        self.write_persistent_cache(_STATE_KEY, document)
+        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, len(document))
+        return None
+
+    def _report(self, collector: str, error: Exception | None, failures: dict[str, Exception]) -> None:
+        self._submit([Sample(COLLECTOR_SUCCESS, error is None, make_tags({COLLECTOR: collector}))])
+        if error is None:
+            return
+        if not isinstance(error, PrefectError):
+            self.log.error('%s: unexpected error', collector, exc_info=error)
+        failures[collector] = error
+
+    def _submit(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            submit = self.gauge if sample.spec.type == 'gauge' else self.count
+            submit(sample.spec.name, sample.value, tags=[*sample.tags, *self._settings.tags])
+
+    def _run_context(self) -> RunContext:
+        now = self._clock.now()
+        inventory = Inventory(self._client, self._settings.filters, self._known_runs, now)
+        return RunContext(now=now, client=self._client, inventory=inventory, settings=self._settings, log=self.log)
+
+    @AgentCheck.metadata_entrypoint
+    def _report_version(self) -> None:
+        """The server's version as metadata. It is no part of the collection: a server that hides it is no failure."""
+        if self._version_asked_at is not None and time.monotonic() - self._version_asked_at < _VERSION_INTERVAL:
+            return
+        self._version_asked_at = time.monotonic()
+        try:
+            self.set_metadata('version', self._client.version())
+        except PrefectError as error:
+            self.log.debug('No version: %s', error)
+
+    def _initialize(self) -> None:
+        self._settings = Settings.from_options(self._options())
+        self._client = PrefectClient(Transport(self.http, self._settings.prefect_url, self._clock, self.log), self.log)
+        self._state = self._load_state()
+
+    def _load_state(self) -> CheckState:
+        try:
+            return CheckState.loads(self.read_persistent_cache(_STATE_KEY))
+        except StateError as error:
+            self.log.warning('Starting afresh, for the persisted state cannot be used: %s', error)
+            return CheckState()
+
+    def _options(self) -> InstanceConfig:
+        """The options after validation; the base loads them before any other initialization."""
+        return self.config

@@ -1,0 +1,211 @@
+"""The endpoints of the Prefect API that the check reads, as typed lists of `models`.
+
+Every method returns all that was asked for or raises a PrefectApiError; an object that is not what the endpoint
+promises is skipped and counted in `malformed`. Verified on Prefect 3.0 to 3.9.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from datadog_checks.prefect.errors import NotFound, PrefectApiError, Rejected
+from datadog_checks.prefect.log import Log
+from datadog_checks.prefect.models import (
+    Deployment,
+    Flow,
+    FlowRun,
+    FlowRunState,
+    MalformedObject,
+    Row,
+    TaskRun,
+    Worker,
+    WorkPool,
+    WorkQueue,
+)
+from datadog_checks.prefect.paging import PagingError, TimeOrder, pages_by_time, pages_newest_first, rows_by_offset
+from datadog_checks.prefect.transport import Transport
+
+# As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
+IDS_PER_REQUEST = 100
+
+
+class Model(Protocol):
+    @classmethod
+    def from_api(cls, row: Row) -> Any: ...
+
+
+M = TypeVar('M', bound=Model)
+
+
+class PrefectClient:
+    """Reads one Prefect server. Filter arguments are bodies of the API: {'flow_runs': {...}, 'deployments': {...}}."""
+
+    def __init__(self, transport: Transport, log: Log) -> None:
+        self._transport = transport
+        self._log = log
+        self._page_size: int | None = None
+        # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
+        self._malformed: Counter[str] = Counter()
+
+    @property
+    def prefect_url(self) -> str:
+        """The configured URL without user info."""
+        return self._transport.base_url
+
+    def check_health(self) -> None:
+        """GET /health; also sets the server's clock. The answer of a healthy server is `true`, without authorization.
+
+        It says that the server answers, not that it works: the database is not asked. Up to 3.6 a URL without /api
+        gives 200 with the page of the UI, so only the JSON `true` counts.
+        """
+        answer = self._transport.get('/health', observe_clock=True)
+        if answer is not True:
+            raise PrefectApiError('GET /health', 'the answer is not true. Is prefect_url the API of a Prefect server?')
+
+    def check_ready(self) -> None:
+        """GET /ready: 503 while the server does not reach its database."""
+        self._transport.get('/ready')
+
+    def version(self) -> str:
+        """GET /admin/version: Prefect's version. (GET /version is that of the API's schema, 0.8.4 since 2.20.)"""
+        version = self._transport.get('/admin/version')
+        if not isinstance(version, str):
+            raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+        return version
+
+    def work_pools(self) -> list[WorkPool]:
+        return self._read_list('/work_pools/filter', {}, WorkPool)
+
+    def workers(self, work_pool_name: str) -> list[Worker]:
+        """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
+        try:
+            return self._read_list(f'/work_pools/{_quoted(work_pool_name)}/workers/filter', {}, Worker)
+        except NotFound:
+            return []
+
+    def work_queues(self) -> list[WorkQueue]:
+        return self._read_list('/work_queues/filter', {}, WorkQueue)
+
+    def deployments(self, body: dict[str, Any]) -> list[Deployment]:
+        return self._read_list('/deployments/filter', body | {'sort': 'CREATED_DESC'}, Deployment)
+
+    def flows(self, ids: Sequence[str]) -> list[Flow]:
+        return self._read_ids('/flows/filter', 'flows', ids, Flow)
+
+    def flow_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[FlowRun]:
+        """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
+        return self._read_by_time('/flow_runs/filter', 'flow_runs', body, order, FlowRun)
+
+    def flow_runs_by_id(self, ids: Sequence[str]) -> list[FlowRun]:
+        return self._read_ids('/flow_runs/filter', 'flow_runs', ids, FlowRun)
+
+    def count_flow_runs(self, body: dict[str, Any]) -> int:
+        return self._count('/flow_runs/count', body)
+
+    def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
+        """All states of a run, ascending by time; none if the run is gone meanwhile."""
+        endpoint = '/flow_run_states/'
+        return self._parse(
+            _rows('GET ' + endpoint, self._transport.get(endpoint, {'flow_run_id': flow_run_id})), FlowRunState
+        )
+
+    def task_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[TaskRun]:
+        """The task runs of `body`, page by page, each once though the list changes meanwhile."""
+        return self._read_by_time('/task_runs/filter', 'task_runs', body, order, TaskRun)
+
+    def newest_task_runs(self, body: dict[str, Any], order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
+        """The task runs of `body` down to `since`, for a server that has no filter on the time of `order`."""
+        path = '/task_runs/filter'
+        pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self._limit(), since)
+        return self._parse_pages(path, pages, order, TaskRun)
+
+    def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
+        return self._read_ids('/task_runs/filter', 'task_runs', ids, TaskRun)
+
+    def take_malformed(self) -> dict[str, int]:
+        """How often which problem made an object be skipped since the last call."""
+        malformed = dict(self._malformed)
+        self._malformed.clear()
+        return malformed
+
+    def _read_list(self, path: str, body: dict[str, Any], model: type[M]) -> list[M]:
+        try:
+            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self._limit())
+        except PagingError as error:
+            raise PrefectApiError(f'POST {path}', str(error)) from None
+        return self._parse(rows, model)
+
+    def _read_ids(self, path: str, key: str, ids: Sequence[str], model: type[M]) -> list[M]:
+        """The objects of these ids, in no certain order; those that are gone are missing."""
+        size = min(IDS_PER_REQUEST, self._limit())
+        found: list[M] = []
+        for start in range(0, len(ids), size):
+            body = {key: {'id': {'any_': list(ids[start : start + size])}}, 'limit': size}
+            found += self._parse(self._fetch(path, body), model)
+        return found
+
+    def _read_by_time(self, path: str, key: str, body: dict[str, Any], order: TimeOrder, model: type[M]) -> Iterator[M]:
+        pages = pages_by_time(lambda page: self._fetch(path, page), key, body, order, self._limit())
+        return self._parse_pages(path, pages, order, model)
+
+    def _parse_pages(self, path: str, pages: Iterator[list[Row]], order: TimeOrder, model: type[M]) -> Iterator[M]:
+        try:
+            for rows in pages:
+                yield from self._parse(rows, model)
+        except PagingError as error:
+            raise PrefectApiError(f'POST {path}', str(error)) from None
+        except (ValueError, TypeError):
+            raise PrefectApiError(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
+
+    def _fetch(self, path: str, body: dict[str, Any]) -> list[Row]:
+        """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
+        try:
+            return _rows(f'POST {path}', self._transport.post(path, body))
+        except Rejected as error:
+            if 'Invalid limit' not in error.cause:
+                raise
+            self._page_size = None
+            raise PrefectApiError(
+                f'POST {path}', 'the server lowered its page limit meanwhile; the next check asks for less'
+            ) from None
+
+    def _limit(self) -> int:
+        """The server's page size, PREFECT_SERVER_API_DEFAULT_LIMIT (200 by default): a higher `limit` is refused."""
+        if self._page_size is None:
+            endpoint = '/flow_runs/paginate'
+            answer = self._transport.post(endpoint, {'flow_runs': {'id': {'any_': []}}})
+            limit = answer.get('limit') if isinstance(answer, dict) else None
+            if not isinstance(limit, int) or limit < 1:
+                raise PrefectApiError(f'POST {endpoint}', 'the answer does not tell the page limit')
+            self._page_size = limit
+        return self._page_size
+
+    def _count(self, path: str, body: dict[str, Any]) -> int:
+        count = self._transport.post(path, body)
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise PrefectApiError(f'POST {path}', 'the answer is not a number')
+        return count
+
+    def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
+        parsed: list[M] = []
+        for row in rows:
+            try:
+                parsed.append(model.from_api(row))
+            except MalformedObject as problem:
+                self._malformed[f'{model.__name__}: {problem}'] += 1
+        return parsed
+
+
+def _rows(endpoint: str, answer: Any) -> list[Row]:
+    if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
+        raise PrefectApiError(endpoint, 'the answer is not a list of objects')
+    return answer
+
+
+def _quoted(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe='')

@@ -1,0 +1,41 @@
+"""The Prefect server's time, by which all ages and windows go, whatever the Agent's own clock says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+# `Date` has a resolution of one second, so on average the server's time is half a second later.
+_DATE_ROUNDING = timedelta(seconds=0.5)
+# An offset below this is within what `Date` and the way of the request blur: the clocks are taken to agree.
+_AGREEMENT = timedelta(seconds=2)
+
+
+def local_now() -> datetime:
+    """The Agent's own clock."""
+    return datetime.now(UTC)
+
+
+class ServerClock:
+    """The offset of the server's clock from the Agent's, estimated from the `Date` header of one answer."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta()
+
+    def observe(self, date_header: str | None, sent: datetime, received: datetime) -> None:
+        """Take the offset from one answer; without a usable header the last estimate stays."""
+        try:
+            server_time = parsedate_to_datetime(date_header or '')
+        except (ValueError, TypeError, OverflowError):
+            return
+        if server_time.tzinfo is None:
+            server_time = server_time.replace(tzinfo=UTC)
+        offset = server_time + _DATE_ROUNDING - (sent + (received - sent) / 2)
+        self.offset = offset if abs(offset) >= _AGREEMENT else timedelta()
+
+    def local_now(self) -> datetime:
+        return local_now()
+
+    def now(self) -> datetime:
+        """The server's time."""
+        return self.local_now() + self.offset

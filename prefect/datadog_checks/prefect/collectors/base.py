@@ -1,0 +1,54 @@
+"""What a collector is given and what it gives back. It never sees the check, and it never submits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.inventory import Inventory
+from datadog_checks.prefect.log import Log
+from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.settings import Settings
+from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.stream import StreamWindow
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run of the check. `now` is the server's time at its start."""
+
+    now: datetime
+    client: PrefectClient
+    inventory: Inventory
+    settings: Settings
+    log: Log
+
+    def window(self, stream: str, cursor: StreamCursor | None) -> StreamWindow:
+        """The window of a stream that this run is to read."""
+        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log)
+
+
+class SnapshotCollector(Protocol):
+    """Describes the moment of the run. `name` is the value of its `collector` tag."""
+
+    name: str
+
+    def collect(self, run: RunContext) -> Iterable[Sample]:
+        """The samples of this moment. Raises a PrefectApiError, and then nothing of it is submitted."""
+        ...
+
+
+class StreamCollector(Protocol):
+    """Counts what happened since its cursor. `name` is the value of its `collector` tag and the key of its cursor."""
+
+    name: str
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        """What happened since `cursor`, and the next cursor; None stands for the very first run, which reads nothing.
+
+        Raises a PrefectApiError, and then nothing is submitted and the cursor stays.
+        """
+        ...

@@ -1,0 +1,21 @@
+"""State of the deployments, from POST /deployments/filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from datadog_checks.prefect import tags
+from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.metrics import DEPLOYMENT_IS_READY
+from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.tags import make_tags
+
+
+class Deployments:
+    name = 'deployments'
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        for deployment in run.inventory.deployments().values():
+            own_tags = make_tags({tags.IS_PAUSED: deployment.is_paused})
+            all_tags = tuple(sorted((*run.inventory.deployment_tags(deployment), *own_tags)))
+            yield Sample(DEPLOYMENT_IS_READY, deployment.status == 'READY', all_tags)

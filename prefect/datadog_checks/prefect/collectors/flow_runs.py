@@ -1,0 +1,177 @@
+"""Flow runs: how many are in which state now, and what started, ended and was retried since the last check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from datadog_checks.prefect import history
+from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.future_runs import FutureRuns
+from datadog_checks.prefect.metrics import (
+    FLOW_RUNS_CANCELLED,
+    FLOW_RUNS_COMPLETED,
+    FLOW_RUNS_CRASHED,
+    FLOW_RUNS_EXECUTION_DURATION,
+    FLOW_RUNS_FAILED,
+    FLOW_RUNS_LATE_START,
+    FLOW_RUNS_PAUSED,
+    FLOW_RUNS_PENDING,
+    FLOW_RUNS_QUEUE_WAIT_DURATION,
+    FLOW_RUNS_RETRY_GAPS_DURATION,
+    FLOW_RUNS_RUNNING,
+    FLOW_RUNS_SCHEDULED,
+    FLOW_RUNS_THROUGHPUT,
+)
+from datadog_checks.prefect.models import FlowRun, FlowRunState
+from datadog_checks.prefect.paging import FLOW_RUNS_BY_START
+from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.stream import StreamWindow
+from datadog_checks.prefect.tags import Tags
+from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
+from datadog_checks.prefect.times import format_time
+
+_LIVE_SERIES = {'PENDING': FLOW_RUNS_PENDING, 'RUNNING': FLOW_RUNS_RUNNING, 'PAUSED': FLOW_RUNS_PAUSED}
+_TERMINAL_SERIES = {
+    'COMPLETED': FLOW_RUNS_COMPLETED,
+    'FAILED': FLOW_RUNS_FAILED,
+    'CRASHED': FLOW_RUNS_CRASHED,
+    'CANCELLED': FLOW_RUNS_CANCELLED,
+}
+
+
+class FlowRuns:
+    """How many flow runs are SCHEDULED, PENDING, RUNNING and PAUSED now."""
+
+    name = 'flow_runs'
+
+    def __init__(self) -> None:
+        self._future_runs = FutureRuns()
+        self._reported = ReportedTagSets()
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        tally = Tally(FLOW_RUNS_SCHEDULED, *_LIVE_SERIES.values())
+        for flow_run, tags in run.inventory.tag(run.inventory.live_flow_runs()):
+            if flow_run.state_type in _LIVE_SERIES:
+                tally.add(_LIVE_SERIES[flow_run.state_type], tags)
+        for _, tags in run.inventory.tag(run.inventory.due_flow_runs()):
+            tally.add(FLOW_RUNS_SCHEDULED, tags)
+        for tags, count in self._future_runs.count(run).items():
+            tally.add(FLOW_RUNS_SCHEDULED, tags, count)
+        yield from tally.samples(_tag_sets_to_report(run, self._reported, tally))
+
+
+class FinishedFlowRuns:
+    """The flow runs that ended. A run that is retried by hand ends again, at another time, and counts again."""
+
+    name = 'flow_runs.finished'
+
+    def __init__(self) -> None:
+        self._reported = ReportedTagSets()
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        window = run.window(self.name, cursor)
+        tally = Tally(*_TERMINAL_SERIES.values())
+        durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
+        finished = [] if window.is_first else run.inventory.finished_flow_runs(window.since)
+        new = window.select_new(finished, lambda item: item.end_time)
+        for flow_run, tags in run.inventory.tag(new):
+            if flow_run.state_type in _TERMINAL_SERIES:
+                tally.add(_TERMINAL_SERIES[flow_run.state_type], tags)
+            if flow_run.run_count:
+                durations.add(tags, flow_run.total_run_time)
+        # Ends that a retry by hand has taken back on the row meanwhile.
+        for flow_run, tags, states in _histories(run, window):
+            for state, running_seconds in history.ends(states):
+                if window.is_new_for(flow_run, state.timestamp):
+                    tally.add(_TERMINAL_SERIES[state.type], tags)
+                    if running_seconds is not None:
+                        durations.add(tags, running_seconds)
+        tag_sets = _tag_sets_to_report(run, self._reported, tally)
+        return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
+
+
+class StartedFlowRuns:
+    """The flow runs that entered RUNNING for the first time, and how long after the expected time they did."""
+
+    name = 'flow_runs.started'
+
+    def __init__(self) -> None:
+        self._reported = ReportedTagSets()
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        window = run.window(self.name, cursor)
+        tally = Tally(FLOW_RUNS_THROUGHPUT, FLOW_RUNS_LATE_START)
+        waits = Durations(FLOW_RUNS_QUEUE_WAIT_DURATION)
+
+        def add(flow_run: FlowRun, start_time: datetime, tags: Tags) -> None:
+            wait = start_time - (flow_run.expected_start_time or start_time)
+            tally.add(FLOW_RUNS_THROUGHPUT, tags)
+            waits.add(tags, wait)
+            if wait > run.settings.late_start_threshold:
+                tally.add(FLOW_RUNS_LATE_START, tags)
+
+        started = [] if window.is_first else _started_flow_runs(run, window.since)
+        # The row of a run that ended without a start, and then was retried, keeps that end as its start.
+        doubtful = [item for item in started if item.was_interrupted]
+        plain = window.select_new((item for item in started if not item.was_interrupted), lambda item: item.start_time)
+        for flow_run, tags in run.inventory.tag(plain):
+            if flow_run.start_time is not None:
+                add(flow_run, flow_run.start_time, tags)
+        for flow_run, tags, states in _histories(run, window, doubtful):
+            first = history.start(states)
+            if first is not None and window.is_new_for(flow_run, first.timestamp):
+                add(flow_run, first.timestamp, tags)
+        tag_sets = _tag_sets_to_report(run, self._reported, tally)
+        return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
+
+
+class RetryGaps:
+    """How long flow runs waited from AwaitingRetry to the RUNNING state that followed."""
+
+    name = 'flow_runs.retry_gaps'
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        window = run.window(self.name, cursor)
+        gaps = Durations(FLOW_RUNS_RETRY_GAPS_DURATION)
+        for _, tags, states in _histories(run, window):
+            for running, gap in history.retry_gaps(states):
+                if running.timestamp >= window.since and window.is_new(running.id, running.timestamp):
+                    gaps.add(tags, gap)
+        return Batch(tuple(gaps.samples()), window.next_cursor())
+
+
+def _histories(
+    run: RunContext, window: StreamWindow, more: Iterable[FlowRun] = ()
+) -> Iterator[tuple[FlowRun, Tags, list[FlowRunState]]]:
+    """The states of each flow run that may have left one unseen, and of `more`.
+
+    They are only to be had run by run, so each run is looked at once per state that it is found in.
+    """
+    if window.is_first:
+        return
+    candidates = {item.id: item for item in (*run.inventory.interrupted_flow_runs(window.since), *more)}
+    for flow_run, tags in run.inventory.tag(list(candidates.values())):
+        changed = flow_run.state_time or run.now
+        if changed >= window.since and window.is_new(f'looked at {flow_run.state_id}', changed):
+            yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
+
+
+def _started_flow_runs(run: RunContext, since: datetime) -> list[FlowRun]:
+    """The flow runs that started since then.
+
+    The server filters coalesce(start_time, expected_start_time), so those that have not started are left out by the
+    second criterion; a run that ended without having run has `run_count` 0.
+    """
+    criteria = {'start_time': {'after_': format_time(since), 'is_null_': False}}
+    started = run.client.flow_runs(run.inventory.scope().flow_runs(criteria), FLOW_RUNS_BY_START)
+    return [flow_run for flow_run in run.inventory.allowed(started) if flow_run.run_count]
+
+
+def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, tally: Tally) -> set[Tags]:
+    """The tag sets of `tally`, those that are to be 0 now, and those of every deployment: these at each run."""
+    deployments = run.inventory.deployments().values()
+    of_deployments = {run.inventory.deployment_tags(deployment) for deployment in deployments}
+    # Last, for it forgets what was reported as 0: a lookup that fails must come before.
+    return of_deployments | reported.update(run.now, tally.tag_sets())

@@ -1,0 +1,189 @@
+"""Task runs: how many are in which state now, and what started and ended since the last run of the check.
+
+They carry no deployment, pool or queue of their own: those are joined from their flow run. The dummy task run that
+stands for a subflow in its parent is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.errors import Rejected
+from datadog_checks.prefect.metrics import (
+    TASK_RUNS_CANCELLED,
+    TASK_RUNS_COMPLETED,
+    TASK_RUNS_CRASHED,
+    TASK_RUNS_DEPENDENCY_WAIT_DURATION,
+    TASK_RUNS_EXECUTION_DURATION,
+    TASK_RUNS_FAILED,
+    TASK_RUNS_LATE_START,
+    TASK_RUNS_PAUSED,
+    TASK_RUNS_PENDING,
+    TASK_RUNS_RUNNING,
+    TASK_RUNS_THROUGHPUT,
+)
+from datadog_checks.prefect.models import TaskRun
+from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
+from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.stream import OVERLAP
+from datadog_checks.prefect.tags import TASK_KEY, Tags, make_tags
+from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
+from datadog_checks.prefect.times import format_time
+
+_LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
+_TERMINAL_SERIES = {
+    'COMPLETED': TASK_RUNS_COMPLETED,
+    'FAILED': TASK_RUNS_FAILED,
+    'CRASHED': TASK_RUNS_CRASHED,
+    'CANCELLED': TASK_RUNS_CANCELLED,
+}
+_NO_DUMMIES = {'subflow_runs': {'exists_': False}}
+# Task keys come and go with each flow run: a tag set that had a value is reported as 0 for so long.
+_LINGER = timedelta(minutes=5)
+
+
+class TaskRuns:
+    """How many task runs are PENDING, RUNNING and PAUSED now.
+
+    Only those whose flow run is RUNNING: a killed process leaves its task runs RUNNING on the server for ever, and a
+    task run whose upstream failed stays NotReady (3.8.8).
+    """
+
+    name = 'task_runs'
+
+    def __init__(self) -> None:
+        self._reported = ReportedTagSets(_LINGER)
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        tally = Tally(*_LIVE_SERIES.values())
+        live = {'state': {'type': {'any_': list(_LIVE_SERIES)}}} | _NO_DUMMIES
+        bodies = run.inventory.scope().task_runs(live, {'state': {'type': {'any_': ['RUNNING']}}})
+        task_runs = [item for body in bodies for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)]
+        for task_run, tags in _tag(run, task_runs):
+            if task_run.state_type in _LIVE_SERIES:
+                tally.add(_LIVE_SERIES[task_run.state_type], tags)
+        yield from tally.samples(self._reported.update(run.now, tally.tag_sets()))
+
+
+class FinishedTaskRuns:
+    """The task runs that ended, each once per end."""
+
+    name = 'task_runs.finished'
+
+    def __init__(self) -> None:
+        self._reported = ReportedTagSets(_LINGER)
+        self._has_end_time_filter = True
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        window = run.window(self.name, cursor)
+        tally = Tally(*_TERMINAL_SERIES.values())
+        durations = Durations(TASK_RUNS_EXECUTION_DURATION)
+        finished = [] if window.is_first else self._finished(run, window.since)
+        new = [
+            item for item in finished if item.end_time and window.is_new(f'{item.id} {item.end_time}', item.end_time)
+        ]
+        for task_run, tags in _tag(run, new):
+            if task_run.state_type in _TERMINAL_SERIES:
+                tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
+            if task_run.run_count:
+                durations.add(tags, task_run.total_run_time)
+        tag_sets = self._reported.update(run.now, tally.tag_sets())
+        return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
+
+    def _finished(self, run: RunContext, since: datetime) -> list[TaskRun]:
+        """The task runs that ended since then. Servers before 3.6.22 have no filter on their end, but a sort by it."""
+        if self._has_end_time_filter:
+            ended = {'end_time': {'after_': format_time(since), 'is_null_': False}} | _NO_DUMMIES
+            try:
+                return [
+                    item
+                    for body in run.inventory.scope().task_runs(ended)
+                    for item in run.client.task_runs(body, TASK_RUNS_BY_END)
+                ]
+            except Rejected as error:
+                run.log.debug('No filter on the end of task runs on this server, going by the sort: %s', error)
+                self._has_end_time_filter = False
+        terminal = {'state': {'type': {'any_': list(_TERMINAL_SERIES)}}} | _NO_DUMMIES
+        return [
+            item
+            for body in run.inventory.scope().task_runs(terminal)
+            for item in run.client.newest_task_runs(body, TASK_RUNS_BY_END, since)
+            if item.end_time is not None and item.end_time >= since
+        ]
+
+
+class StartedTaskRuns:
+    """The task runs that entered RUNNING for the first time, and how long after the end of their upstreams they did."""
+
+    name = 'task_runs.started'
+
+    def __init__(self) -> None:
+        self._reported = ReportedTagSets(_LINGER)
+
+    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+        window = run.window(self.name, cursor)
+        tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
+        waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
+        started = [] if window.is_first else _started_task_runs(run, window.since)
+        upstream_ends = _upstream_ends(run, started)
+        complete = (item for item in started if not _is_incomplete(item, upstream_ends, run.now))
+        new = window.select_new(complete, lambda item: item.start_time)
+        for task_run, tags in _tag(run, new):
+            tally.add(TASK_RUNS_THROUGHPUT, tags)
+            if task_run.start_time is None:
+                continue
+            expected = task_run.expected_start_time or task_run.start_time
+            if task_run.start_time - expected > run.settings.late_start_threshold:
+                tally.add(TASK_RUNS_LATE_START, tags)
+            ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
+            if ends:
+                waits.add(tags, task_run.start_time - max(ends))
+        tag_sets = self._reported.update(run.now, tally.tag_sets())
+        return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
+
+
+def _started_task_runs(run: RunContext, since: datetime) -> list[TaskRun]:
+    """The task runs that started since then; one that ended without having run has `run_count` 0."""
+    criteria = {'start_time': {'after_': format_time(since), 'is_null_': False}} | _NO_DUMMIES
+    return [
+        item
+        for body in run.inventory.scope().task_runs(criteria)
+        for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)
+        if item.run_count
+    ]
+
+
+def _upstream_ends(run: RunContext, task_runs: Iterable[TaskRun]) -> dict[str, datetime]:
+    """When the upstreams of these task runs ended, by id; those that have not, or are gone, are missing."""
+    known = {item.id: item for item in task_runs}
+    wanted = {upstream_id for item in known.values() for upstream_id in item.upstream_ids}
+    unknown = sorted(upstream_id for upstream_id in wanted if upstream_id not in known)
+    upstreams = [known[upstream_id] for upstream_id in wanted if upstream_id in known]
+    upstreams += run.client.task_runs_by_id(unknown) if unknown else []
+    return {item.id: item.end_time for item in upstreams if item.end_time is not None}
+
+
+def _is_incomplete(task_run: TaskRun, upstream_ends: dict[str, datetime], now: datetime) -> bool:
+    """Whether an upstream that must have ended is not recorded as ended yet: then the task run counts in a later run.
+
+    The recorder writes rows one by one, so the row of a task run may be seen before the last row of its upstream. That
+    one shows within `OVERLAP` too, and for so long the task run is read again.
+    """
+    if task_run.start_time is None or now - task_run.start_time > OVERLAP:
+        return False
+    return any(upstream_id not in upstream_ends for upstream_id in task_run.upstream_ids)
+
+
+def _tag(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[TaskRun, Tags]]:
+    """Each task run with its tags, those that the filters exclude left out."""
+    flow_run_ids = {item.flow_run_id for item in task_runs if item.flow_run_id is not None}
+    flow_run_tags: dict[Any, Tags | None] = {**run.inventory.tags_by_id(flow_run_ids)}
+    flow_run_tags[None] = () if run.settings.filters.keep_parentless else None
+    for task_run in task_runs:
+        tags = flow_run_tags[task_run.flow_run_id]
+        if tags is not None:
+            yield task_run, tuple(sorted((*tags, *make_tags({TASK_KEY: task_run.task_key}))))

@@ -1,0 +1,81 @@
+"""State, polling, backlog and concurrency of work queues, from POST /work_queues/filter and the runs that are due."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+
+from datadog_checks.prefect import tags
+from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.metrics import (
+    WORK_QUEUE_BACKLOG_AGE,
+    WORK_QUEUE_BACKLOG_SIZE,
+    WORK_QUEUE_CONCURRENCY_IN_USE,
+    WORK_QUEUE_IS_NOT_READY,
+    WORK_QUEUE_IS_PAUSED,
+    WORK_QUEUE_IS_READY,
+    WORK_QUEUE_LAST_POLLED_AGE,
+)
+from datadog_checks.prefect.models import WorkQueue
+from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.tags import make_tags
+
+_SERIES = {'READY': WORK_QUEUE_IS_READY, 'NOT_READY': WORK_QUEUE_IS_NOT_READY, 'PAUSED': WORK_QUEUE_IS_PAUSED}
+# What the server takes for a slot of a queue (all versions from 2.20 to 3.9).
+_SLOT_STATE_TYPES = ['PENDING', 'RUNNING']
+
+
+class WorkQueues:
+    name = 'work_queues'
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        due = _due_times(run)
+        for queue in run.inventory.work_queues():
+            values: dict[str, object] = {
+                tags.WORK_QUEUE_ID: queue.id,
+                tags.WORK_QUEUE_NAME: queue.name,
+                tags.WORK_POOL_ID: queue.work_pool_id,
+                tags.WORK_POOL_NAME: queue.work_pool_name,
+                tags.WORK_QUEUE_PRIORITY: queue.priority,
+            }
+            queue_tags = make_tags(values)
+            for status, spec in _SERIES.items():
+                yield Sample(spec, queue.status == status, queue_tags)
+            status_tags = make_tags(values | {tags.WORK_QUEUE_STATUS: queue.status})
+            if queue.last_polled is not None:
+                yield Sample(WORK_QUEUE_LAST_POLLED_AGE, _age(run.now, queue.last_polled), status_tags)
+            times = due[queue.id]
+            yield Sample(WORK_QUEUE_BACKLOG_SIZE, len(times), status_tags)
+            yield Sample(WORK_QUEUE_BACKLOG_AGE, _age(run.now, min(times)) if times else 0, status_tags)
+            if queue.concurrency_limit is not None:
+                yield Sample(WORK_QUEUE_CONCURRENCY_IN_USE, _percent_in_use(run, queue), status_tags)
+
+
+def _due_times(run: RunContext) -> defaultdict[str, list[datetime]]:
+    """When each run of the backlog became due, by queue id."""
+    due: defaultdict[str, list[datetime]] = defaultdict(list)
+    for flow_run in run.inventory.due_flow_runs():
+        if flow_run.work_queue_id is not None and flow_run.next_scheduled_start_time is not None:
+            due[flow_run.work_queue_id].append(flow_run.next_scheduled_start_time)
+    return due
+
+
+def _percent_in_use(run: RunContext, queue: WorkQueue) -> float:
+    """Slots are those of all runs of the queue, whatever the filters leave out of the other series."""
+    if not queue.concurrency_limit:
+        return 100.0
+    if queue.active_slots == 0:
+        return 0.0
+    # Not `active_slots`: in this list it also counts CANCELLING runs (3.8.8), which take no slot from others.
+    slots = run.client.count_flow_runs(
+        {
+            'flow_runs': {'state': {'type': {'any_': _SLOT_STATE_TYPES}}},
+            'work_pool_queues': {'id': {'any_': [queue.id]}},
+        }
+    )
+    return 100.0 * slots / queue.concurrency_limit
+
+
+def _age(now: datetime, time: datetime) -> float:
+    return max(0.0, (now - time).total_seconds())

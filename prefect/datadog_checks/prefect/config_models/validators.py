@@ -1,0 +1,155 @@
+"""What the check demands of its own options, beyond their types.
+
+The Agent base class calls `instance_<option>` with the value of an option that is set, before the model converts it,
+and `check_instance` with the finished model. A raised `PydanticCustomError` becomes one error of the check: a line with
+the option's name and a line with the message as it is. No message repeats a value that could hold a credential.
+
+An option that is set to nothing (`max_catchup:` in YAML) counts as not set and gets its default.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic_core import PydanticCustomError
+
+from . import defaults
+
+if TYPE_CHECKING:
+    from .instance import InstanceConfig
+
+# The streams of runs and events are re-read this many seconds back at every check: a shorter catch-up would cut that.
+MIN_CATCHUP_SECONDS = 120
+
+URL_EXAMPLE = 'for example: `prefect_url: http://localhost:4200/api`'
+
+YES, NO = {'true', 'yes', 'on', '1'}, {'false', 'no', 'off', '0'}
+
+
+def instance_prefect_url(value: Any, field: Any) -> str:
+    """Accept an absolute http(s) URL that can be extended by a path; user info is allowed and never shown."""
+    if not isinstance(value, str) or not value.strip():
+        raise _error(f'must be the address of the Prefect API, {URL_EXAMPLE}')
+
+    url = value.strip()
+    if not url.lower().startswith(('http://', 'https://')):
+        raise _error(f'must start with `http://` or `https://`, {URL_EXAMPLE}')
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    # An `@` behind the host is the end of a password with an unescaped `/`, which must not become a part of tags.
+    if not host or '@' in parts.path or any(character.isspace() for character in url):
+        raise _error(
+            f'has no valid host and port, {URL_EXAMPLE}. '
+            'In a user name or password write `/` as `%2F`, `?` as `%3F`, `#` as `%23`'
+        )
+    if parts.query or parts.fragment:
+        raise _error(f'must end with the path of the API, without `?` and `#`, {URL_EXAMPLE}')
+    return url
+
+
+def instance_work_pool_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+    return _name_filter('work_pool_names', value)
+
+
+def instance_work_queue_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+    return _name_filter('work_queue_names', value)
+
+
+def instance_deployment_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+    return _name_filter('deployment_names', value)
+
+
+def instance_event_names(value: Any, field: Any) -> dict[str, list[str]]:
+    """Fill in the default of the key that is not set, so that no filter lets heartbeats in by the way."""
+    return {**defaults.instance_event_names(), **(_name_filter('event_names', value) or {})}
+
+
+def instance_collect_events(value: Any, field: Any) -> bool:
+    if value is None:
+        return bool(defaults.instance_collect_events())
+    word = str(value).strip().lower()
+    if word in YES | NO:
+        return word in YES
+    raise _error('must be true or false, for example: `collect_events: true`')
+
+
+def instance_late_start_threshold(value: Any, field: Any) -> float:
+    if value is None:
+        return float(defaults.instance_late_start_threshold())
+    return _seconds('late_start_threshold', value, minimum=0, example=60)
+
+
+def instance_max_catchup(value: Any, field: Any) -> float:
+    if value is None:
+        return float(defaults.instance_max_catchup())
+    return _seconds('max_catchup', value, minimum=MIN_CATCHUP_SECONDS, example=7200)
+
+
+def check_instance(model: InstanceConfig) -> InstanceConfig:
+    """Compare options with each other: the time between two checks must fit into what a check reads back."""
+    interval, catchup = model.min_collection_interval, model.max_catchup
+    if interval is not None and catchup is not None and catchup < interval:
+        raise _error(
+            f'`max_catchup` ({catchup:g}) must not be less than `min_collection_interval` ({interval:g}): '
+            'what happens between two checks would be skipped'
+        )
+    return model
+
+
+def _name_filter(option: str, value: Any) -> dict[str, list[str]] | None:
+    """Return `{include: [regex], exclude: [regex]}` with the keys that are set, or None if there is none."""
+    if value is None:
+        return None
+
+    example = f'for example: `{option}: {{include: ["^prod"], exclude: ["test$"]}}`'
+    if not isinstance(value, dict):
+        raise _error(f'must be a mapping of `include` and `exclude`, {example}')
+
+    patterns: dict[str, list[str]] = {}
+    problems: list[str] = []
+    for key, listed in value.items():
+        if key not in ('include', 'exclude'):
+            problems.append(f'`{option}` has no key `{key}`')
+        elif isinstance(listed, (list, tuple)):
+            patterns[key] = list(listed)
+            problems.extend(_pattern_problems(f'{option}.{key}', listed))
+        elif listed is not None:
+            problems.append(f'`{option}.{key}` must be a list of regular expressions')
+    if problems:
+        raise _error(f'{"; ".join(problems)}; {example}')
+    return patterns
+
+
+def _pattern_problems(path: str, patterns: list[Any] | tuple[Any, ...]) -> list[str]:
+    problems: list[str] = []
+    for index, pattern in enumerate(patterns):
+        if not isinstance(pattern, str):
+            problems.append(f'`{path}[{index}]` must be a string')
+            continue
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f'`{path}[{index}]` is not a valid regular expression: `{pattern}` ({error})')
+    return problems
+
+
+def _seconds(option: str, value: Any, *, minimum: float, example: float) -> float:
+    seconds = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except ValueError:
+            pass
+    if not math.isfinite(seconds) or seconds < minimum:
+        raise _error(f'must be a number of seconds, {minimum:g} or more, for example: `{option}: {example:g}`')
+    return seconds
+
+
+def _error(message: str) -> PydanticCustomError:
+    return PydanticCustomError('option', '{message}', {'message': message})

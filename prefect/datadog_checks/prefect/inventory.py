@@ -1,0 +1,245 @@
+"""What several collectors look at in one run of the check, each list fetched at most once, filtered and by name or id.
+
+An inventory lives for one run. What outlives it (names of flows, tags of flow runs) is in `KnownRuns`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+from datadog_checks.prefect import tags
+from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.filters import ResourceFilters
+from datadog_checks.prefect.models import Deployment, FlowRun, FlowRunState, WorkPool, WorkQueue
+from datadog_checks.prefect.once import Once
+from datadog_checks.prefect.paging import FLOW_RUNS_BY_END, FLOW_RUNS_BY_NEXT_START, FLOW_RUNS_BY_START
+from datadog_checks.prefect.scope import RunScope
+from datadog_checks.prefect.tags import Tags, make_tags
+from datadog_checks.prefect.times import format_time
+
+# Runs that are on their way: neither waiting for their time nor ended.
+_LIVE_STATE_TYPES = ['PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']
+# SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
+_RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
+# Flow runs whose tags are remembered: more than start and end within the overlap of a busy server.
+_KNOWN_RUNS = 20_000
+
+
+class KnownRuns:
+    """What never changes once it is known, kept between the runs of the check and bounded."""
+
+    def __init__(self) -> None:
+        self.flow_names: dict[str, str] = {}
+        # None stands for a flow run that the filters exclude.
+        self._tags: OrderedDict[str, Tags | None] = OrderedDict()
+
+    def __contains__(self, flow_run_id: str) -> bool:
+        return flow_run_id in self._tags
+
+    def tags(self, flow_run_id: str) -> Tags | None:
+        self._tags.move_to_end(flow_run_id)
+        return self._tags[flow_run_id]
+
+    def remember(self, flow_run_id: str, run_tags: Tags | None) -> None:
+        self._tags[flow_run_id] = run_tags
+        self._tags.move_to_end(flow_run_id)
+        while len(self._tags) > _KNOWN_RUNS:
+            self._tags.popitem(last=False)
+
+
+class Inventory:
+    """The lookups of one run. Each may raise the PrefectApiError of its first use to all who need it."""
+
+    def __init__(self, client: PrefectClient, filters: ResourceFilters, known: KnownRuns, now: datetime) -> None:
+        self._client = client
+        self._filters = filters
+        self._known = known
+        self._now = now
+        self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
+        self._finished: tuple[datetime, list[FlowRun]] | None = None
+        self._states: dict[str, list[FlowRunState]] = {}
+        self._all_work_queues = Once(client.work_queues)
+        self._all_deployments = Once(self._read_deployments)
+        self.work_pools = Once(self._select_work_pools)
+        self.work_queues = Once(self._select_work_queues)
+        self.deployments = Once(self._select_deployments)
+        self.scope = Once(self._build_scope)
+        self.live_flow_runs = Once(self._read_live_flow_runs)
+        self.due_flow_runs = Once(self._read_due_flow_runs)
+        self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
+
+    def finished_flow_runs(self, since: datetime) -> list[FlowRun]:
+        """The flow runs that ended since then and are still ended, newest first."""
+        if self._finished is None or self._finished[0] > since:
+            ended = {'end_time': {'after_': format_time(since), 'is_null_': False}}
+            runs = self.allowed(self._client.flow_runs(self.scope().flow_runs(ended), FLOW_RUNS_BY_END))
+            self._finished = (since, runs)
+        return [run for run in self._finished[1] if run.end_time is not None and run.end_time >= since]
+
+    def interrupted_flow_runs(self, since: datetime) -> list[FlowRun]:
+        """The flow runs that may have left a state since then that their rows do not show any more."""
+        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *self.finished_flow_runs(since)]
+        return list({run.id: run for run in candidates if run.was_interrupted}.values())
+
+    def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
+        """All states of a flow run, ascending by time."""
+        if flow_run_id not in self._states:
+            self._states[flow_run_id] = self._client.flow_run_states(flow_run_id)
+        return self._states[flow_run_id]
+
+    def allowed(self, runs: Iterable[FlowRun]) -> list[FlowRun]:
+        """The runs that the filters keep."""
+        if not self._filters.is_active:
+            return list(runs)
+        return [run for run in runs if self._allows(run)]
+
+    def tag(self, runs: Sequence[FlowRun]) -> list[tuple[FlowRun, Tags]]:
+        """Each run with its tags. Flow names that are not known yet are asked for together."""
+        self._load_flow_names({run.flow_id for run in runs})
+        tagged = [(run, self._flow_run_tags(run)) for run in runs]
+        for run, run_tags in tagged:
+            # Only the task runs of a run that has started will ask for its tags.
+            if run.start_time is not None:
+                self._known.remember(run.id, run_tags)
+        return tagged
+
+    def tags_by_id(self, flow_run_ids: Collection[str]) -> dict[str, Tags | None]:
+        """The tags of these flow runs; None where the filters exclude it, () where it is gone and nothing is known."""
+        result = {run_id: self._known.tags(run_id) for run_id in flow_run_ids if run_id in self._known}
+        missing = sorted(set(flow_run_ids) - result.keys())
+        if not missing:
+            return result
+        found = self._client.flow_runs_by_id(missing)
+        result.update((run.id, run_tags) for run, run_tags in self.tag(self.allowed(found)))
+        for run in found:
+            if run.id not in result:
+                self._known.remember(run.id, None)
+                result[run.id] = None
+        gone: Tags | None = () if self._filters.keep_parentless else None
+        return {run_id: result.get(run_id, gone) for run_id in flow_run_ids}
+
+    def deployment_tags(self, deployment: Deployment) -> Tags:
+        """The tags that a flow run of this deployment carries by default."""
+        self._load_flow_names({item.flow_id for item in self.deployments().values()})
+        work_pool = self.work_pools().get(deployment.work_pool_name or '')
+        return self._tags_of(
+            work_pool.id if work_pool else None,
+            deployment.work_pool_name,
+            deployment.work_queue_id,
+            deployment.work_queue_name,
+            deployment.id,
+            deployment.flow_id,
+        )
+
+    def _select_work_pools(self) -> dict[str, WorkPool]:
+        """The work pools that pass, by name."""
+        return {pool.name: pool for pool in self._client.work_pools() if self._filters.work_pools.allows(pool.name)}
+
+    def _select_work_queues(self) -> list[WorkQueue]:
+        filters = self._filters
+        return [
+            queue
+            for queue in self._all_work_queues()
+            if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
+        ]
+
+    def _select_deployments(self) -> dict[str, Deployment]:
+        """The deployments that pass, by id."""
+        filters = self._filters
+        return {
+            deployment.id: deployment
+            for deployment in self._all_deployments().values()
+            if filters.work_pools.allows(deployment.work_pool_name)
+            and filters.work_queues.allows(deployment.work_queue_name)
+            and filters.deployments.allows(deployment.name)
+        }
+
+    def _read_deployments(self) -> dict[str, Deployment]:
+        body = {'work_pools': {'name': {'any_': sorted(self.work_pools())}}} if self._filters.work_pools.include else {}
+        return {deployment.id: deployment for deployment in self._client.deployments(body)}
+
+    def _build_scope(self) -> RunScope:
+        filters = self._filters
+        if not filters.is_active:
+            return RunScope()
+        return RunScope.build(
+            filters,
+            work_pool_names=self.work_pools(),
+            work_queue_names={queue.name for queue in self.work_queues()} if filters.work_queues.is_active else (),
+            deployments=self.deployments().values(),
+        )
+
+    def _read_live_flow_runs(self) -> list[FlowRun]:
+        """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
+        live = {'state': {'type': {'any_': _LIVE_STATE_TYPES}}}
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(live), FLOW_RUNS_BY_START))
+
+    def _read_due_flow_runs(self) -> list[FlowRun]:
+        """The flow runs in a SCHEDULED state whose time has come."""
+        due = {
+            'state': {'type': {'any_': ['SCHEDULED']}},
+            'next_scheduled_start_time': {'before_': format_time(self._now)},
+        }
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(due), FLOW_RUNS_BY_NEXT_START))
+
+    def _read_restarting_flow_runs(self) -> list[FlowRun]:
+        """The flow runs that have run and wait to run again."""
+        restarting = {'state': {'name': {'any_': _RESTARTING_STATE_NAMES}}}
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(restarting), FLOW_RUNS_BY_START))
+
+    def _allows(self, run: FlowRun) -> bool:
+        filters = self._filters
+        if not filters.work_pools.allows(run.work_pool_name) or not filters.work_queues.allows(run.work_queue_name):
+            return False
+        if run.deployment_id is None:
+            return filters.deployments.allows(None)
+        if run.deployment_id in self.deployments():
+            return True
+        # Excluded with its queue or pool, by its name, or deleted so that its name cannot be asked for.
+        return not filters.deployments.is_active and run.deployment_id not in self._all_deployments()
+
+    def _load_flow_names(self, flow_ids: set[str]) -> None:
+        known = self._known.flow_names
+        missing = sorted(flow_ids - known.keys())
+        if missing:
+            known.update((flow.id, flow.name) for flow in self._client.flows(missing))
+
+    def _flow_run_tags(self, run: FlowRun) -> Tags:
+        return self._tags_of(
+            run.work_pool_id,
+            run.work_pool_name,
+            run.work_queue_id,
+            run.work_queue_name,
+            run.deployment_id,
+            run.flow_id,
+        )
+
+    def _tags_of(
+        self,
+        work_pool_id: str | None,
+        work_pool_name: str | None,
+        work_queue_id: str | None,
+        work_queue_name: str | None,
+        deployment_id: str | None,
+        flow_id: str,
+    ) -> Tags:
+        parents = (work_pool_id, work_pool_name, work_queue_id, work_queue_name, deployment_id, flow_id)
+        made = self._tags_by_parents.get(parents)
+        if made is None:
+            deployment = self.deployments().get(deployment_id or '')
+            made = make_tags(
+                {
+                    tags.WORK_POOL_ID: work_pool_id,
+                    tags.WORK_POOL_NAME: work_pool_name,
+                    tags.WORK_QUEUE_ID: work_queue_id,
+                    tags.WORK_QUEUE_NAME: work_queue_name,
+                    tags.DEPLOYMENT_ID: deployment_id,
+                    tags.DEPLOYMENT_NAME: deployment.name if deployment else None,
+                    tags.FLOW_ID: flow_id,
+                    tags.FLOW_NAME: self._known.flow_names.get(flow_id),
+                }
+            )
+            self._tags_by_parents[parents] = made
+        return made

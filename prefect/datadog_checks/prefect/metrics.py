@@ -1,0 +1,277 @@
+"""Every series of the integration, declared once.
+
+`metadata.csv`, the tables of the README and the tests are made from `METRICS` or checked against it; collectors name a
+series by its constant, so that a misspelt series is a NameError and not a lost point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from datadog_checks.prefect import tags
+
+NAMESPACE = 'prefect.server'
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One series as the Agent receives it.
+
+    `name` is without the namespace; `unit` is one of Datadog's unit names, or '' for a state that is 0 or 1; `tag_keys`
+    are the keys that a sample may carry (a key whose value is unknown is left out), beside `prefect_url` and the
+    instance's own tags; `orientation` is 1 where more is better, -1 where less is better, else 0.
+    """
+
+    name: str
+    type: Literal['gauge', 'count']
+    unit: str
+    description: str
+    tag_keys: tuple[str, ...]
+    orientation: int = 0
+
+    @property
+    def full_name(self) -> str:
+        return f'{NAMESPACE}.{self.name}'
+
+    @property
+    def family(self) -> str:
+        return self.name.split('.')[0]
+
+
+@dataclass(frozen=True)
+class PercentileGauges:
+    """The five gauges that describe a set of values; see `distribution.py` for how each is computed."""
+
+    average: MetricSpec
+    median: MetricSpec
+    percentile_95: MetricSpec
+    maximum: MetricSpec
+    count: MetricSpec
+
+
+METRICS: dict[str, MetricSpec] = {}
+
+
+def _declare(spec: MetricSpec) -> MetricSpec:
+    if spec.name in METRICS:
+        raise ValueError(f'{spec.name} is declared twice')
+    METRICS[spec.name] = spec
+    return spec
+
+
+def _gauge(name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0) -> MetricSpec:
+    return _declare(MetricSpec(name, 'gauge', unit, description, tag_keys, orientation))
+
+
+def _count(name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0) -> MetricSpec:
+    return _declare(MetricSpec(name, 'count', unit, description, tag_keys, orientation))
+
+
+def _percentile_gauges(name: str, counted: str, what: str, tag_keys: tuple[str, ...]) -> PercentileGauges:
+    """Declare the five gauges below `name`; `counted` is the unit of their number of samples."""
+    caution = 'Percentiles of different tag sets cannot be averaged.'
+    return PercentileGauges(
+        average=_gauge(f'{name}.avg', 'second', f'Mean {what}, of the runs since the last check.', tag_keys, -1),
+        median=_gauge(
+            f'{name}.median', 'second', f'Median {what}, of the runs since the last check. {caution}', tag_keys, -1
+        ),
+        percentile_95=_gauge(
+            f'{name}.95percentile',
+            'second',
+            f'95th percentile of the {what}, of the runs since the last check. {caution}',
+            tag_keys,
+            -1,
+        ),
+        maximum=_gauge(f'{name}.max', 'second', f'Longest {what}, of the runs since the last check.', tag_keys, -1),
+        count=_gauge(f'{name}.count', counted, f'Number of samples of the {what} since the last check.', tag_keys),
+    )
+
+
+HEALTH = _gauge('health', '', '1 when GET /health answers true, else 0. Always sent.', (), 1)
+READY = _gauge('ready', '', '1 when GET /ready says that the server reaches its database, else 0. Always sent.', (), 1)
+
+COLLECTOR_SUCCESS = _gauge(
+    'collector.success',
+    '',
+    '1 when this part of the check collected everything it should in this run, 0 when it failed and sent nothing.',
+    (tags.COLLECTOR,),
+    1,
+)
+
+WORK_POOL_IS_READY = _gauge('work_pool.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_POOL_KEYS, 1)
+WORK_POOL_IS_NOT_READY = _gauge(
+    'work_pool.is_not_ready',
+    '',
+    '1 when the status is NOT_READY (no worker of the pool is online), else 0.',
+    tags.WORK_POOL_KEYS,
+    -1,
+)
+WORK_POOL_IS_PAUSED = _gauge('work_pool.is_paused', '', '1 when the status is PAUSED, else 0.', tags.WORK_POOL_KEYS)
+
+WORKER_IS_ONLINE = _gauge(
+    'work_pool.worker.is_online', '', '1 when the status of the worker is ONLINE, else 0.', tags.WORKER_KEYS, 1
+)
+WORKER_HEARTBEAT_AGE = _gauge(
+    'work_pool.worker.heartbeat_age_seconds',
+    'second',
+    'Time since the last heartbeat of the worker.',
+    tags.WORKER_KEYS,
+    -1,
+)
+
+WORK_QUEUE_IS_READY = _gauge('work_queue.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_QUEUE_KEYS, 1)
+WORK_QUEUE_IS_NOT_READY = _gauge(
+    'work_queue.is_not_ready',
+    '',
+    '1 when the status is NOT_READY (no worker polled the queue lately), else 0.',
+    tags.WORK_QUEUE_KEYS,
+    -1,
+)
+WORK_QUEUE_IS_PAUSED = _gauge('work_queue.is_paused', '', '1 when the status is PAUSED, else 0.', tags.WORK_QUEUE_KEYS)
+WORK_QUEUE_LAST_POLLED_AGE = _gauge(
+    'work_queue.last_polled_age_seconds',
+    'second',
+    'Time since a worker last polled the queue. Absent while it was never polled.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    -1,
+)
+WORK_QUEUE_BACKLOG_SIZE = _gauge(
+    'work_queue.backlog.size',
+    'run',
+    'Flow runs of the queue that are due and wait in a SCHEDULED state, however old. Those due later are not counted.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    -1,
+)
+WORK_QUEUE_BACKLOG_AGE = _gauge(
+    'work_queue.backlog.age',
+    'second',
+    'Time since the oldest flow run of the backlog became due. 0 when the backlog is empty.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    -1,
+)
+WORK_QUEUE_CONCURRENCY_IN_USE = _gauge(
+    'work_queue.concurrency.in_use',
+    'percent',
+    'Share of the concurrency limit of the queue that is taken by PENDING and RUNNING flow runs, 0 to 100 and above. '
+    'Absent without a limit; 100 for a limit of 0.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    -1,
+)
+
+DEPLOYMENT_IS_READY = _gauge(
+    'deployment.is_ready', '', '1 when the status of the deployment is READY, else 0.', tags.DEPLOYMENT_KEYS, 1
+)
+
+FLOW_RUNS_SCHEDULED = _gauge(
+    'flow_runs.scheduled',
+    'run',
+    'Flow runs in a SCHEDULED state now, due or not. The part not yet due is at most 60 seconds old.',
+    tags.FLOW_RUN_KEYS,
+)
+FLOW_RUNS_PENDING = _gauge('flow_runs.pending', 'run', 'Flow runs in a PENDING state now.', tags.FLOW_RUN_KEYS)
+FLOW_RUNS_RUNNING = _gauge('flow_runs.running', 'run', 'Flow runs in a RUNNING state now.', tags.FLOW_RUN_KEYS)
+FLOW_RUNS_PAUSED = _gauge(
+    'flow_runs.paused', 'run', 'Flow runs in a PAUSED state now, suspended ones included.', tags.FLOW_RUN_KEYS
+)
+FLOW_RUNS_COMPLETED = _count(
+    'flow_runs.completed.count', 'run', 'Flow runs that ended COMPLETED since the last check.', tags.FLOW_RUN_KEYS, 1
+)
+FLOW_RUNS_FAILED = _count(
+    'flow_runs.failed.count',
+    'run',
+    'Flow runs that ended FAILED, timed out ones included, since the last check.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+)
+FLOW_RUNS_CRASHED = _count(
+    'flow_runs.crashed.count', 'run', 'Flow runs that ended CRASHED since the last check.', tags.FLOW_RUN_KEYS, -1
+)
+FLOW_RUNS_CANCELLED = _count(
+    'flow_runs.cancelled.count', 'run', 'Flow runs that ended CANCELLED since the last check.', tags.FLOW_RUN_KEYS, -1
+)
+FLOW_RUNS_THROUGHPUT = _count(
+    'flow_runs.throughput', 'run', 'Flow runs that started (first RUNNING) since the last check.', tags.FLOW_RUN_KEYS
+)
+FLOW_RUNS_LATE_START = _count(
+    'flow_runs.late_start.count',
+    'run',
+    'Flow runs that started later than expected by more than late_start_threshold since the last check.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+)
+FLOW_RUNS_EXECUTION_DURATION = _percentile_gauges(
+    'flow_runs.execution_duration',
+    'run',
+    'time in RUNNING of the flow runs that ended, without pauses and waits between retries',
+    tags.FLOW_RUN_KEYS,
+)
+FLOW_RUNS_QUEUE_WAIT_DURATION = _percentile_gauges(
+    'flow_runs.queue_wait_duration',
+    'run',
+    'time from the expected to the real start of the flow runs that started',
+    tags.FLOW_RUN_KEYS,
+)
+FLOW_RUNS_RETRY_GAPS_DURATION = _percentile_gauges(
+    'flow_runs.retry_gaps_duration',
+    'occurrence',
+    'time from AwaitingRetry to the RUNNING state that follows it',
+    tags.FLOW_RUN_KEYS,
+)
+
+TASK_RUNS_PENDING = _gauge(
+    'task_runs.pending',
+    'run',
+    'Task runs in a PENDING state now, whose flow run is RUNNING or that have none.',
+    tags.TASK_RUN_KEYS,
+)
+TASK_RUNS_RUNNING = _gauge(
+    'task_runs.running',
+    'run',
+    'Task runs in a RUNNING state now, whose flow run is RUNNING or that have none.',
+    tags.TASK_RUN_KEYS,
+)
+TASK_RUNS_PAUSED = _gauge(
+    'task_runs.paused',
+    'run',
+    'Task runs in a PAUSED state now, whose flow run is RUNNING or that have none.',
+    tags.TASK_RUN_KEYS,
+)
+TASK_RUNS_COMPLETED = _count(
+    'task_runs.completed.count', 'run', 'Task runs that ended COMPLETED since the last check.', tags.TASK_RUN_KEYS, 1
+)
+TASK_RUNS_FAILED = _count(
+    'task_runs.failed.count',
+    'run',
+    'Task runs that ended FAILED, timed out ones included, since the last check.',
+    tags.TASK_RUN_KEYS,
+    -1,
+)
+TASK_RUNS_CRASHED = _count(
+    'task_runs.crashed.count', 'run', 'Task runs that ended CRASHED since the last check.', tags.TASK_RUN_KEYS, -1
+)
+TASK_RUNS_CANCELLED = _count(
+    'task_runs.cancelled.count', 'run', 'Task runs that ended CANCELLED since the last check.', tags.TASK_RUN_KEYS, -1
+)
+TASK_RUNS_THROUGHPUT = _count(
+    'task_runs.throughput', 'run', 'Task runs that started (first RUNNING) since the last check.', tags.TASK_RUN_KEYS
+)
+TASK_RUNS_LATE_START = _count(
+    'task_runs.late_start.count',
+    'run',
+    'Task runs that started later than expected by more than late_start_threshold since the last check.',
+    tags.TASK_RUN_KEYS,
+    -1,
+)
+TASK_RUNS_EXECUTION_DURATION = _percentile_gauges(
+    'task_runs.execution_duration',
+    'run',
+    'time in RUNNING of the task runs that ended, without waits between retries',
+    tags.TASK_RUN_KEYS,
+)
+TASK_RUNS_DEPENDENCY_WAIT_DURATION = _percentile_gauges(
+    'task_runs.dependency_wait_duration',
+    'occurrence',
+    'time from the end of the last upstream task run to the start of the task runs that started',
+    tags.TASK_RUN_KEYS,
+)

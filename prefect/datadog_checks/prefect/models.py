@@ -1,0 +1,322 @@
+"""Prefect's objects as the collectors see them, and the only place that knows the keys of its JSON.
+
+Each class keeps the fields that are used and has `from_api(row)`, which raises MalformedObject, with the name of the
+field, for a row that does not hold what Prefect 3.0 to 3.9 send. Times are aware datetimes in UTC; durations are
+seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from datadog_checks.prefect.times import parse_time
+
+Row = Mapping[str, Any]
+
+# Durations and times of one transition are read from the clock one after the other.
+_CLOCK_READING_SECONDS = 1.0
+
+TERMINAL_STATE_TYPES = frozenset(['COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED'])
+
+
+class MalformedObject(ValueError):
+    """A JSON object that is not what the endpoint promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPool:
+    """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED."""
+
+    id: str
+    name: str
+    type: str | None
+    status: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> WorkPool:
+        return cls(
+            id=_text(row, 'id'),
+            name=_text(row, 'name'),
+            type=_optional_text(row, 'type'),
+            status=_optional_text(row, 'status'),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """`POST /work_pools/{name}/workers/filter`. `status` is ONLINE or OFFLINE."""
+
+    id: str
+    name: str
+    status: str | None
+    last_heartbeat_time: datetime | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> Worker:
+        return cls(
+            id=_text(row, 'id'),
+            name=_text(row, 'name'),
+            status=_optional_text(row, 'status'),
+            last_heartbeat_time=_optional_time(row, 'last_heartbeat_time'),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQueue:
+    """`POST /work_queues/filter`. `status` is READY, NOT_READY or PAUSED; `priority` 1 is the highest.
+
+    `active_slots` is sent since 3.6.23, and only with a `concurrency_limit`.
+    """
+
+    id: str
+    name: str
+    status: str | None
+    priority: int | None
+    last_polled: datetime | None
+    concurrency_limit: int | None
+    active_slots: int | None
+    work_pool_id: str | None
+    work_pool_name: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> WorkQueue:
+        return cls(
+            id=_text(row, 'id'),
+            name=_text(row, 'name'),
+            status=_optional_text(row, 'status'),
+            priority=_optional_integer(row, 'priority'),
+            last_polled=_optional_time(row, 'last_polled'),
+            concurrency_limit=_optional_integer(row, 'concurrency_limit'),
+            active_slots=_optional_integer(row, 'active_slots'),
+            work_pool_id=_optional_text(row, 'work_pool_id'),
+            work_pool_name=_optional_text(row, 'work_pool_name'),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """`POST /deployments/filter`. `status` is READY or NOT_READY."""
+
+    id: str
+    name: str
+    flow_id: str
+    is_paused: bool
+    status: str | None
+    work_pool_name: str | None
+    work_queue_id: str | None
+    work_queue_name: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> Deployment:
+        return cls(
+            id=_text(row, 'id'),
+            name=_text(row, 'name'),
+            flow_id=_text(row, 'flow_id'),
+            is_paused=row.get('paused') is True,
+            status=_optional_text(row, 'status'),
+            work_pool_name=_optional_text(row, 'work_pool_name'),
+            work_queue_id=_optional_text(row, 'work_queue_id'),
+            work_queue_name=_optional_text(row, 'work_queue_name'),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """`POST /flows/filter`."""
+
+    id: str
+    name: str
+
+    @classmethod
+    def from_api(cls, row: Row) -> Flow:
+        return cls(id=_text(row, 'id'), name=_text(row, 'name'))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """`POST /flow_runs/filter`.
+
+    `start_time` is the first RUNNING and is kept over retries; `end_time` is null again once an ended run is retried by
+    hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0.
+    `state_time` is when the run entered its present state.
+    """
+
+    id: str
+    flow_id: str
+    deployment_id: str | None
+    state_id: str | None
+    state_type: str | None
+    state_time: datetime | None
+    run_count: int
+    expected_start_time: datetime | None
+    next_scheduled_start_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    total_run_time: float
+    work_pool_id: str | None
+    work_pool_name: str | None
+    work_queue_id: str | None
+    work_queue_name: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> FlowRun:
+        state = row.get('state')
+        return cls(
+            id=_text(row, 'id'),
+            flow_id=_text(row, 'flow_id'),
+            deployment_id=_optional_text(row, 'deployment_id'),
+            state_id=_optional_text(row, 'state_id'),
+            state_type=_optional_text(row, 'state_type'),
+            state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
+            run_count=_optional_integer(row, 'run_count') or 0,
+            expected_start_time=_optional_time(row, 'expected_start_time'),
+            next_scheduled_start_time=_optional_time(row, 'next_scheduled_start_time'),
+            start_time=_optional_time(row, 'start_time'),
+            end_time=_optional_time(row, 'end_time'),
+            total_run_time=_seconds(row, 'total_run_time'),
+            work_pool_id=_optional_text(row, 'work_pool_id'),
+            work_pool_name=_optional_text(row, 'work_pool_name'),
+            work_queue_id=_optional_text(row, 'work_queue_id'),
+            work_queue_name=_optional_text(row, 'work_queue_name'),
+        )
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether its row may hide a state that it left: a failed attempt, an end before a retry by hand, a pause."""
+        if self.start_time is None:
+            return False
+        if self.state_type == 'RUNNING':
+            return self.state_time != self.start_time
+        if self.end_time is not None:
+            waited = (self.end_time - self.start_time).total_seconds() - self.total_run_time
+            return self.run_count > 1 or waited > _CLOCK_READING_SECONDS
+        return self.run_count > 1 or self.state_type in ('SCHEDULED', 'PENDING')
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRunState:
+    """`GET /flow_run_states/?flow_run_id=`, ascending by `timestamp`."""
+
+    id: str
+    type: str
+    name: str
+    timestamp: datetime
+
+    @classmethod
+    def from_api(cls, row: Row) -> FlowRunState:
+        return cls(
+            id=_text(row, 'id'), type=_text(row, 'type'), name=_text(row, 'name'), timestamp=_time(row, 'timestamp')
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """`POST /task_runs/filter`. Its times come from the clock of the process that runs the task.
+
+    `flow_run_id` is null for a background task; `upstream_ids` are the task runs whose results it takes or waits for.
+    """
+
+    id: str
+    task_key: str | None
+    flow_run_id: str | None
+    state_type: str | None
+    run_count: int
+    expected_start_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    total_run_time: float
+    upstream_ids: tuple[str, ...]
+
+    @classmethod
+    def from_api(cls, row: Row) -> TaskRun:
+        return cls(
+            id=_text(row, 'id'),
+            task_key=_optional_text(row, 'task_key'),
+            flow_run_id=_optional_text(row, 'flow_run_id'),
+            state_type=_optional_text(row, 'state_type'),
+            run_count=_optional_integer(row, 'run_count') or 0,
+            expected_start_time=_optional_time(row, 'expected_start_time'),
+            start_time=_optional_time(row, 'start_time'),
+            end_time=_optional_time(row, 'end_time'),
+            total_run_time=_seconds(row, 'total_run_time'),
+            upstream_ids=_upstream_ids(row.get('task_inputs')),
+        )
+
+
+def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
+    """The ids of the `task_run` inputs. `__parents__` names the task that called this one: no dependency."""
+    if not isinstance(task_inputs, dict):
+        return ()
+    ids = {
+        entry['id']
+        for parameter, entries in task_inputs.items()
+        if parameter != '__parents__' and isinstance(entries, list)
+        for entry in entries
+        if isinstance(entry, dict) and entry.get('input_type') == 'task_run' and isinstance(entry.get('id'), str)
+    }
+    return tuple(sorted(ids))
+
+
+def _text(row: Row, key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value:
+        raise MalformedObject(f'{key} is {_kind(value)}, not a text')
+    return value
+
+
+def _optional_text(row: Row, key: str) -> str | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise MalformedObject(f'{key} is {_kind(value)}, not a text')
+    return value
+
+
+def _optional_integer(row: Row, key: str) -> int | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MalformedObject(f'{key} is {_kind(value)}, not an integer')
+    return value
+
+
+def _seconds(row: Row, key: str) -> float:
+    """A duration; 0 when it is absent. No duration is negative, whatever the clocks of the server did."""
+    value = row.get(key)
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise MalformedObject(f'{key} is {_kind(value)}, not a number')
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise MalformedObject(f'{key} is out of range') from None
+    if not math.isfinite(seconds):
+        raise MalformedObject(f'{key} is out of range')
+    return max(0.0, seconds)
+
+
+def _time(row: Row, key: str) -> datetime:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise MalformedObject(f'{key} is {_kind(value)}, not a time')
+    try:
+        return parse_time(value)
+    except (ValueError, OverflowError):
+        raise MalformedObject(f'{key} is not a time') from None
+
+
+def _optional_time(row: Row, key: str) -> datetime | None:
+    return None if row.get(key) is None else _time(row, key)
+
+
+def _kind(value: object) -> str:
+    """The JSON type of a value, and never the value: it may be the user's data."""
+    names = {type(None): 'null', bool: 'a boolean', int: 'a number', float: 'a number', str: 'an empty text'}
+    return names.get(type(value), 'a list' if isinstance(value, list) else 'an object')

@@ -1,0 +1,26 @@
+"""What collectors return: samples, and for streams the cursor that goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datadog_checks.prefect.metrics import MetricSpec
+from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.tags import Tags
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one series, in the unit of its spec. `tags` are those of the object, not those of the instance."""
+
+    spec: MetricSpec
+    value: float
+    tags: Tags = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one read of a stream found, and the cursor to persist once the samples are submitted."""
+
+    samples: tuple[Sample, ...]
+    cursor: StreamCursor

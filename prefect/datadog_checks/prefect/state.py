@@ -1,0 +1,75 @@
+"""What the check remembers over restarts: one cursor per stream, as one versioned JSON document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from datadog_checks.prefect.times import format_time, parse_time
+
+VERSION = 1
+
+
+class StateError(ValueError):
+    """A persisted text that is not a state of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCursor:
+    """How far a stream is read.
+
+    `floor` is the time of the stream's very first check: what happened up to then is never read. `until` is the
+    server's time of the last successful read. `seen` maps the digest of each identity that was counted to the epoch
+    second at which it happened. See `stream.py` for how they are used.
+    """
+
+    floor: datetime
+    until: datetime
+    seen: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """All cursors by stream name."""
+
+    streams: Mapping[str, StreamCursor] = field(default_factory=dict)
+
+    def cursor(self, stream: str) -> StreamCursor | None:
+        """The cursor of `stream`; None before its first check."""
+        return self.streams.get(stream)
+
+    def advanced(self, stream: str, cursor: StreamCursor) -> CheckState:
+        """This state with the cursor of one stream replaced."""
+        return CheckState({**self.streams, stream: cursor})
+
+    def dumps(self) -> str:
+        streams = {
+            name: {'floor': format_time(cursor.floor), 'until': format_time(cursor.until), 'seen': dict(cursor.seen)}
+            for name, cursor in self.streams.items()
+        }
+        return json.dumps({'version': VERSION, 'streams': streams}, separators=(',', ':'))
+
+    @classmethod
+    def loads(cls, text: str) -> CheckState:
+        """The state that `dumps` wrote; an empty state for an empty text; StateError for anything else."""
+        if not text:
+            return cls()
+        try:
+            document = json.loads(text)
+            version = document['version']
+            if version != VERSION:
+                raise StateError(f'version {version!r:.20} is not {VERSION}')
+            return cls({str(name): _load_cursor(row) for name, row in document['streams'].items()})
+        except StateError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise StateError(f'not readable: {type(error).__name__}') from error
+
+
+def _load_cursor(row: Mapping[str, object]) -> StreamCursor:
+    seen = row['seen']
+    if not isinstance(seen, dict) or not all(type(second) is int for second in seen.values()):
+        raise StateError('"seen" does not map identities to seconds')
+    return StreamCursor(floor=parse_time(str(row['floor'])), until=parse_time(str(row['until'])), seen=seen)

@@ -1,0 +1,117 @@
+"""Counting each happening of a stream once: where to read from, what in it is new, and the cursor afterwards.
+
+Rows of the server become visible later than the time that they carry (a task run is recorded by a background service;
+seen up to 0.8 s on a loaded 3.8.8, longer after a retry of that service), so each read reaches back by `OVERLAP` and
+drops what was seen before. A row is therefore counted once if it becomes visible within `OVERLAP` of its own time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+
+from datadog_checks.prefect.log import Log
+from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.times import format_time
+
+OVERLAP = timedelta(seconds=120)
+# Identities are kept for longer than they are read again, so that a server clock that steps back by no more than
+# `OVERLAP` meets only identities that are known.
+_RETENTION = 2 * OVERLAP
+# About 400 happenings per second over the retention: 2.5 MB of persisted state for the stream.
+_SEEN_CAP = 100_000
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar('R', bound=HasId)
+
+
+class StreamWindow:
+    """One read of a stream. Pass all that was read to `is_new` or `select_new`, then take `next_cursor`."""
+
+    def __init__(
+        self, stream: str, cursor: StreamCursor | None, now: datetime, max_catchup: timedelta, log: Log
+    ) -> None:
+        self._stream = stream
+        self._cursor = cursor or StreamCursor(floor=now, until=now)
+        self._now = now
+        self._log = log
+        self._fresh: dict[str, int] = {}
+        self.is_first = cursor is None
+        self._is_baseline = self._stepped_back()
+        self.since = self._start(max_catchup)
+
+    def is_new(self, identity: str, at: datetime) -> bool:
+        """Whether what happened `at` that time is to be counted now; remembers it."""
+        if at <= self._cursor.floor:
+            return False
+        digest = _digest(identity)
+        if digest in self._cursor.seen or digest in self._fresh:
+            return False
+        self._fresh[digest] = int(at.timestamp())
+        return not self._is_baseline
+
+    def select_new(self, runs: Iterable[R], time_of: Callable[[R], datetime | None]) -> list[R]:
+        """The runs to be counted now, by the time at which each started or ended."""
+        return [run for run in runs if (at := time_of(run)) is not None and self.is_new_for(run, at)]
+
+    def is_new_for(self, run: HasId, at: datetime) -> bool:
+        """Whether the start or end of `run` at that time is to be counted now; id and time identify it."""
+        return at >= self.since and self.is_new(f'{run.id} {at}', at)
+
+    def next_cursor(self) -> StreamCursor:
+        horizon = int((self._now - _RETENTION).timestamp())
+        kept = {digest: second for digest, second in self._cursor.seen.items() if second >= horizon}
+        kept.update(self._fresh)
+        if len(kept) > _SEEN_CAP:
+            self._log.warning(
+                '%s: %d identities to remember; the oldest %d are dropped and may be counted again. '
+                'Split this server over several instances by filters.',
+                self._stream,
+                len(kept),
+                len(kept) - _SEEN_CAP,
+            )
+            newest = sorted(kept.items(), key=lambda item: item[1])[-_SEEN_CAP:]
+            kept = dict(newest)
+        return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept)
+
+    def _stepped_back(self) -> bool:
+        """Whether the server's clock jumped back so far that identities of the times to come are no longer known.
+
+        Then this read is a baseline: what it finds was counted before the jump, or is lost.
+        """
+        step = self._cursor.until - self._now
+        if step <= OVERLAP:
+            return False
+        self._log.warning(
+            "%s: the server's clock jumped back by %d s; what happened since the last check is not counted.",
+            self._stream,
+            step.total_seconds(),
+        )
+        return True
+
+    def _start(self, max_catchup: timedelta) -> datetime:
+        since = min(self._cursor.until, self._now) - OVERLAP
+        earliest = self._now - max(max_catchup, OVERLAP)
+        if since < earliest and not self.is_first:
+            if self._cursor.until < earliest:
+                self._log.warning(
+                    '%s: not read since %s, longer ago than max_catchup; what happened up to %s is not counted.',
+                    self._stream,
+                    format_time(self._cursor.until),
+                    format_time(earliest),
+                )
+            since = earliest
+        return max(since, self._cursor.floor)
+
+
+def _digest(identity: str) -> str:
+    """11 characters instead of 60: the state stays small, and a collision within a window is a matter of 2 ** -40."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(identity.encode(), digest_size=8).digest()).rstrip(b'=').decode()

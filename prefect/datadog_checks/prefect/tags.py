@@ -1,0 +1,48 @@
+"""The spelling of every tag key, the keys that each family of series carries, and how a tag list is made."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+# Sorted 'key:value' strings of one object or run: hashable, so that values can be summed up by it.
+Tags: TypeAlias = tuple[str, ...]
+
+PREFECT_URL = 'prefect_url'
+COLLECTOR = 'collector'
+DEPLOYMENT_ID = 'deployment_id'
+DEPLOYMENT_NAME = 'deployment_name'
+FLOW_ID = 'flow_id'
+FLOW_NAME = 'flow_name'
+IS_PAUSED = 'is_paused'
+TASK_KEY = 'task_key'
+WORK_POOL_ID = 'work_pool_id'
+WORK_POOL_NAME = 'work_pool_name'
+WORK_POOL_TYPE = 'work_pool_type'
+WORK_QUEUE_ID = 'work_queue_id'
+WORK_QUEUE_NAME = 'work_queue_name'
+WORK_QUEUE_PRIORITY = 'work_queue_priority'
+WORK_QUEUE_STATUS = 'work_queue_status'
+WORKER_ID = 'worker_id'
+WORKER_NAME = 'worker_name'
+
+WORK_POOL_KEYS = (WORK_POOL_ID, WORK_POOL_NAME, WORK_POOL_TYPE)
+WORKER_KEYS = (WORK_POOL_ID, WORK_POOL_NAME, WORKER_ID, WORKER_NAME)
+WORK_QUEUE_KEYS = (WORK_QUEUE_ID, WORK_QUEUE_NAME, WORK_POOL_ID, WORK_POOL_NAME, WORK_QUEUE_PRIORITY)
+WORK_QUEUE_STATUS_KEYS = (*WORK_QUEUE_KEYS, WORK_QUEUE_STATUS)
+FLOW_RUN_KEYS = (
+    WORK_POOL_ID,
+    WORK_POOL_NAME,
+    WORK_QUEUE_ID,
+    WORK_QUEUE_NAME,
+    DEPLOYMENT_ID,
+    DEPLOYMENT_NAME,
+    FLOW_ID,
+    FLOW_NAME,
+)
+DEPLOYMENT_KEYS = (*FLOW_RUN_KEYS, IS_PAUSED)
+TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY)
+
+
+def make_tags(values: dict[str, object]) -> Tags:
+    """The tags of `values` (tag key -> value). An unknown value, None or '', is left out, never sent as text."""
+    return tuple(sorted(f'{key}:{value}' for key, value in values.items() if value is not None and value != ''))

@@ -1,0 +1,69 @@
+"""Summing up runs by their tags, and which tags to report as 0."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from datadog_checks.prefect.distribution import summarize
+from datadog_checks.prefect.metrics import MetricSpec, PercentileGauges
+from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.tags import Tags
+
+
+class Tally:
+    """How many runs there are of each tag set, for a few series that are reported together."""
+
+    def __init__(self, *specs: MetricSpec) -> None:
+        self._counts: dict[MetricSpec, Counter[Tags]] = {spec: Counter() for spec in specs}
+
+    def add(self, spec: MetricSpec, tags: Tags, amount: int = 1) -> None:
+        self._counts[spec][tags] += amount
+
+    def tag_sets(self) -> set[Tags]:
+        """The tag sets of which there are any."""
+        return {tags for counts in self._counts.values() for tags, count in counts.items() if count}
+
+    def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
+        """One sample of each series for each of `tag_sets`, 0 included."""
+        for tags in tag_sets:
+            for spec, counts in self._counts.items():
+                yield Sample(spec, counts[tags], tags)
+
+
+class Durations:
+    """The durations, in seconds, of each tag set."""
+
+    def __init__(self, gauges: PercentileGauges) -> None:
+        self._gauges = gauges
+        self._values: defaultdict[Tags, list[float]] = defaultdict(list)
+
+    def add(self, tags: Tags, duration: timedelta | float) -> None:
+        """A duration below 0 is one of 0: clocks of two machines may differ."""
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+        self._values[tags].append(max(0.0, seconds))
+
+    def samples(self) -> Iterator[Sample]:
+        for tags, values in self._values.items():
+            yield from summarize(self._gauges, values, tags)
+
+
+class ReportedTagSets:
+    """Remembers tag sets that had a value, so that they are reported as 0 afterwards and monitors recover.
+
+    `linger` is for how long; at least one 0 is reported in any case.
+    """
+
+    def __init__(self, linger: timedelta = timedelta()) -> None:
+        self._linger = linger
+        self._last_active: dict[Tags, datetime] = {}
+
+    def update(self, now: datetime, active: Iterable[Tags]) -> set[Tags]:
+        """The tag sets to report now: the active ones, and those that lately were."""
+        self._last_active.update((tags, now) for tags in active)
+        reported = set(self._last_active)
+        self._last_active = {
+            tags: last for tags, last in self._last_active.items() if last == now or now - last < self._linger
+        }
+        return reported

@@ -1,0 +1,21 @@
+"""Times as Prefect writes them: ISO 8601 with a zone, up to microseconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+# The smallest step between two of the server's times.
+RESOLUTION = timedelta(microseconds=1)
+
+
+def parse_time(text: str) -> datetime:
+    """An aware datetime in UTC; ValueError for a text that is no time or has no zone."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f'time without a zone: {text[:40]!r}')
+    return time.astimezone(UTC)
+
+
+def format_time(time: datetime) -> str:
+    """The form in which Prefect 3 writes times, with all six digits: `2026-11-23T01:28:10.597974Z`."""
+    return time.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
