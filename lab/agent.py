@@ -1,0 +1,104 @@
+"""A stand-in for the Datadog Agent: runs the check and keeps what the Agent would have received.
+
+The check runs against the stubs that datadog-checks-base has for this (aggregator, metadata, persistent cache), by
+`run()` like in the Agent: configuration is validated, state is read from and written to the persistent cache, an
+exception becomes an error text. `python -m lab.demo` and `python -m lab.check` are built on it; it needs no pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from datadog_checks.base.stubs import aggregator, datadog_agent
+from datadog_checks.prefect import PrefectCheck
+
+
+@dataclass(frozen=True)
+class Point:
+    """One submitted value. `type` is 'gauge' or 'count'; `tags` are sorted."""
+
+    name: str
+    type: str
+    value: float
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one run of the check gave.
+
+    `error` is the message that `agent status` would show, None for a good run; `warnings` are those that the check
+    raised for `agent status`; `log` holds its log lines of level WARNING and above.
+    """
+
+    points: tuple[Point, ...]
+    events: tuple[Mapping[str, Any], ...]
+    metadata: Mapping[str, str]
+    error: str | None
+    warnings: tuple[str, ...]
+    log: tuple[str, ...]
+    seconds: float
+
+
+class _LogLines(logging.Handler):
+    """Keeps the log lines of one run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f'{record.levelname} {record.getMessage()}')
+
+
+@contextmanager
+def _captured_log() -> Iterator[list[str]]:
+    handler = _LogLines()
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        root.removeHandler(handler)
+
+
+class CheckRunner:
+    """One instance of the check, with the state that an Agent keeps for it between runs.
+
+    The stubs are shared by the whole process: run one check at a time, and read its result from `run()` only.
+    """
+
+    def __init__(self, instance: Mapping[str, Any], init_config: Mapping[str, Any] | None = None) -> None:
+        self._check = PrefectCheck('prefect', dict(init_config or {}), [dict(instance)])
+        self._check.check_id = f'prefect:{id(self):x}'
+
+    def run(self) -> CheckResult:
+        """Run the check once, as the Agent would at one of its intervals."""
+        aggregator.reset()
+        with _captured_log() as log:
+            started_at = time.perf_counter()
+            answer = self._check.run()
+            seconds = time.perf_counter() - started_at
+        return CheckResult(
+            points=tuple(
+                Point(name, aggregator.METRIC_ENUM_MAP_REV[stub.type], stub.value, tuple(sorted(stub.tags)))
+                for name in aggregator.metric_names
+                for stub in aggregator.metrics(name)
+            ),
+            events=tuple(aggregator.events),
+            metadata={
+                name: value
+                for (check_id, name), value in datadog_agent._metadata.items()
+                if check_id == self._check.check_id
+            },
+            error=json.loads(answer)[0]['message'] if answer else None,
+            warnings=tuple(str(warning) for warning in self._check.get_warnings()),
+            log=tuple(log),
+            seconds=seconds,
+        )

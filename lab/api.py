@@ -1,0 +1,251 @@
+"""A small driver of the Prefect REST API: what the lab and the integration tests do to a server.
+
+It writes (creates pools, runs, states) and it reads the truth that a check's numbers are compared with. The check has a
+client of its own and shares no code with this one, so that the two cannot be wrong in the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from lab.prefect_server import FLOWS_FOLDER
+
+TIMEOUT_SECONDS = 30
+# A server with SQLite answers 503 to a write that another write got in the way of (SQLITE_BUSY_SNAPSHOT); Prefect's own
+# client tries again, too.
+RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+FLOW_RUN_STATE_TYPES = (
+    'SCHEDULED',
+    'PENDING',
+    'RUNNING',
+    'PAUSED',
+    'CANCELLING',
+    'COMPLETED',
+    'FAILED',
+    'CRASHED',
+    'CANCELLED',
+)
+TERMINAL_STATE_TYPES = frozenset({'COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'})
+NOT_A_SUBFLOW = {'subflow_runs': {'exists_': False}}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What happened on the server since it was made: finished runs by state type, and runs that started."""
+
+    finished: Mapping[str, int]
+    started: int
+
+
+class PrefectApiDriver:
+    """Every method is one or a few requests; an answer other than 2xx raises requests.HTTPError with its body."""
+
+    def __init__(self, api_url: str) -> None:
+        self._api_url = api_url
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send one request to `path` (below /api, without a leading slash); return the decoded JSON, None if empty."""
+        url = f'{self._api_url}/{path}'
+        for pause in RETRY_PAUSES_SECONDS:
+            response = self._session.request(method, url, json=body, timeout=TIMEOUT_SECONDS)
+            if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(pause)
+        if not response.ok:
+            message = f'{method} {url} answered {response.status_code}: {response.text[:500]}'
+            raise requests.HTTPError(message, response=response)
+        return response.json() if response.content else None
+
+    def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Read every page of a `/filter` endpoint; the page size is the server's own."""
+        found: dict[str, dict[str, Any]] = {}
+        offset = 0
+        while page := self.request('POST', path, {**(body or {}), 'offset': offset}):
+            found.update((item['id'], item) for item in page)
+            offset += len(page)
+        return list(found.values())
+
+    # What the lab makes
+
+    def create_work_pool(self, name: str, *, concurrency_limit: int | None = None, is_paused: bool = False) -> None:
+        body = {'name': name, 'type': 'process', 'concurrency_limit': concurrency_limit, 'is_paused': is_paused}
+        self.request('POST', 'work_pools/', body)
+
+    def update_work_pool(self, name: str, **changes: Any) -> None:
+        self.request('PATCH', f'work_pools/{name}', changes)
+
+    def delete_work_pool(self, name: str) -> None:
+        self.request('DELETE', f'work_pools/{name}')
+
+    def create_work_queue(
+        self,
+        work_pool_name: str,
+        name: str,
+        *,
+        concurrency_limit: int | None = None,
+        priority: int | None = None,
+    ) -> None:
+        body: dict[str, Any] = {'name': name, 'concurrency_limit': concurrency_limit}
+        if priority is not None:
+            body['priority'] = priority
+        self.request('POST', f'work_pools/{work_pool_name}/queues', body)
+
+    def update_work_queue(self, work_pool_name: str, name: str, **changes: Any) -> None:
+        """Change a queue. To pause one, pause it after it was made: a queue made with `is_paused` gets status READY."""
+        self.request('PATCH', f'work_pools/{work_pool_name}/queues/{name}', changes)
+
+    def create_flow(self, name: str) -> str:
+        """Return the id of the flow of that name, which is made if there is none."""
+        return str(self.request('POST', 'flows/', {'name': name})['id'])
+
+    def create_deployment(
+        self,
+        *,
+        flow_name: str,
+        name: str,
+        entrypoint: str,
+        work_pool_name: str,
+        work_queue_name: str = 'default',
+        folder: Path = FLOWS_FOLDER,
+        parameters: Mapping[str, Any] | None = None,
+        schedules: Sequence[Mapping[str, Any]] = (),
+        paused: bool = False,
+        concurrency_limit: int | None = None,
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Return the id of a deployment whose flow a process worker loads from `folder`.
+
+        `entrypoint` is `file.py:function`; a schedule is `{'interval': seconds}` or `{'cron': text}`.
+        """
+        body = {
+            'flow_id': self.create_flow(flow_name),
+            'name': name,
+            'entrypoint': entrypoint,
+            'path': str(folder),
+            'pull_steps': [{'prefect.deployments.steps.set_working_directory': {'directory': str(folder)}}],
+            'work_pool_name': work_pool_name,
+            'work_queue_name': work_queue_name,
+            'parameters': dict(parameters or {}),
+            'enforce_parameter_schema': False,
+            'schedules': [{'schedule': {'timezone': 'UTC', **schedule}, 'active': True} for schedule in schedules],
+            'paused': paused,
+            'concurrency_limit': concurrency_limit,
+            'tags': list(tags),
+        }
+        return str(self.request('POST', 'deployments/', body)['id'])
+
+    def pause_deployment(self, deployment_id: str) -> None:
+        """Pause the schedules; the server deletes the runs that it had scheduled, Late ones too."""
+        self.request('POST', f'deployments/{deployment_id}/pause_deployment')
+
+    def resume_deployment(self, deployment_id: str) -> None:
+        self.request('POST', f'deployments/{deployment_id}/resume_deployment')
+
+    def delete_deployment(self, deployment_id: str) -> None:
+        self.request('DELETE', f'deployments/{deployment_id}')
+
+    def create_flow_run(
+        self, deployment_id: str, *, name: str | None = None, parameters: Mapping[str, Any] | None = None
+    ) -> str:
+        """Ask for one run of the deployment, due now; return its id."""
+        body: dict[str, Any] = {'parameters': dict(parameters or {})}
+        if name is not None:
+            body['name'] = name
+        return str(self.request('POST', f'deployments/{deployment_id}/create_flow_run', body)['id'])
+
+    def set_flow_run_state(
+        self, flow_run_id: str, state_type: str, *, name: str | None = None, force: bool = False
+    ) -> None:
+        """Propose a state; raises RuntimeError if the server's orchestration does not accept it."""
+        state: dict[str, Any] = {'type': state_type}
+        if name is not None:
+            state['name'] = name
+        answer = self.request('POST', f'flow_runs/{flow_run_id}/set_state', {'state': state, 'force': force})
+        if answer['status'] != 'ACCEPT':
+            raise RuntimeError(f'{state_type} was not accepted for flow run {flow_run_id}: {answer}')
+
+    def cancel_flow_run(self, flow_run_id: str) -> None:
+        """Ask for cancellation, as the UI does: a run that runs is CANCELLING until its worker has killed it."""
+        self.set_flow_run_state(flow_run_id, 'CANCELLING')
+
+    def retry_flow_run(self, flow_run_id: str) -> None:
+        """Send a failed run back to its queue, as the Retry button of the UI does."""
+        self.set_flow_run_state(flow_run_id, 'SCHEDULED', name='AwaitingRetry', force=True)
+
+    def resume_flow_run(self, flow_run_id: str) -> None:
+        answer = self.request('POST', f'flow_runs/{flow_run_id}/resume')
+        if answer['status'] != 'ACCEPT':
+            raise RuntimeError(f'flow run {flow_run_id} was not resumed: {answer}')
+
+    def delete_flow_run(self, flow_run_id: str) -> None:
+        self.request('DELETE', f'flow_runs/{flow_run_id}')
+
+    # What the lab asks
+
+    def version(self) -> str:
+        return str(self.request('GET', 'admin/version'))
+
+    def flow_run(self, flow_run_id: str) -> dict[str, Any]:
+        flow_run: dict[str, Any] = self.request('GET', f'flow_runs/{flow_run_id}')
+        return flow_run
+
+    def flow_run_state_types(self, flow_run_ids: Collection[str]) -> dict[str, str]:
+        """Return the state type now of each of these runs by id; a run that was deleted is absent."""
+        if not flow_run_ids:
+            return {}
+        body = {'flow_runs': {'id': {'any_': sorted(flow_run_ids)}}}
+        return {run['id']: run['state_type'] for run in self.read_all('flow_runs/filter', body)}
+
+    def flow_run_states(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return every state that the run went through, oldest first."""
+        states: list[dict[str, Any]] = self.request('GET', f'flow_run_states/?flow_run_id={flow_run_id}')
+        return states
+
+    def count_flow_runs(self, **filters: Any) -> int:
+        """Count flow runs; `filters` are top-level keys of the API's filter body (`flow_runs={...}`)."""
+        return int(self.request('POST', 'flow_runs/count', filters))
+
+    def count_task_runs(self, **filters: Any) -> int:
+        return int(self.request('POST', 'task_runs/count', filters))
+
+    def flow_run_totals(self) -> Totals:
+        """Count, from the states that each flow run went through, how often runs finished and how many started.
+
+        A run that was retried by hand finishes more than once.
+        """
+        finished: Counter[str] = Counter()
+        started = 0
+        body = {'flow_runs': {'state': {'type': {'any_': [t for t in FLOW_RUN_STATE_TYPES if t != 'SCHEDULED']}}}}
+        for flow_run in self.read_all('flow_runs/filter', body):
+            state_types = [state['type'] for state in self.flow_run_states(flow_run['id'])]
+            finished.update(state_type for state_type in state_types if state_type in TERMINAL_STATE_TYPES)
+            started += 'RUNNING' in state_types
+        return Totals(finished, started)
+
+    def task_run_totals(self) -> Totals:
+        """Count task runs by terminal state type and those that started, without the stand-ins of subflows."""
+        task_runs = self.read_all('task_runs/filter', {'task_runs': NOT_A_SUBFLOW})
+        finished = Counter(run['state_type'] for run in task_runs if run['state_type'] in TERMINAL_STATE_TYPES)
+        return Totals(finished, sum(run['run_count'] > 0 for run in task_runs))

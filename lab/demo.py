@@ -1,0 +1,218 @@
+"""`make demo`: a real Prefect server at work, and what the Datadog Agent would receive from it.
+
+    python -m lab.demo [--collect-events] [--json] [--svg PATH] [--seconds 170]
+
+It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
+ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts that the
+check sent are those that the server tells at the end. All processes are stopped and all files removed, also on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from lab.agent import CheckRunner
+from lab.api import PrefectApiDriver
+from lab.prefect_server import PrefectServer
+from lab.recording import DOCUMENTED, Recording
+from lab.report import as_json, full_report, make_console, overview, write_svg
+from lab.workload import TICK_SECONDS, Workload, WorkloadError
+
+CHECK_INTERVAL_SECONDS = 3.0
+LATE_START_THRESHOLD_SECONDS = 2
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number of the check beside the same number from the server."""
+
+    series: str
+    from_check: int
+    from_server: int
+
+    @property
+    def is_equal(self) -> bool:
+        return self.from_check == self.from_server
+
+
+def compare_with_server(recording: Recording, api: PrefectApiDriver) -> list[Comparison]:
+    """Compare what the check counted with what the server's own records of runs and states say."""
+    comparisons = []
+    for family, totals in (('flow_runs', api.flow_run_totals()), ('task_runs', api.task_run_totals())):
+        truth = {
+            f'{family}.completed.count': totals.finished['COMPLETED'],
+            f'{family}.failed.count': totals.finished['FAILED'],
+            f'{family}.crashed.count': totals.finished['CRASHED'],
+            f'{family}.cancelled.count': totals.finished['CANCELLED'],
+            f'{family}.throughput': totals.started,
+        }
+        for name, from_server in truth.items():
+            series = recording.get(f'prefect.server.{name}')
+            comparisons.append(Comparison(name, int(series.total) if series else 0, from_server))
+    return comparisons
+
+
+def comparison_line(comparisons: Sequence[Comparison]) -> RenderableType:
+    """Say that all counts agree, or which do not."""
+    wrong = [one for one in comparisons if not one.is_equal]
+    if not wrong:
+        sums = ', '.join(f'{one.series} {one.from_check}' for one in comparisons)
+        text = f'{len(comparisons)} of {len(comparisons)} counts equal what the server tells about its runs'
+        return Group(Text(text, style='bold green'), Text(f'  {sums}', style='dim'))
+    lines = [f'{one.series}: the check counted {one.from_check}, the server tells {one.from_server}' for one in wrong]
+    return Text('\n'.join(lines), style='bold red')
+
+
+class Progress:
+    """Shows what goes on: a live display on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spinner = Spinner('dots')
+        self._live: Live | None = None
+        self._told: set[str] = set()
+        self._told_at = 0.0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, refresh_per_second=8, transient=True) as self._live:
+            yield
+
+    def stage(self, text: str) -> None:
+        """Say what is done before and after the stories."""
+        self._spinner.update(text=Text(text))
+        if self._live:
+            self._live.update(self._spinner)
+        else:
+            self._console.print(text)
+
+    def show(self, workload: Workload, recording: Recording) -> None:
+        """Show the stories that go on and what the check has sent so far."""
+        if self._live:
+            self._spinner.update(text=Text(f'Prefect at work, {workload.seconds:.0f} s'))
+            self._live.update(self._display(workload, recording))
+            return
+        if time.monotonic() - self._told_at > PLAIN_PROGRESS_SECONDS or workload.is_done:
+            self._told_at = time.monotonic()
+            self._console.print(
+                f'{workload.seconds:4.0f} s: {len(recording.seen)} of {len(DOCUMENTED)} series seen;'
+                f' checks run: {len(recording.results)}, failed: {recording.errors.total()};'
+                f' scenarios still going on: {len(workload.activities)}'
+            )
+
+    def _display(self, workload: Workload, recording: Recording) -> RenderableType:
+        now = Table.grid(padding=(0, 1))
+        for activity in workload.activities:
+            now.add_row('  -', activity)
+        last = recording.results[-1]
+        failed = recording.errors.total()
+        numbers = Table.grid(padding=(0, 2))
+        numbers.add_row(
+            '  series seen',
+            ProgressBar(total=len(DOCUMENTED), completed=len(recording.seen), width=40),
+            f'{len(recording.seen)} of {len(DOCUMENTED)}',
+        )
+        numbers.add_row(
+            '  checks run',
+            f'{len(recording.results)}, every {CHECK_INTERVAL_SECONDS:.0f} s; the last one took {last.seconds:.2f} s',
+            Text(f'{failed} failed', style='red' if failed else 'green'),
+        )
+        return Group(self._spinner, now, numbers, Text(f'  {last.error}' if last.error else '', style='red'))
+
+
+def observe(workload: Workload, runner: CheckRunner, recording: Recording, progress: Progress) -> None:
+    """Play the workload to its end and run the check meanwhile, once before it and once after."""
+    recording.add(runner.run())
+    workload.start()
+    check_at = time.monotonic() + CHECK_INTERVAL_SECONDS
+    while not workload.is_done:
+        workload.tick()
+        if time.monotonic() >= check_at:
+            check_at = time.monotonic() + CHECK_INTERVAL_SECONDS
+            recording.add(runner.run())
+        progress.show(workload, recording)
+        time.sleep(TICK_SECONDS)
+    recording.add(runner.run())
+    progress.show(workload, recording)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m lab.demo', description='A real Prefect server, and the check.')
+    parser.add_argument('--collect-events', action='store_true', help='collect events too')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    parser.add_argument('--svg', type=Path, metavar='PATH', help='draw the report as a picture, too')
+    parser.add_argument(
+        '--seconds', type=float, default=170.0, help='give up when the work takes longer (default: 170)'
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    console = make_console(json_output=options.json)
+    progress = Progress(console)
+    recording = Recording()
+    started_at = time.monotonic()
+    try:
+        with progress.open():
+            progress.stage('Starting a Prefect server')
+            with PrefectServer() as server:
+                progress.stage(f'Prefect listens on {server.api_url}; making work pools, queues and deployments')
+                with Workload(server.api_url, limit_seconds=options.seconds) as workload:
+                    workload.set_up()
+                    runner = CheckRunner(
+                        {
+                            'prefect_url': server.api_url,
+                            'collect_events': options.collect_events,
+                            'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+                        }
+                    )
+                    observe(workload, runner, recording, progress)
+                progress.stage('Asking the server for its own numbers')
+                with PrefectApiDriver(server.api_url) as api:
+                    comparisons = compare_with_server(recording, api)
+                    version = api.version()
+                progress.stage('Stopping Prefect')
+    except (WorkloadError, RuntimeError, OSError) as error:
+        console.print(f'The demo did not come to its end: {error}', style='red', markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print('Interrupted. Everything that was started has been stopped.')
+        return 130
+
+    title = f'Prefect {version} at {server.api_url}, observed for {time.monotonic() - started_at:.0f} s'
+    comparison = comparison_line(comparisons)
+    if options.json:
+        numbers = {one.series: {'check': one.from_check, 'server': one.from_server} for one in comparisons}
+        print(json.dumps(as_json(recording) | {'compared_with_server': numbers}, indent=2))
+    else:
+        console.print(full_report(recording, title=title, wants_all=True), comparison)
+    if options.svg:
+        write_svg(options.svg, overview(recording, title=title), comparison)
+        console.print(f'The picture is in {options.svg}')
+    is_good = not recording.missing and not recording.errors and all(one.is_equal for one in comparisons)
+    return 0 if is_good else 1
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The results of several runs of the check, put together per series and tag set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from datadog_checks.prefect.metrics import METRICS, MetricSpec
+from lab.agent import CheckResult
+
+OWN_FAMILY = 'collector'
+DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if spec.family != OWN_FAMILY}
+OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family == OWN_FAMILY}
+
+
+@dataclass
+class Track:
+    """The values that one series had for one tag set, over the runs of the check."""
+
+    tags: tuple[str, ...]
+    last: float = 0.0
+    total: float = 0.0
+    peak: float = 0.0
+    points: int = 0
+
+    def add(self, value: float) -> None:
+        self.last = value
+        self.total += value
+        self.peak = value if self.points == 0 else max(self.peak, value)
+        self.points += 1
+
+
+@dataclass
+class Series:
+    """One series with all its tag sets. `spec` is None for a name that the integration does not declare."""
+
+    name: str
+    type: str
+    spec: MetricSpec | None
+    tracks: dict[tuple[str, ...], Track] = field(default_factory=dict)
+
+    @property
+    def is_count(self) -> bool:
+        return self.type == 'count'
+
+    @property
+    def total(self) -> float:
+        """The sum over all runs and tag sets: of use for a count only."""
+        return sum(track.total for track in self.tracks.values())
+
+    @property
+    def peak(self) -> float:
+        return max(track.peak for track in self.tracks.values())
+
+    def value(self, track: Track) -> float:
+        """What a person wants to know of one tag set: the sum of a count, the last value of a gauge."""
+        return track.total if self.is_count else track.last
+
+    def by_interest(self) -> list[Track]:
+        """The tag sets, those with the largest values first."""
+        return sorted(self.tracks.values(), key=lambda track: (-self.value(track), -track.peak, track.tags))
+
+
+class Recording:
+    """Every run of one instance of the check so far. All `names` are full series names."""
+
+    def __init__(self) -> None:
+        self.results: list[CheckResult] = []
+        self._series: dict[str, Series] = {}
+
+    def add(self, result: CheckResult) -> None:
+        self.results.append(result)
+        for point in result.points:
+            spec = DOCUMENTED.get(point.name) or OWN.get(point.name)
+            series = self._series.setdefault(point.name, Series(point.name, point.type, spec))
+            series.tracks.setdefault(point.tags, Track(point.tags)).add(point.value)
+
+    @property
+    def series(self) -> list[Series]:
+        """The series seen: documented ones in the order of their declaration, then the rest by name."""
+        order = {name: position for position, name in enumerate((*DOCUMENTED, *OWN))}
+        return sorted(self._series.values(), key=lambda one: (order.get(one.name, len(order)), one.name))
+
+    def get(self, name: str) -> Series | None:
+        return self._series.get(name)
+
+    @property
+    def seen(self) -> list[str]:
+        return [name for name in DOCUMENTED if name in self._series]
+
+    @property
+    def missing(self) -> list[str]:
+        return [name for name in DOCUMENTED if name not in self._series]
+
+    @property
+    def always_zero(self) -> list[str]:
+        """The documented series that were seen, but never with a value above zero."""
+        return [name for name in self.seen if self._series[name].peak <= 0]
+
+    @property
+    def undeclared(self) -> list[str]:
+        return [name for name in self._series if name not in DOCUMENTED and name not in OWN]
+
+    @property
+    def events(self) -> list[Mapping[str, Any]]:
+        return [event for result in self.results for event in result.events]
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.results[-1].metadata if self.results else {}
+
+    @property
+    def errors(self) -> Counter[str]:
+        return Counter(result.error for result in self.results if result.error is not None)
+
+    @property
+    def warnings(self) -> Counter[str]:
+        return Counter(self._lines_of_results())
+
+    def _lines_of_results(self) -> Iterator[str]:
+        for result in self.results:
+            # A warning for `agent status` is logged too; it is told once.
+            logged = [line for line in result.log if line.partition(' ')[2] not in result.warnings]
+            yield from (*result.warnings, *logged)
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """The shortest, the median and the longest time of a run."""
+        times = [result.seconds for result in self.results]
+        return (min(times), median(times), max(times)) if times else (0.0, 0.0, 0.0)

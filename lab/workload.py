@@ -1,0 +1,330 @@
+"""Work for a Prefect server: everything that a Prefect installation can do, in about a minute and a half.
+
+A workload sets up work pools, work queues and deployments, starts a worker, and then plays stories. A story is a
+generator: it does something to the server and yields while it waits; `tick()` lets every story go on as far as it can.
+So many stories run side by side without threads. What each story shows is in its docstring, in the words of the
+progress display.
+
+The first thing that a check ever reads is its starting point, so call `set_up()`, run a check, and then tick.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
+from lab.prefect_server import FlowScript, Worker
+
+WORK_POOL = 'workshop'
+UNATTENDED_WORK_POOL = 'unattended'
+PAUSED_WORK_POOL = 'mothballed'
+SETTLE_SECONDS = 3
+TICK_SECONDS = 0.5
+
+# Flow-run processes start as soon as the worker sees them: the defaults (10 s, 30 s) make people wait.
+WORKER_SETTINGS = {'PREFECT_WORKER_QUERY_SECONDS': '2', 'PREFECT_WORKER_HEARTBEAT_SECONDS': '10'}
+
+Story = Iterator[None]
+
+
+class WorkloadError(RuntimeError):
+    """The workload did not go as it is written here: a story waits for something that does not happen."""
+
+
+@dataclass(frozen=True)
+class WorkQueue:
+    work_pool_name: str
+    name: str
+    concurrency_limit: int | None = None
+    priority: int | None = None
+    is_paused: bool = False
+
+
+@dataclass(frozen=True)
+class Deployment:
+    flow_name: str
+    name: str
+    entrypoint: str
+    work_queue_name: str
+    work_pool_name: str = WORK_POOL
+    schedule: tuple[str, int | str] | None = None
+    is_paused: bool = False
+
+
+WORK_QUEUES = (
+    WorkQueue(WORK_POOL, 'critical', concurrency_limit=4, priority=1),
+    WorkQueue(WORK_POOL, 'reports', concurrency_limit=1, priority=2),
+    WorkQueue(WORK_POOL, 'frozen', is_paused=True),
+    WorkQueue(UNATTENDED_WORK_POOL, 'nightly', concurrency_limit=2),
+)
+
+ORDERS = Deployment('orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30))
+REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
+FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen')
+NIGHTLY_REPORT = Deployment(
+    'report', 'nightly', 'outcomes.py:succeeds', 'nightly', UNATTENDED_WORK_POOL, schedule=('cron', '0 3 * * *')
+)
+PAUSED_REPORT = Deployment(
+    'report', 'paused', 'outcomes.py:succeeds', 'default', PAUSED_WORK_POOL, ('cron', '0 * * * *'), is_paused=True
+)
+INVOICES = Deployment('invoices', 'on-demand', 'outcomes.py:fails_at_first', 'critical')
+IMAGE_IMPORT = Deployment('image-import', 'on-demand', 'outcomes.py:crashes', 'critical')
+BACKFILL = Deployment('backfill', 'on-demand', 'outcomes.py:runs_long', 'critical')
+INVENTORY = Deployment('inventory', 'on-demand', 'outcomes.py:times_out', 'critical')
+WEATHER = Deployment('weather', 'on-demand', 'retries.py:weather', 'critical')
+PAYOUT = Deployment('payout', 'on-demand', 'approval.py:waits_for_approval', 'critical')
+REGIONS = Deployment('regions', 'on-demand', 'regions.py:regions', 'critical')
+BANK_STATEMENTS = Deployment('bank-statements', 'on-demand', 'task_states.py:bank_statements', 'critical')
+
+DEPLOYMENTS = (
+    ORDERS,
+    REPORT,
+    FROZEN_REPORT,
+    NIGHTLY_REPORT,
+    PAUSED_REPORT,
+    INVOICES,
+    IMAGE_IMPORT,
+    BACKFILL,
+    INVENTORY,
+    WEATHER,
+    PAYOUT,
+    REGIONS,
+    BANK_STATEMENTS,
+)
+
+
+class Workload:
+    """The stories, and the Prefect processes that they need. A context manager: at the end the processes are stopped.
+
+    `python` is the interpreter of an environment that has Prefect, by default that of `prefect_server`.
+    """
+
+    def __init__(self, api_url: str, *, python: Path | None = None, limit_seconds: float = 170.0) -> None:
+        self._api_url = api_url
+        self._python = python
+        self._limit_seconds = limit_seconds
+        self._api = PrefectApiDriver(api_url)
+        self._worker = Worker(api_url, WORK_POOL, python=python, settings=WORKER_SETTINGS)
+        self._scripts: list[FlowScript] = []
+        self._deployment_ids: dict[Deployment, str] = {}
+        self._state_types: dict[str, str] = {}
+        self._stories: dict[str, Story] = {}
+        self._started_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for process in (*self._scripts, self._worker):
+            process.stop()
+        self._api.close()
+
+    def set_up(self) -> None:
+        """Create work pools, work queues and deployments. Nothing is due yet."""
+        self._api.create_work_pool(WORK_POOL, concurrency_limit=6)
+        self._api.create_work_pool(UNATTENDED_WORK_POOL)
+        self._api.create_work_pool(PAUSED_WORK_POOL, is_paused=True)
+        for queue in WORK_QUEUES:
+            self._api.create_work_queue(
+                queue.work_pool_name,
+                queue.name,
+                concurrency_limit=queue.concurrency_limit,
+                priority=queue.priority,
+            )
+            if queue.is_paused:
+                self._api.update_work_queue(queue.work_pool_name, queue.name, is_paused=True)
+        for deployment in DEPLOYMENTS:
+            self._deployment_ids[deployment] = self._api.create_deployment(
+                flow_name=deployment.flow_name,
+                name=deployment.name,
+                entrypoint=deployment.entrypoint,
+                work_pool_name=deployment.work_pool_name,
+                work_queue_name=deployment.work_queue_name,
+                schedules=[dict([deployment.schedule])] if deployment.schedule else [],
+                paused=deployment.is_paused,
+            )
+
+    def start(self) -> None:
+        """Start the worker and open the stories."""
+        self._worker.start()
+        self._started_at = time.monotonic()
+        stories: tuple[Callable[[], Story], ...] = (
+            self._nobody_fetches,
+            self._cancelled_while_running,
+            self._retried_by_hand,
+            self._waits_for_approval,
+            self._retries_with_delay,
+            self._takes_every_task_state,
+            self._crashes,
+            self._has_subflows,
+            self._times_out,
+            self._shares_one_slot,
+            self._runs_without_deployment,
+            self._runs_on_schedule,
+        )
+        self._stories = {(story.__doc__ or '').strip(): story() for story in stories}
+
+    @property
+    def is_done(self) -> bool:
+        return not self._stories
+
+    @property
+    def activities(self) -> tuple[str, ...]:
+        """What goes on now: the stories that have not ended."""
+        return tuple(self._stories)
+
+    @property
+    def seconds(self) -> float:
+        """How long the stories have been going on."""
+        return time.monotonic() - self._started_at
+
+    @property
+    def flow_run_ids(self) -> Collection[str]:
+        """The flow runs that the stories asked for (not those of schedules and scripts)."""
+        return tuple(self._state_types)
+
+    def tick(self) -> None:
+        """Look at the server once and let every story go on as far as it can.
+
+        Raises WorkloadError when the worker has ended or the stories take longer than the limit.
+        """
+        if not self._worker.is_running:
+            raise WorkloadError(f'the worker ended:\n{self._worker.process.log_tail()}')
+        if self.seconds > self._limit_seconds:
+            waiting = '; '.join(self.activities)
+            raise WorkloadError(
+                f'after {self.seconds:.0f} s these did not come to an end: {waiting}\n{self._worker.process.log_tail()}'
+            )
+        self._state_types.update(self._api.flow_run_state_types(self._state_types))
+        ended = [description for description, story in self._stories.items() if next(story, 'ended') == 'ended']
+        for description in ended:
+            del self._stories[description]
+
+    def run(self) -> None:
+        """Play all stories to their end (for callers that have nothing else to do meanwhile)."""
+        while not self.is_done:
+            self.tick()
+            time.sleep(TICK_SECONDS)
+
+    # What the stories are made of
+
+    def _ask_for(self, deployment: Deployment) -> str:
+        flow_run_id = self._api.create_flow_run(self._deployment_ids[deployment])
+        self._state_types[flow_run_id] = 'SCHEDULED'
+        return flow_run_id
+
+    def _until(self, flow_run_id: str, *state_types: str) -> Story:
+        """Wait until the run is in one of these states; a run that ends otherwise is an error."""
+        while (now := self._state_types[flow_run_id]) not in state_types:
+            if now in TERMINAL_STATE_TYPES:
+                wanted = ' or '.join(state_types)
+                name = self._api.flow_run(flow_run_id)['name']
+                raise WorkloadError(f'flow run {name} is {now}, not {wanted}:\n{self._worker.process.log_tail()}')
+            yield
+
+    @staticmethod
+    def _pause(seconds: float) -> Story:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            yield
+
+    # The stories
+
+    def _cancelled_while_running(self) -> Story:
+        """a long flow run is cancelled by hand"""
+        flow_run = self._ask_for(BACKFILL)
+        yield from self._until(flow_run, 'RUNNING')
+        yield from self._pause(4)
+        self._api.cancel_flow_run(flow_run)
+        self._state_types[flow_run] = 'CANCELLING'
+        yield from self._until(flow_run, 'CANCELLED')
+
+    def _retried_by_hand(self) -> Story:
+        """a failed flow run is retried by hand"""
+        flow_run = self._ask_for(INVOICES)
+        yield from self._until(flow_run, 'FAILED')
+        # At once: checks in between never see the run FAILED, only the history of its states tells it.
+        self._api.retry_flow_run(flow_run)
+        self._state_types[flow_run] = 'SCHEDULED'
+        yield from self._until(flow_run, 'COMPLETED')
+
+    def _waits_for_approval(self) -> Story:
+        """a flow run pauses until somebody resumes it"""
+        flow_run = self._ask_for(PAYOUT)
+        yield from self._until(flow_run, 'PAUSED')
+        yield from self._pause(6)
+        self._api.resume_flow_run(flow_run)
+        yield from self._until(flow_run, 'COMPLETED')
+
+    def _retries_with_delay(self) -> Story:
+        """a flow fails twice and retries by itself, 4 s later each time"""
+        yield from self._until(self._ask_for(WEATHER), 'COMPLETED')
+
+    def _takes_every_task_state(self) -> Story:
+        """tasks fail, crash, time out, pause, are cancelled, wait for others"""
+        yield from self._until(self._ask_for(BANK_STATEMENTS), 'COMPLETED')
+
+    def _crashes(self) -> Story:
+        """a flow run's process is killed (SIGKILL)"""
+        yield from self._until(self._ask_for(IMAGE_IMPORT), 'CRASHED')
+
+    def _has_subflows(self) -> Story:
+        """a flow runs subflows"""
+        yield from self._until(self._ask_for(REGIONS), 'COMPLETED')
+
+    def _times_out(self) -> Story:
+        """a flow run exceeds its timeout"""
+        yield from self._until(self._ask_for(INVENTORY), 'FAILED')
+
+    def _shares_one_slot(self) -> Story:
+        """three flow runs share a queue with one slot"""
+        for flow_run in [self._ask_for(REPORT) for _ in range(3)]:
+            yield from self._until(flow_run, 'COMPLETED')
+
+    def _runs_without_deployment(self) -> Story:
+        """a script runs flows without a deployment"""
+        script = FlowScript(self._api_url, 'script.py', python=self._python)
+        self._scripts.append(script.start())
+        while script.is_running:
+            yield
+        if script.process.exit_status:
+            raise WorkloadError(f'the script failed:\n{script.process.log_tail()}')
+
+    def _nobody_fetches(self) -> Story:
+        """flow runs go Late: no worker in the pool, and a paused queue"""
+        self._ask_for(FROZEN_REPORT)
+        first = self._ask_for(NIGHTLY_REPORT)
+        second = self._ask_for(NIGHTLY_REPORT)
+        while self._api.count_flow_runs(flow_runs={'state': {'name': {'any_': ['Late']}}}) < 3:
+            yield from self._pause(2)
+        # A run that never started is cancelled at once: the server has no process to wait for.
+        self._api.set_flow_run_state(first, 'CANCELLED')
+        self._state_types[first] = 'CANCELLED'
+        yield from self._pause(SETTLE_SECONDS)
+        if self._state_types[second] != 'SCHEDULED':
+            raise WorkloadError('a flow run was fetched from a pool that has no worker')
+
+    def _runs_on_schedule(self) -> Story:
+        """a pipeline of tasks runs every 30 s"""
+        while len(self._stories) > 1 or self._count_orders('COMPLETED') < 2:
+            yield
+        # To pause deletes what is scheduled; what has started comes to its end.
+        self._api.pause_deployment(self._deployment_ids[ORDERS])
+        while self._count_orders('SCHEDULED', 'PENDING', 'RUNNING'):
+            yield
+        yield from self._pause(SETTLE_SECONDS)
+
+    def _count_orders(self, *state_types: str) -> int:
+        return self._api.count_flow_runs(
+            flow_runs={
+                'deployment_id': {'any_': [self._deployment_ids[ORDERS]]},
+                'state': {'type': {'any_': list(state_types)}},
+            }
+        )
