@@ -1,0 +1,100 @@
+"""Fixtures for all tests: the fake server, the check in front of it, and a real server for the integration tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datadog_checks.base.stubs import aggregator as stub_aggregator
+from datadog_checks.base.stubs.aggregator import AggregatorStub
+from datadog_checks.prefect import PrefectCheck, clock
+from lab.prefect_server import PrefectServer
+from tests.fake_prefect import FakePrefect
+
+INTEGRATION = Path(__file__).parent / 'integration'
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker('integration' if INTEGRATION in item.path.parents else 'unit')
+
+
+class AgentClock:
+    """The Agent's own clock in tests with the fake server: that of the server plus `skew`."""
+
+    def __init__(self, fake: FakePrefect) -> None:
+        self._fake = fake
+        self.skew = timedelta()
+
+    def now(self) -> datetime:
+        return self._fake.now + self.skew
+
+
+@pytest.fixture
+def fake() -> Iterator[FakePrefect]:
+    """A fake server; the test fails if it was asked for anything that a real one would not know."""
+    server = FakePrefect()
+    yield server
+    server.assert_all_known()
+
+
+@pytest.fixture
+def agent_clock(fake: FakePrefect, monkeypatch: pytest.MonkeyPatch) -> AgentClock:
+    agent_clock = AgentClock(fake)
+    monkeypatch.setattr(clock, 'local_now', agent_clock.now)
+    return agent_clock
+
+
+@pytest.fixture
+def prefect_url(fake: FakePrefect, agent_clock: AgentClock) -> Iterator[str]:
+    """The URL of the fake server, which answers every request of this process while the test runs."""
+    with fake.install() as url:
+        yield url
+
+
+@pytest.fixture
+def instance(prefect_url: str) -> dict[str, Any]:
+    return {'prefect_url': prefect_url}
+
+
+@pytest.fixture
+def new_check(instance: dict[str, Any], datadog_agent: Any) -> Callable[..., PrefectCheck]:
+    """Make a check with these options; another one with the same options is the same check after a restart."""
+
+    def make(**options: Any) -> PrefectCheck:
+        check = PrefectCheck('prefect', {}, [instance | options])
+        check.check_id = 'prefect:test'
+        return check
+
+    return make
+
+
+@pytest.fixture
+def run_check() -> Callable[[PrefectCheck], AggregatorStub]:
+    """Run a check once and return what it submitted; an error of the run fails the test."""
+
+    def run(check: PrefectCheck) -> AggregatorStub:
+        stub_aggregator.reset()
+        answer = check.run()
+        assert not answer, json.loads(answer)[0]['traceback']
+        return stub_aggregator
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def prefect_server() -> Iterator[PrefectServer]:
+    """A real Prefect server, started by the first test that asks for it and stopped at the end."""
+    with PrefectServer() as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def dd_environment(prefect_server: PrefectServer) -> dict[str, Any]:
+    """The instance that `ddev env` would give to the Agent."""
+    return {'prefect_url': prefect_server.api_url}

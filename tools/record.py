@@ -1,0 +1,245 @@
+"""Record what a real Prefect server answers, as fixtures of the unit tests.
+
+    .envs/dev/bin/python -m tools.record [--folder prefect/tests/fixtures]
+
+It starts Prefect servers of the version that the lab pins, builds the world of `recorded_world.py`, runs
+`recorded_flows.py` for task runs and events of a real engine, asks for each object by itself, and writes request,
+status and body to `<folder>/<version>/<endpoint>/<case>.json`. Bodies are written as they came, except that
+`base_job_template` is emptied and folders of this machine are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+import urllib.parse
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer
+from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Answer, Api, Row, World, build_world, wait_until
+
+FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
+CREDENTIALS = 'recorder:secret'
+
+# Method, path below `/api`, body.
+Request = tuple[str, str, object | None]
+
+
+class Recorder:
+    """Sends requests and writes each with its answer to `<folder>/<endpoint>/<case>.json`."""
+
+    def __init__(self, api: Api, folder: Path) -> None:
+        self._api = api
+        self._folder = folder
+        self.count = 0
+
+    def record(
+        self,
+        endpoint: str,
+        case: str,
+        request: Request,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send (method, path, body), write the answer and return its body. Raises when the status is another one."""
+        method, path, body = request
+        answer = self._api.call(method, path, body, headers)
+        if answer.status != status:
+            raise RuntimeError(f'{method} {path} was answered {answer.status}, not {status}: {answer.body}')
+        self.write(endpoint, case, request, answer)
+        return answer.body
+
+    def write(self, endpoint: str, case: str, request: Request, answer: Answer) -> None:
+        method, path, body = request
+        exchange = {
+            'request': {'method': method, 'path': path, 'body': body},
+            'status': answer.status,
+            'content_type': answer.headers.get('content-type'),
+            'body': without_job_templates(answer.body),
+        }
+        file = self._folder / endpoint / f'{case}.json'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(without_folders(json.dumps(exchange, indent=2, ensure_ascii=False)) + '\n')
+        self.count += 1
+
+
+def without_folders(text: str) -> str:
+    """Put a fixed folder in the place of those that the recorded server was given for a few seconds."""
+    temporary = re.escape(tempfile.gettempdir())
+    return re.sub(rf'({temporary}/prefect-lab-[\w-]+|{re.escape(str(ROOT))})', '/srv/prefect', text)
+
+
+def without_job_templates(value: Any) -> Any:
+    """Empty each `base_job_template`: 1.4 kB of JSON schema per work pool that no test reads."""
+    if isinstance(value, dict):
+        return {key: {} if key == 'base_job_template' else without_job_templates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_job_templates(item) for item in value]
+    return value
+
+
+def record_objects(recorder: Recorder, world: World) -> None:
+    """Record one answer per object, by its id or name."""
+    for case, name in world.work_pools.items():
+        recorder.record('work_pools_filter', case, by('/work_pools/filter', 'work_pools', name=name))
+    for case, (work_pool, _) in world.workers.items():
+        filters = {'workers': {'status': {'any_': [case.upper()]}}}
+        recorder.record('workers_filter', case, ('POST', f'/work_pools/{work_pool}/workers/filter', filters))
+    for case, identity in world.work_queues.items():
+        recorder.record('work_queues_filter', case, by('/work_queues/filter', 'work_queues', id=identity))
+    for collection in ('flows', 'deployments', 'flow_runs', 'task_runs'):
+        for case, identity in getattr(world, collection).items():
+            recorder.record(f'{collection}_filter', case, by(f'/{collection}/filter', collection, id=identity))
+    auto_scheduled = {'flow_runs': {'tags': {'all_': ['auto-scheduled']}}, 'limit': 1}
+    recorder.record('flow_runs_filter', 'scheduled_by_schedule', ('POST', '/flow_runs/filter', auto_scheduled))
+    for case in ('completed_after_retry', 'retried_by_hand', 'cancelled_never_started'):
+        path = f'/flow_run_states/?flow_run_id={world.flow_runs[case]}'
+        recorder.record('flow_run_states', case, ('GET', path, None))
+
+
+def by(path: str, collection: str, **criterion: str) -> Request:
+    return 'POST', path, {collection: {key: {'any_': [value]} for key, value in criterion.items()}}
+
+
+def record_engine_runs(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+    """Run the recorded flows and record their task runs and one event of each name."""
+    with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
+        if script.wait(SETTLE_SECONDS) != 0:
+            raise RuntimeError(f'the recorded flows ended with an error:\n{script.process.log_tail()}')
+    wait_until(lambda: 'prefect.flow-run.Failed' in names_of_events(api, 'recorded-parent'), 'the events of the flows')
+    flows = {'name': {'any_': ['recorded-parent']}}
+    task_runs = recorder.record('task_runs_filter', 'of_an_engine', ('POST', '/task_runs/filter', {'flows': flows}))
+    for task_run in task_runs:
+        case = f'engine_{task_run["name"].rsplit("-", 1)[0]}'.replace('-', '_')
+        recorder.record('task_runs_filter', case, by('/task_runs/filter', 'task_runs', id=task_run['id']))
+    for name in sorted(names_of_events(api)):
+        body = {'filter': {'event': {'name': [name]}}, 'limit': 1}
+        recorder.record('events_filter', name, ('POST', '/events/filter', body))
+    page = recorder.record('events_filter', 'page', ('POST', '/events/filter', {'limit': 2}))
+    token = urllib.parse.parse_qs(urllib.parse.urlsplit(page['next_page']).query)['page-token'][0]
+    recorder.record('events_filter_next', 'page', ('GET', next_path(token), None))
+
+
+def next_path(token: str) -> str:
+    return f'/events/filter/next?page-token={urllib.parse.quote(token)}'
+
+
+def names_of_events(api: Api, flow_name: str | None = None) -> set[str]:
+    """Return the names of all events, or of those that are about runs of a flow."""
+    events = [event for page in event_pages(api) for event in page]
+    if flow_name is not None:
+        named = {'prefect.resource.role': 'flow', 'prefect.resource.name': flow_name}
+        events = [event for event in events if any(named.items() <= related.items() for related in event['related'])]
+    return {event['event'] for event in events}
+
+
+def event_pages(api: Api) -> Iterator[list[Row]]:
+    page = api.post('/events/filter', {})
+    yield page['events']
+    while page['next_page']:
+        token = urllib.parse.parse_qs(urllib.parse.urlsplit(page['next_page']).query)['page-token'][0]
+        page = api.get(next_path(token))
+        yield page['events']
+
+
+def record_server(recorder: Recorder) -> None:
+    """Record the endpoints that tell of the server, the counts and a page."""
+    for endpoint in ('health', 'ready', 'version', 'admin/version', 'admin/settings'):
+        recorder.record(endpoint.replace('/', '_'), 'ok', ('GET', f'/{endpoint}', None))
+    for collection in ('flows', 'deployments', 'flow_runs', 'task_runs', 'work_pools'):
+        recorder.record(f'{collection}_count', 'all', ('POST', f'/{collection}/count', {}))
+    recorder.record('flow_runs_paginate', 'first_page', ('POST', '/flow_runs/paginate', {'limit': 2}))
+
+
+def record_refusals(recorder: Recorder) -> None:
+    """Record the errors of an open server."""
+    refusals: dict[str, tuple[int, Request]] = {
+        '404_path': (404, ('GET', '/nothing', None)),
+        '404_work_pool': (404, ('POST', '/work_pools/nothing/workers/filter', {})),
+        '422_limit': (422, ('POST', '/flow_runs/filter', {'limit': 201})),
+        '422_negative_limit': (422, ('POST', '/flow_runs/filter', {'limit': -1})),
+        '422_negative_offset': (422, ('POST', '/flow_runs/filter', {'offset': -1})),
+        '422_extra_forbidden': (422, ('POST', '/flow_runs/filter', {'flow_runs': {'nothing': {'any_': ['x']}}})),
+        '422_extra_forbidden_operator': (422, ('POST', '/task_runs/filter', {'task_runs': {'id': {'not_any_': []}}})),
+        '422_sort': (422, ('POST', '/flow_runs/filter', {'sort': 'CREATED_DESC'})),
+        '422_uuid': (422, ('POST', '/flow_runs/filter', {'flow_runs': {'id': {'any_': ['x']}}})),
+        '422_event_limit': (422, ('POST', '/events/filter', {'limit': 51})),
+        '422_csrf_disabled': (422, ('GET', '/csrf-token?client=recorder', None)),
+        '403_page_token': (403, ('GET', '/events/filter/next?page-token=nonsense', None)),
+    }
+    for case, (status, request) in refusals.items():
+        recorder.record('errors', case, request, status=status)
+
+
+def record_guarded_server(recorder: Recorder, api: Api) -> None:
+    """Record the errors of a server with credentials and CSRF protection, and its token."""
+    basic = {'Authorization': f'Basic {b64encode(CREDENTIALS.encode()).decode()}'}
+    runs: Request = ('POST', '/flow_runs/filter', {})
+    recorder.record('errors', '401', ('GET', '/admin/version', None), status=401)
+    recorder.record('errors', '403_csrf_token_missing', runs, status=403, headers=basic)
+    token = {'Prefect-Csrf-Token': 'wrong'}
+    recorder.record('errors', '403_csrf_client_missing', runs, status=403, headers={**basic, **token})
+    stranger = {'Prefect-Csrf-Client': 'recorder'}
+    recorder.record('errors', '403_csrf_token_invalid', runs, status=403, headers={**basic, **token, **stranger})
+    recorder.record('csrf-token', 'ok', ('GET', '/csrf-token?client=recorder', None), headers=basic)
+
+
+def record_lost_database(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+    """Record what is answered when the server cannot open a connection to its database."""
+    for file in server.folder.glob('prefect.db*'):
+        file.unlink()
+    (server.folder / 'prefect.db').mkdir()
+    refusals: list[Answer] = []
+
+    # Connections that are open stay good: many readers at once make the server open new ones.
+    def is_lost() -> bool:
+        answers = readers.map(lambda _: api.call('GET', '/ready'), range(20))
+        refusals.extend(answer for answer in answers if answer.status == 503)
+        return bool(refusals)
+
+    with ThreadPoolExecutor(20) as readers:
+        wait_until(is_lost, 'the server to miss its database')
+    recorder.write('ready', 'database_lost', ('GET', '/ready', None), refusals[0])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='Record fixtures from real Prefect servers.')
+    parser.add_argument(
+        '--folder', type=Path, default=FIXTURES, help='where <version>/<endpoint>/<case>.json are written'
+    )
+    folder = parser.parse_args().folder / PREFECT_VERSION
+    shutil.rmtree(folder, ignore_errors=True)
+    with PrefectServer(settings=QUICK_SERVICES) as server:
+        api = Api(server.api_url)
+        recorder = Recorder(api, folder)
+        record_refusals(recorder)
+        world = build_world(api)
+        record_objects(recorder, world)
+        record_engine_runs(recorder, api, server)
+        record_server(recorder)
+        count = recorder.count
+    guarded = {
+        'PREFECT_SERVER_API_AUTH_STRING': CREDENTIALS,
+        'PREFECT_SERVER_CSRF_PROTECTION_ENABLED': 'true',
+    }
+    with PrefectServer(settings=guarded) as server:
+        api = Api(server.api_url)
+        recorder = Recorder(api, folder)
+        record_guarded_server(recorder, api)
+        record_lost_database(recorder, api, server)
+        count += recorder.count
+    print(f'{count} answers of Prefect {PREFECT_VERSION} written to {folder}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
