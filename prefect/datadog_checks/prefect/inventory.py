@@ -60,8 +60,6 @@ class Inventory:
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
         self._finished: tuple[datetime, list[FlowRun]] | None = None
         self._states: dict[str, list[FlowRunState]] = {}
-        self._all_work_queues = Once(client.work_queues)
-        self._all_deployments = Once(self._read_deployments)
         self.work_pools = Once(self._select_work_pools)
         self.work_queues = Once(self._select_work_queues)
         self.deployments = Once(self._select_deployments)
@@ -141,24 +139,21 @@ class Inventory:
         filters = self._filters
         return [
             queue
-            for queue in self._all_work_queues()
+            for queue in self._client.work_queues()
             if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
         ]
 
     def _select_deployments(self) -> dict[str, Deployment]:
         """The deployments that pass, by id."""
         filters = self._filters
+        body = {'work_pools': {'name': {'any_': sorted(self.work_pools())}}} if filters.work_pools.include else {}
         return {
             deployment.id: deployment
-            for deployment in self._all_deployments().values()
+            for deployment in self._client.deployments(body)
             if filters.work_pools.allows(deployment.work_pool_name)
             and filters.work_queues.allows(deployment.work_queue_name)
             and filters.deployments.allows(deployment.name)
         }
-
-    def _read_deployments(self) -> dict[str, Deployment]:
-        body = {'work_pools': {'name': {'any_': sorted(self.work_pools())}}} if self._filters.work_pools.include else {}
-        return {deployment.id: deployment for deployment in self._client.deployments(body)}
 
     def _build_scope(self) -> RunScope:
         filters = self._filters
@@ -166,8 +161,8 @@ class Inventory:
             return RunScope()
         return RunScope.build(
             filters,
-            work_pool_names=self.work_pools(),
-            work_queue_names={queue.name for queue in self.work_queues()} if filters.work_queues.is_active else (),
+            work_pool_names=self.work_pools() if filters.work_pools.include else (),
+            work_queue_ids={queue.id for queue in self.work_queues()} if filters.work_queues.include else (),
             deployments=self.deployments().values(),
         )
 
@@ -195,10 +190,8 @@ class Inventory:
             return False
         if run.deployment_id is None:
             return filters.deployments.allows(None)
-        if run.deployment_id in self.deployments():
-            return True
-        # Excluded with its queue or pool, by its name, or deleted so that its name cannot be asked for.
-        return not filters.deployments.is_active and run.deployment_id not in self._all_deployments()
+        # Not there: excluded by its name, queue or pool, or deleted, so that its name cannot be asked for.
+        return run.deployment_id in self.deployments()
 
     def _load_flow_names(self, flow_ids: set[str]) -> None:
         known = self._known.flow_names

@@ -69,7 +69,7 @@ class Worker:
 class WorkQueue:
     """`POST /work_queues/filter`. `status` is READY, NOT_READY or PAUSED; `priority` 1 is the highest.
 
-    `active_slots` is sent since 3.6.23, and only with a `concurrency_limit`.
+    Its `active_slots` (3.6.23 and later) are not used: they count CANCELLING runs, which hold no slot.
     """
 
     id: str
@@ -78,7 +78,6 @@ class WorkQueue:
     priority: int | None
     last_polled: datetime | None
     concurrency_limit: int | None
-    active_slots: int | None
     work_pool_id: str | None
     work_pool_name: str | None
 
@@ -91,7 +90,6 @@ class WorkQueue:
             priority=_optional_integer(row, 'priority'),
             last_polled=_optional_time(row, 'last_polled'),
             concurrency_limit=_optional_integer(row, 'concurrency_limit'),
-            active_slots=_optional_integer(row, 'active_slots'),
             work_pool_id=_optional_text(row, 'work_pool_id'),
             work_pool_name=_optional_text(row, 'work_pool_name'),
         )

@@ -111,7 +111,7 @@ def pages_newest_first(
     offset = steps_back = 0
     while True:
         rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
-        if overlap and offset and rows and rows[0].get('id') not in seen:
+        if overlap and offset and (not rows or rows[0].get('id') not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
                 raise PagingError('the rows move faster than they can be read')
@@ -132,14 +132,16 @@ def rows_by_offset(fetch: Fetch, body: dict[str, Any], page_size: int) -> list[R
     known: dict[str, Row] = {}
     for attempt in range(_READS):
         counted = 0
+        without_id: list[Row] = []
         for rows in _offset_pages(fetch, body, max(1, page_size - attempt * page_size // (2 * _READS))):
             counted += len(rows)
             known.update((row['id'], row) for row in rows if isinstance(row.get('id'), str))
-            if counted > page_size and len(known) * _READS < counted:
+            without_id += [row for row in rows if not isinstance(row.get('id'), str)]
+            if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
                 raise PagingError('the pages repeat')
-        if len(known) >= counted:
+        if len(known) + len(without_id) >= counted:
             break
-    return list(known.values())
+    return [*known.values(), *without_id]
 
 
 def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterator[list[Row]]:

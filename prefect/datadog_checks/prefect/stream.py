@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -46,6 +47,9 @@ class StreamWindow:
         self._fresh: dict[str, int] = {}
         self.is_first = cursor is None
         self._is_baseline = self._stepped_back()
+        if self._is_baseline:
+            # The clock may have been ahead when the floor was set: it would hold the stream until then.
+            self._cursor = replace(self._cursor, floor=min(self._cursor.floor, now))
         self.since = self._start(max_catchup)
 
     def is_new(self, identity: str, at: datetime) -> bool:

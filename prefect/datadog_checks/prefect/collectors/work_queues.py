@@ -65,15 +65,16 @@ def _percent_in_use(run: RunContext, queue: WorkQueue) -> float:
     """Slots are those of all runs of the queue, whatever the filters leave out of the other series."""
     if not queue.concurrency_limit:
         return 100.0
-    if queue.active_slots == 0:
-        return 0.0
-    # Not `active_slots`: in this list it also counts CANCELLING runs (3.8.8), which take no slot from others.
-    slots = run.client.count_flow_runs(
-        {
-            'flow_runs': {'state': {'type': {'any_': _SLOT_STATE_TYPES}}},
-            'work_pool_queues': {'id': {'any_': [queue.id]}},
-        }
-    )
+    if run.settings.filters.is_active:
+        slots = run.client.count_flow_runs(
+            {
+                'flow_runs': {'state': {'type': {'any_': _SLOT_STATE_TYPES}}},
+                'work_pool_queues': {'id': {'any_': [queue.id]}},
+            }
+        )
+    else:
+        live = run.inventory.live_flow_runs()
+        slots = sum(item.work_queue_id == queue.id and item.state_type in _SLOT_STATE_TYPES for item in live)
     return 100.0 * slots / queue.concurrency_limit
 
 
