@@ -126,6 +126,9 @@ class PrefectClient:
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
         return self._read_ids('/task_runs/filter', 'task_runs', ids, TaskRun)
 
+    def count_task_runs(self, body: dict[str, Any]) -> int:
+        return self._count('/task_runs/count', body)
+
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""
         malformed = dict(self._malformed)

@@ -5,17 +5,18 @@ An inventory lives for one run. What outlives it (names of flows, tags of flow r
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from datadog_checks.prefect import tags
 from datadog_checks.prefect.client import PrefectClient
 from datadog_checks.prefect.filters import ResourceFilters
-from datadog_checks.prefect.models import Deployment, FlowRun, FlowRunState, WorkPool, WorkQueue
+from datadog_checks.prefect.models import Deployment, FlowRun, FlowRunState, TaskRun, WorkPool, WorkQueue
 from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.paging import FLOW_RUNS_BY_END, FLOW_RUNS_BY_NEXT_START, FLOW_RUNS_BY_START
+from datadog_checks.prefect.recent import Recent
 from datadog_checks.prefect.scope import RunScope
+from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
 
@@ -23,30 +24,18 @@ from datadog_checks.prefect.times import format_time
 _LIVE_STATE_TYPES = ['PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']
 # SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
 _RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
-# Flow runs whose tags are remembered: more than start and end within the overlap of a busy server.
+# Runs of each kind that are remembered: more than start and end within the overlap of a busy server.
 _KNOWN_RUNS = 20_000
 
 
 class KnownRuns:
-    """What never changes once it is known, kept between the runs of the check and bounded."""
+    """What does not change once it is known, kept between the runs of the check, and bounded."""
 
     def __init__(self) -> None:
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
-        self._tags: OrderedDict[str, Tags | None] = OrderedDict()
-
-    def __contains__(self, flow_run_id: str) -> bool:
-        return flow_run_id in self._tags
-
-    def tags(self, flow_run_id: str) -> Tags | None:
-        self._tags.move_to_end(flow_run_id)
-        return self._tags[flow_run_id]
-
-    def remember(self, flow_run_id: str, run_tags: Tags | None) -> None:
-        self._tags[flow_run_id] = run_tags
-        self._tags.move_to_end(flow_run_id)
-        while len(self._tags) > _KNOWN_RUNS:
-            self._tags.popitem(last=False)
+        self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS)
+        self.task_run_ends: Recent[str, datetime] = Recent(_KNOWN_RUNS)
 
 
 class Inventory:
@@ -58,7 +47,7 @@ class Inventory:
         self._known = known
         self._now = now
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
-        self._finished: tuple[datetime, list[FlowRun]] | None = None
+        self._finished: dict[Span, list[FlowRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
         self.work_pools = Once(self._select_work_pools)
         self.work_queues = Once(self._select_work_queues)
@@ -68,18 +57,34 @@ class Inventory:
         self.due_flow_runs = Once(self._read_due_flow_runs)
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
 
-    def finished_flow_runs(self, since: datetime) -> list[FlowRun]:
-        """The flow runs that ended since then and are still ended, newest first."""
-        if self._finished is None or self._finished[0] > since:
-            ended = {'end_time': {'after_': format_time(since), 'is_null_': False}}
-            runs = self.allowed(self._client.flow_runs(self.scope().flow_runs(ended), FLOW_RUNS_BY_END))
-            self._finished = (since, runs)
-        return [run for run in self._finished[1] if run.end_time is not None and run.end_time >= since]
+    def finished_flow_runs(self, span: Span) -> list[FlowRun]:
+        """The flow runs that ended in a span and are still ended, newest first."""
+        if span not in self._finished:
+            body = self.scope().flow_runs({'end_time': span.criterion()})
+            self._finished[span] = self.allowed(self._client.flow_runs(body, FLOW_RUNS_BY_END))
+        return self._finished[span]
 
-    def interrupted_flow_runs(self, since: datetime) -> list[FlowRun]:
-        """The flow runs that may have left a state since then that their rows do not show any more."""
-        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *self.finished_flow_runs(since)]
+    def count_finished_flow_runs(self, span: Span) -> int:
+        return self._client.count_flow_runs(self.scope().flow_runs({'end_time': span.criterion()}))
+
+    def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
+        """The flow runs that may have left a state in these spans that their rows do not show any more."""
+        finished = [run for span in spans for run in self.finished_flow_runs(span)]
+        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *finished]
         return list({run.id: run for run in candidates if run.was_interrupted}.values())
+
+    def task_run_ends(self, task_run_ids: Collection[str]) -> dict[str, datetime]:
+        """When these task runs ended, by id; those that have not, or are gone, are missing."""
+        ends = self._known.task_run_ends
+        missing = sorted(task_run_id for task_run_id in task_run_ids if task_run_id not in ends)
+        self.remember_ends(self._client.task_runs_by_id(missing) if missing else ())
+        return {task_run_id: ends[task_run_id] for task_run_id in task_run_ids if task_run_id in ends}
+
+    def remember_ends(self, task_runs: Iterable[TaskRun]) -> None:
+        """Spare a later question for the ends of these task runs."""
+        for task_run in task_runs:
+            if task_run.end_time is not None:
+                self._known.task_run_ends[task_run.id] = task_run.end_time
 
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a flow run, ascending by time."""
@@ -100,12 +105,13 @@ class Inventory:
         for run, run_tags in tagged:
             # Only the task runs of a run that has started will ask for its tags.
             if run.start_time is not None:
-                self._known.remember(run.id, run_tags)
+                self._known.flow_run_tags[run.id] = run_tags
         return tagged
 
     def tags_by_id(self, flow_run_ids: Collection[str]) -> dict[str, Tags | None]:
         """The tags of these flow runs; None where the filters exclude it, () where it is gone and nothing is known."""
-        result = {run_id: self._known.tags(run_id) for run_id in flow_run_ids if run_id in self._known}
+        known = self._known.flow_run_tags
+        result = {run_id: known[run_id] for run_id in flow_run_ids if run_id in known}
         missing = sorted(set(flow_run_ids) - result.keys())
         if not missing:
             return result
@@ -113,8 +119,7 @@ class Inventory:
         result.update((run.id, run_tags) for run, run_tags in self.tag(self.allowed(found)))
         for run in found:
             if run.id not in result:
-                self._known.remember(run.id, None)
-                result[run.id] = None
+                known[run.id] = result[run.id] = None
         gone: Tags | None = () if self._filters.keep_parentless else None
         return {run_id: result.get(run_id, gone) for run_id in flow_run_ids}
 

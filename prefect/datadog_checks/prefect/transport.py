@@ -131,14 +131,15 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _detail(response: requests.Response) -> str:
-    """The server's own words about an error: `detail` (FastAPI) or `exception_message` (Prefect); never HTML."""
+    """The server's own words about an error: `detail` (FastAPI) or `exception_...` (Prefect); never HTML."""
     try:
         document = json_codec.loads(response.content)
     except (ValueError, RecursionError):
         return ''
     if not isinstance(document, dict):
         return ''
-    detail = document.get('detail') or document.get('exception_message') or ''
+    known = (document.get(key) for key in ('detail', 'exception_detail', 'exception_message'))
+    detail = next((value for value in known if value), '')
     if isinstance(detail, list):
         # A validation error: name what was refused, not what was sent.
         detail = '; '.join(f'{item.get("loc")}: {item.get("msg")}' for item in detail if isinstance(item, dict))

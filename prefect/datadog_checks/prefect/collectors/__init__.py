@@ -17,5 +17,8 @@ def snapshot_collectors() -> tuple[SnapshotCollector, ...]:
 
 
 def stream_collectors() -> tuple[StreamCollector, ...]:
-    """New stream collectors, with empty memories."""
-    return (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), StartedTaskRuns(), FinishedTaskRuns())
+    """New stream collectors, with empty memories.
+
+    What ended comes before what started: it tells the ends of most upstream task runs.
+    """
+    return (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), FinishedTaskRuns(), StartedTaskRuns())

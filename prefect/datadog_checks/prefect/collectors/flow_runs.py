@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import partial
 
 from datadog_checks.prefect import history
 from datadog_checks.prefect.collectors.base import RunContext
@@ -26,11 +27,11 @@ from datadog_checks.prefect.metrics import (
 from datadog_checks.prefect.models import FlowRun, FlowRunState
 from datadog_checks.prefect.paging import FLOW_RUNS_BY_START
 from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import StreamWindow
 from datadog_checks.prefect.tags import Tags
 from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
-from datadog_checks.prefect.times import format_time
 
 _LIVE_SERIES = {'PENDING': FLOW_RUNS_PENDING, 'RUNNING': FLOW_RUNS_RUNNING, 'PAUSED': FLOW_RUNS_PAUSED}
 _TERMINAL_SERIES = {
@@ -68,27 +69,29 @@ class FinishedFlowRuns:
     name = 'flow_runs.finished'
 
     def __init__(self) -> None:
+        self._histories = Histories()
         self._reported = ReportedTagSets()
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
         window = run.window(self.name, cursor)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
-        finished = [] if window.is_first else run.inventory.finished_flow_runs(window.since)
-        new = window.select_new(finished, lambda item: item.end_time)
-        for flow_run, tags in run.inventory.tag(new):
+        inventory = run.inventory
+        finished = window.read(inventory.finished_flow_runs, inventory.count_finished_flow_runs)
+        for flow_run, tags in inventory.tag(window.select_new(finished, lambda item: item.end_time)):
             if flow_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[flow_run.state_type], tags)
             if flow_run.run_count:
                 durations.add(tags, flow_run.total_run_time)
         # Ends that a retry by hand has taken back on the row meanwhile.
-        for flow_run, tags, states in _histories(run, window):
+        for flow_run, tags, states in self._histories.read(run, window):
             for state, running_seconds in history.ends(states):
                 if window.is_new_for(flow_run, state.timestamp):
                     tally.add(_TERMINAL_SERIES[state.type], tags)
                     if running_seconds is not None:
                         durations.add(tags, running_seconds)
         tag_sets = _tag_sets_to_report(run, self._reported, tally)
+        self._histories.commit()
         return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
 
 
@@ -98,6 +101,7 @@ class StartedFlowRuns:
     name = 'flow_runs.started'
 
     def __init__(self) -> None:
+        self._histories = Histories()
         self._reported = ReportedTagSets()
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
@@ -112,18 +116,20 @@ class StartedFlowRuns:
             if wait > run.settings.late_start_threshold:
                 tally.add(FLOW_RUNS_LATE_START, tags)
 
-        started = [] if window.is_first else _started_flow_runs(run, window.since)
+        started = window.read(partial(_started_flow_runs, run), partial(_count_started_flow_runs, run))
         # The row of a run that ended without a start, and then was retried, keeps that end as its start.
         doubtful = [item for item in started if item.was_interrupted]
         plain = window.select_new((item for item in started if not item.was_interrupted), lambda item: item.start_time)
         for flow_run, tags in run.inventory.tag(plain):
-            if flow_run.start_time is not None:
+            # A run that ended without having run has a start, but no run count.
+            if flow_run.start_time is not None and flow_run.run_count:
                 add(flow_run, flow_run.start_time, tags)
-        for flow_run, tags, states in _histories(run, window, doubtful):
+        for flow_run, tags, states in self._histories.read(run, window, doubtful):
             first = history.start(states)
             if first is not None and window.is_new_for(flow_run, first.timestamp):
                 add(flow_run, first.timestamp, tags)
         tag_sets = _tag_sets_to_report(run, self._reported, tally)
+        self._histories.commit()
         return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
 
 
@@ -132,41 +138,61 @@ class RetryGaps:
 
     name = 'flow_runs.retry_gaps'
 
+    def __init__(self) -> None:
+        self._histories = Histories()
+
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
         window = run.window(self.name, cursor)
         gaps = Durations(FLOW_RUNS_RETRY_GAPS_DURATION)
-        for _, tags, states in _histories(run, window):
+        for _, tags, states in self._histories.read(run, window):
             for running, gap in history.retry_gaps(states):
                 if running.timestamp >= window.since and window.is_new(running.id, running.timestamp):
                     gaps.add(tags, gap)
+        self._histories.commit()
         return Batch(tuple(gaps.samples()), window.next_cursor())
 
 
-def _histories(
-    run: RunContext, window: StreamWindow, more: Iterable[FlowRun] = ()
-) -> Iterator[tuple[FlowRun, Tags, list[FlowRunState]]]:
-    """The states of each flow run that may have left one unseen, and of `more`.
+class Histories:
+    """The states of the flow runs that may have left one unseen.
 
-    They are only to be had run by run, so each run is looked at once per state that it is found in.
+    They are only to be had run by run, so each run is looked at once per state that it is found in. `commit` makes that
+    final, once nothing can fail any more.
     """
-    if window.is_first:
-        return
-    candidates = {item.id: item for item in (*run.inventory.interrupted_flow_runs(window.since), *more)}
-    for flow_run, tags in run.inventory.tag(list(candidates.values())):
-        changed = flow_run.state_time or run.now
-        if changed >= window.since and window.is_new(f'looked at {flow_run.state_id}', changed):
-            yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
+
+    def __init__(self) -> None:
+        # State id -> when the run entered it.
+        self._looked_at: dict[str | None, datetime] = {}
+        self._uncommitted = self._looked_at
+
+    def read(
+        self, run: RunContext, window: StreamWindow, more: Iterable[FlowRun] = ()
+    ) -> Iterator[tuple[FlowRun, Tags, list[FlowRunState]]]:
+        """Each such run of the window, and of `more`, with its tags and all its states."""
+        self._uncommitted = {state: entered for state, entered in self._looked_at.items() if entered >= window.since}
+        interrupted = run.inventory.interrupted_flow_runs(window.spans) if window.spans else []
+        candidates = {item.id: item for item in (*interrupted, *more)}
+        for flow_run, tags in run.inventory.tag(list(candidates.values())):
+            entered = flow_run.state_time or run.now
+            if entered >= window.since and flow_run.state_id not in self._uncommitted:
+                self._uncommitted[flow_run.state_id] = entered
+                yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
+
+    def commit(self) -> None:
+        self._looked_at = self._uncommitted
 
 
-def _started_flow_runs(run: RunContext, since: datetime) -> list[FlowRun]:
-    """The flow runs that started since then.
+def _started_flow_runs(run: RunContext, span: Span) -> list[FlowRun]:
+    """The flow runs that started in a span.
 
     The server filters coalesce(start_time, expected_start_time), so those that have not started are left out by the
-    second criterion; a run that ended without having run has `run_count` 0.
+    criterion on null, which looks at the column itself.
     """
-    criteria = {'start_time': {'after_': format_time(since), 'is_null_': False}}
-    started = run.client.flow_runs(run.inventory.scope().flow_runs(criteria), FLOW_RUNS_BY_START)
-    return [flow_run for flow_run in run.inventory.allowed(started) if flow_run.run_count]
+    body = run.inventory.scope().flow_runs({'start_time': span.criterion()})
+    return run.inventory.allowed(run.client.flow_runs(body, FLOW_RUNS_BY_START))
+
+
+def _count_started_flow_runs(run: RunContext, span: Span) -> int:
+    return run.client.count_flow_runs(run.inventory.scope().flow_runs({'start_time': span.criterion()}))
 
 
 def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, tally: Tally) -> set[Tags]:

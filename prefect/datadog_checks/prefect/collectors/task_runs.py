@@ -6,7 +6,7 @@ stands for a subflow in its parent is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,13 +26,13 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_THROUGHPUT,
 )
 from datadog_checks.prefect.models import TaskRun
-from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
+from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START, TimeOrder
 from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import OVERLAP
+from datadog_checks.prefect.stream import OVERLAP, StreamWindow
 from datadog_checks.prefect.tags import TASK_KEY, Tags, make_tags
 from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
-from datadog_checks.prefect.times import format_time
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
 _TERMINAL_SERIES = {
@@ -82,10 +82,9 @@ class FinishedTaskRuns:
         window = run.window(self.name, cursor)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(TASK_RUNS_EXECUTION_DURATION)
-        finished = [] if window.is_first else self._finished(run, window.since)
-        new = [
-            item for item in finished if item.end_time and window.is_new(f'{item.id} {item.end_time}', item.end_time)
-        ]
+        finished = self._read(run, window)
+        run.inventory.remember_ends(finished)
+        new = window.select_new(finished, lambda item: item.end_time)
         for task_run, tags in _tag(run, new):
             if task_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
@@ -94,25 +93,24 @@ class FinishedTaskRuns:
         tag_sets = self._reported.update(run.now, tally.tag_sets())
         return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
 
-    def _finished(self, run: RunContext, since: datetime) -> list[TaskRun]:
-        """The task runs that ended since then. Servers before 3.6.22 have no filter on their end, but a sort by it."""
+    def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
+        """The task runs that ended. Servers before 3.6.22 have no filter on their end, but a sort by it."""
         if self._has_end_time_filter:
-            ended = {'end_time': {'after_': format_time(since), 'is_null_': False}} | _NO_DUMMIES
             try:
-                return [
-                    item
-                    for body in run.inventory.scope().task_runs(ended)
-                    for item in run.client.task_runs(body, TASK_RUNS_BY_END)
-                ]
+                return window.read(
+                    lambda span: _read_span(run, 'end_time', span, TASK_RUNS_BY_END),
+                    lambda span: _count_span(run, 'end_time', span),
+                )
             except Rejected as error:
                 run.log.debug('No filter on the end of task runs on this server, going by the sort: %s', error)
                 self._has_end_time_filter = False
+        if window.is_first:
+            return []
         terminal = {'state': {'type': {'any_': list(_TERMINAL_SERIES)}}} | _NO_DUMMIES
         return [
             item
             for body in run.inventory.scope().task_runs(terminal)
-            for item in run.client.newest_task_runs(body, TASK_RUNS_BY_END, since)
-            if item.end_time is not None and item.end_time >= since
+            for item in run.client.newest_task_runs(body, TASK_RUNS_BY_END, window.since)
         ]
 
 
@@ -128,10 +126,14 @@ class StartedTaskRuns:
         window = run.window(self.name, cursor)
         tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
         waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
-        started = [] if window.is_first else _started_task_runs(run, window.since)
-        upstream_ends = _upstream_ends(run, started)
+        started = window.read(
+            lambda span: _read_span(run, 'start_time', span, TASK_RUNS_BY_EXPECTED_START),
+            lambda span: _count_span(run, 'start_time', span),
+        )
+        run.inventory.remember_ends(started)
+        upstream_ends = run.inventory.task_run_ends({upstream for item in started for upstream in item.upstream_ids})
         complete = (item for item in started if not _is_incomplete(item, upstream_ends, run.now))
-        new = window.select_new(complete, lambda item: item.start_time)
+        new = [item for item in window.select_new(complete, lambda item: item.start_time) if item.run_count]
         for task_run, tags in _tag(run, new):
             tally.add(TASK_RUNS_THROUGHPUT, tags)
             if task_run.start_time is None:
@@ -146,25 +148,15 @@ class StartedTaskRuns:
         return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
 
 
-def _started_task_runs(run: RunContext, since: datetime) -> list[TaskRun]:
-    """The task runs that started since then; one that ended without having run has `run_count` 0."""
-    criteria = {'start_time': {'after_': format_time(since), 'is_null_': False}} | _NO_DUMMIES
-    return [
-        item
-        for body in run.inventory.scope().task_runs(criteria)
-        for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)
-        if item.run_count
-    ]
+def _read_span(run: RunContext, time: str, span: Span, order: TimeOrder) -> list[TaskRun]:
+    """The task runs with that time (`start_time`, `end_time`) in a span."""
+    bodies = run.inventory.scope().task_runs({time: span.criterion()} | _NO_DUMMIES)
+    return [item for body in bodies for item in run.client.task_runs(body, order)]
 
 
-def _upstream_ends(run: RunContext, task_runs: Iterable[TaskRun]) -> dict[str, datetime]:
-    """When the upstreams of these task runs ended, by id; those that have not, or are gone, are missing."""
-    known = {item.id: item for item in task_runs}
-    wanted = {upstream_id for item in known.values() for upstream_id in item.upstream_ids}
-    unknown = sorted(upstream_id for upstream_id in wanted if upstream_id not in known)
-    upstreams = [known[upstream_id] for upstream_id in wanted if upstream_id in known]
-    upstreams += run.client.task_runs_by_id(unknown) if unknown else []
-    return {item.id: item.end_time for item in upstreams if item.end_time is not None}
+def _count_span(run: RunContext, time: str, span: Span) -> int:
+    bodies = run.inventory.scope().task_runs({time: span.criterion()} | _NO_DUMMIES)
+    return sum(run.client.count_task_runs(body) for body in bodies)
 
 
 def _is_incomplete(task_run: TaskRun, upstream_ends: dict[str, datetime], now: datetime) -> bool:

@@ -1,0 +1,23 @@
+"""Stretches of the server's time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from datadog_checks.prefect.times import RESOLUTION, format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `since` on, up to but without `until`; None leaves the end open."""
+
+    since: datetime
+    until: datetime | None = None
+
+    def criterion(self) -> dict[str, object]:
+        """The span as the API filters a time; both its bounds are inclusive, and a null is in no span."""
+        criterion: dict[str, object] = {'after_': format_time(self.since), 'is_null_': False}
+        if self.until is not None:
+            criterion['before_'] = format_time(self.until - RESOLUTION)
+        return criterion
