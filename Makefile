@@ -1,0 +1,94 @@
+# The commands of this repository. Each makes the environments that it needs in .envs/ (python3, pip and the network).
+
+PYTHON ?= python3
+PREFECT := 3.8.8
+DEV := .envs/dev/bin/python
+ENVIRONMENTS := $(PYTHON) -m tools.environments
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## list the commands
+	@echo 'make COMMAND, where COMMAND is one of'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-15s%s\n", $$1, $$2}'
+
+##### See it
+
+.PHONY: demo
+demo: env-dev env-prefect ## start a real Prefect server, run real work, show what the Agent would receive
+	@$(DEV) -m lab.demo
+
+.PHONY: check
+check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=conf.yaml; TIMES=2 PAUSE=5 JSON=1
+	@$(DEV) -m lab.check $(if $(URL),--url '$(URL)') $(if $(CONF),--config '$(CONF)') \
+		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json)
+
+##### Test it
+
+.PHONY: test
+test: lint types metadata validate wheel ## all gates; pytest comes last
+	@$(DEV) -m pytest -q
+	@cat .envs/ddev.skipped 2>/dev/null || true
+
+.PHONY: lint
+lint: env-dev ## style, format and spelling
+	@$(DEV) -m ruff check .
+	@$(DEV) -m ruff format --check .
+	@.envs/dev/bin/codespell
+
+.PHONY: types
+types: env-dev ## mypy, strict
+	@$(DEV) -m mypy
+
+.PHONY: unit
+unit: env-dev ## unit tests
+	@$(DEV) -m pytest -q -m unit
+
+.PHONY: integration
+integration: env-dev env-prefect ## tests against a real Prefect server
+	@$(DEV) -m pytest -q -m integration
+
+.PHONY: metadata
+metadata: env-dev ## metadata.csv and the metric tables are as declared
+	@$(DEV) -m tools.metadata --check
+
+.PHONY: validate
+validate: ## Datadog's own validators, where a Python 3.13 is found
+	@$(PYTHON) -m tools.validate
+
+.PHONY: wheel
+wheel: env-dev env-prefect env-agent ## build the wheel into dist/, run it where only an Agent's packages are
+	@$(DEV) -m tools.wheel
+
+##### Change it
+
+.PHONY: format
+format: env-dev ## put the code into its format
+	@$(DEV) -m ruff check --fix .
+	@$(DEV) -m ruff format .
+
+.PHONY: generate
+generate: env-dev ## write conf.yaml.example, config_models, metadata.csv and the metric tables
+	@$(PYTHON) -m tools.validate --sync
+	@$(DEV) -m tools.metadata --write
+
+.PHONY: record
+record: env-dev env-prefect ## record the fixtures of the unit tests from a real server
+	@$(DEV) -m tools.record
+
+.PHONY: environments
+environments: env-dev env-agent env-prefect ## make the environments, without anything else
+
+.PHONY: clean
+clean: ## remove environments, caches and what was built
+	rm -rf .envs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks prefect/dist
+	find lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: env-dev env-agent env-prefect
+env-dev:
+	@$(ENVIRONMENTS) dev
+env-agent:
+	@$(ENVIRONMENTS) agent
+env-prefect:
+	@$(ENVIRONMENTS) prefect-$(PREFECT)

@@ -1,0 +1,247 @@
+"""Options and what is said of wrong ones; `assets/configuration/spec.yaml` and `config_models/validators.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import datadog_checks.prefect
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.config_models.instance import InstanceConfig
+from datadog_checks.prefect.stream import OVERLAP
+
+URL = 'http://localhost:4200/api'
+EXAMPLE = Path(datadog_checks.prefect.__file__).parent / 'data' / 'conf.yaml.example'
+FILTERS = ('work_pool_names', 'work_queue_names', 'deployment_names', 'event_names')
+
+# All that could be a credential in a wrong URL.
+SECRETS = ('bob', 'hunter', 'ter2')
+
+
+def make_check(**options: Any) -> PrefectCheck:
+    instance = {'prefect_url': URL, **options}
+    return PrefectCheck('prefect', {}, [{key: value for key, value in instance.items() if value is not ...}])
+
+
+def load(**options: Any) -> InstanceConfig:
+    check = make_check(**options)
+    check.load_configuration_models()
+    return check.config
+
+
+def error_of(**options: Any) -> list[str]:
+    """Return the lines of the error that a run of the check gives, without the first, which is the same for all."""
+    head, *lines = json.loads(make_check(**options).run())[0]['message'].splitlines()
+    assert head.startswith('Detected ')
+    return lines
+
+
+def test_defaults() -> None:
+    config = load()
+
+    assert config.collect_events is False
+    assert config.late_start_threshold == 15
+    assert config.max_catchup == 3600
+    assert config.persist_connections is True
+    assert config.timeout == 10
+    assert (config.work_pool_names, config.work_queue_names, config.deployment_names) == (None, None, None)
+    assert config.event_names.include == (
+        r'^prefect\.task-run\..*$',
+        r'^prefect\.flow-run\..*$',
+        r'^prefect\.[a-z-]+\.(ready|not-ready)$',
+    )
+    assert config.event_names.exclude == (r'^prefect\.flow-run\.heartbeat$',)
+
+
+def test_no_optional_option_gets_its_example_as_default() -> None:
+    """An example would silently become a value, such as a proxy or a user name that nobody configured."""
+    options = {name for name, value in load() if value is not None and not isinstance(value, (bool, int, float))}
+
+    assert options == {'prefect_url', 'event_names', 'auth_type', 'kerberos_auth'}
+
+
+def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
+    empty = dict.fromkeys(('collect_events', 'late_start_threshold', 'max_catchup', 'event_names', 'deployment_names'))
+
+    assert load(**empty) == load()
+
+
+@pytest.mark.parametrize('option', FILTERS[:3])
+def test_filter_is_read(option: str) -> None:
+    names = getattr(load(**{option: {'include': ['^a', 'b$'], 'exclude': None}}), option)
+
+    assert (names.include, names.exclude) == (('^a', 'b$'), None)
+
+
+def test_event_names_keep_the_default_of_the_key_that_is_not_set() -> None:
+    default = load().event_names
+
+    assert load(event_names={'include': ['x']}).event_names.exclude == default.exclude
+    assert load(event_names={'exclude': ['x']}).event_names.include == default.include
+    assert load(event_names={'exclude': []}).event_names.exclude == ()
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'http://localhost:4200/api',
+        'https://prefect.example.com',
+        'https://example.com/teams/data/prefect/api/',
+        'http://[::1]:4200/api',
+        'HTTP://LOCALHOST/api',
+        'http://bob:hunter%2Fter2@localhost/api',
+    ],
+)
+def test_right_urls(url: str) -> None:
+    assert load(prefect_url=f' {url} ').prefect_url == url
+
+
+@pytest.mark.parametrize(
+    ('url', 'problem'),
+    [
+        pytest.param(None, 'must be the address of the Prefect API', id='nothing'),
+        pytest.param(' ', 'must be the address of the Prefect API', id='blank'),
+        pytest.param(4200, 'must be the address of the Prefect API', id='a number'),
+        pytest.param('localhost:4200/api', 'must start with `http://` or `https://`', id='no scheme'),
+        pytest.param('ftp://bob:hunter2@localhost', 'must start with `http://` or `https://`', id='wrong scheme'),
+        pytest.param('http:///api', 'has no valid host and port', id='no host'),
+        pytest.param('http://bob:hunter2@/api', 'has no valid host and port', id='no host but a password'),
+        pytest.param('http://localhost:port/api', 'has no valid host and port', id='port is no number'),
+        pytest.param('http://localhost:70000/api', 'has no valid host and port', id='port too high'),
+        pytest.param('http://[::1/api', 'has no valid host and port', id='open bracket'),
+        pytest.param('http://local host/api', 'has no valid host and port', id='space'),
+        pytest.param('http://bob:hunter/ter2@localhost/api', 'has no valid host and port', id='slash in password'),
+        pytest.param('http://bob:1/hunter2@localhost/api', 'has no valid host and port', id='password like a port'),
+        pytest.param('http://bob:hunter#ter2@localhost/api', 'has no valid host and port', id='hash in password'),
+        pytest.param('http://localhost/api?hunter2', 'without `?` and `#`', id='query'),
+        pytest.param('http://localhost/#/bob', 'without `?` and `#`', id='fragment'),
+    ],
+)
+def test_wrong_urls_are_named_without_their_secrets(url: Any, problem: str) -> None:
+    option, message = error_of(prefect_url=url)
+
+    assert option == 'prefect_url'
+    assert problem in message
+    assert '`prefect_url: http://localhost:4200/api`' in message
+    assert not [secret for secret in SECRETS if secret in make_check(prefect_url=url).run()]
+
+
+def test_missing_url() -> None:
+    assert error_of(prefect_url=...) == ['prefect_url', '  Field required']
+
+
+@pytest.mark.parametrize('option', FILTERS)
+@pytest.mark.parametrize(
+    ('value', 'problem'),
+    [
+        pytest.param(['^prod'], 'must be a mapping of `include` and `exclude`', id='a list'),
+        pytest.param('^prod', 'must be a mapping of `include` and `exclude`', id='a string'),
+        pytest.param({'include': '^prod'}, '`OPTION.include` must be a list of regular expressions', id='one pattern'),
+        pytest.param({'includes': ['^prod']}, '`OPTION` has no key `includes`', id='unknown key'),
+        pytest.param({'include': [1]}, '`OPTION.include[0]` must be a string', id='not a string'),
+        pytest.param(
+            {'include': ['a', '[b']},
+            '`OPTION.include[1]` is not a valid regular expression: `[b` (unterminated character set at position 0)',
+            id='include does not compile',
+        ),
+        pytest.param(
+            {'exclude': ['*{a}']},
+            '`OPTION.exclude[0]` is not a valid regular expression: `*{a}` (nothing to repeat at position 0)',
+            id='exclude does not compile',
+        ),
+    ],
+)
+def test_wrong_filters(option: str, value: Any, problem: str) -> None:
+    name, message = error_of(**{option: value})
+
+    assert name == option
+    assert problem.replace('OPTION', option) in message
+    assert f'for example: `{option}: {{include: ["^prod"], exclude: ["test$"]}}`' in message
+
+
+def test_all_problems_of_a_filter_are_told_at_once() -> None:
+    _, message = error_of(deployment_names={'include': ['[', '('], 'exclud': []})
+
+    for part in ('`deployment_names.include[0]`', '`deployment_names.include[1]`', 'no key `exclud`'):
+        assert part in message
+
+
+@pytest.mark.parametrize('option', ['late_start_threshold', 'max_catchup'])
+@pytest.mark.parametrize('value', [-1, 'soon', True, [], float('nan'), float('inf')])
+def test_wrong_seconds(option: str, value: Any) -> None:
+    name, message = error_of(**{option: value})
+
+    assert name == option
+    assert 'must be a number of seconds' in message
+    assert f'for example: `{option}: ' in message
+
+
+@pytest.mark.parametrize('value', [0, 0.5, 90, '90'])
+def test_right_seconds(value: Any) -> None:
+    assert load(late_start_threshold=value).late_start_threshold == float(value)
+
+
+def test_catchup_is_not_shorter_than_what_a_check_reads_again() -> None:
+    assert error_of(max_catchup=119)[1].startswith('  must be a number of seconds, 120 or more')
+    assert load(max_catchup=120).max_catchup == OVERLAP.total_seconds()
+
+
+def test_catchup_reaches_back_to_the_last_check() -> None:
+    message = error_of(max_catchup=600, min_collection_interval=900)[-1]
+
+    assert '`max_catchup` (600) must not be less than `min_collection_interval` (900)' in message
+
+
+@pytest.mark.parametrize(('value', 'meaning'), [(True, True), ('true', True), ('no', False), (0, False)])
+def test_right_booleans(value: Any, meaning: bool) -> None:
+    assert load(collect_events=value).collect_events is meaning
+
+
+@pytest.mark.parametrize('value', ['perhaps', 2, ['true'], {}])
+def test_wrong_booleans(value: Any) -> None:
+    assert error_of(collect_events=value) == [
+        'collect_events',
+        '  must be true or false, for example: `collect_events: true`',
+    ]
+
+
+def test_every_wrong_option_is_named() -> None:
+    lines = error_of(prefect_url='x', max_catchup=1, tags=[1], tls_verify='perhaps')
+
+    assert [line for line in lines if not line.startswith(' ')] == [
+        'max_catchup',
+        'prefect_url',
+        'tags -> 1',
+        'tls_verify',
+    ]
+
+
+@pytest.mark.parametrize('option', ['password', 'auth_token', 'headers', 'extra_headers', 'proxy'])
+def test_values_of_secret_options_are_not_repeated(option: str) -> None:
+    error = make_check(**{option: ['hunter2'] if option == 'password' else 'hunter2'}).run()
+
+    assert option in error
+    assert 'hunter2' not in error
+
+
+def test_example_is_a_configuration_that_loads() -> None:
+    (instance,) = yaml.safe_load(EXAMPLE.read_text())['instances']
+
+    assert instance == {'prefect_url': URL}
+    assert load(**instance).prefect_url == URL
+
+
+def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
+    text = EXAMPLE.read_text()
+    # `## ` explains, `# ` is an option.
+    ours = text[text.index('instances:') : text.index('## @param proxy', text.index('instances:'))]
+    (instance,) = yaml.safe_load(ours.replace('    # ', '    '))['instances']
+
+    assert set(instance) == {'prefect_url', *FILTERS, 'collect_events', 'late_start_threshold', 'max_catchup'}
+    defaults = load()
+    for option in ('collect_events', 'event_names', 'late_start_threshold', 'max_catchup'):
+        assert getattr(load(**instance), option) == getattr(defaults, option), option
