@@ -1,0 +1,355 @@
+"""One full run of real work on a real server: every series is there, with the value of the server's own records."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from datadog_checks.base.stubs.aggregator import AggregatorStub
+from datadog_checks.dev.utils import get_metadata_metrics
+from lab.agent import CheckResult, CheckRunner
+from lab.api import PrefectApiDriver
+from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, compare_with_server, observe
+from lab.prefect_server import PREFECT_VERSION, PrefectServer
+from lab.recording import DOCUMENTED, Recording
+from lab.workload import Workload
+
+Row = dict[str, Any]
+# What the server's clock and ours may differ by in an age, and what passes between the check and our own question.
+SECONDS = 5.0
+TERMINAL = ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """What the check gave over the whole run, the last check of it, and the server as it was right after that."""
+
+    recording: Recording
+    last: CheckResult
+    counts_agree: Mapping[str, tuple[int, int]]
+    flow_runs: list[Row]
+    task_runs: list[Row]
+    states: Mapping[str, list[Row]]
+    flows: Mapping[str, str]
+    deployments: Mapping[str, Row]
+    work_pools: list[Row]
+    work_queues: list[Row]
+    workers: list[Row]
+    now: datetime
+
+    def gauge(self, series: str, **tags: str) -> float:
+        """The value that the last check gave to a series for these tags."""
+        wanted = {f'{key}:{value}' for key, value in tags.items()}
+        name = f'prefect.server.{series}'
+        values = [point.value for point in self.last.points if point.name == name and wanted <= set(point.tags)]
+        assert len(values) == 1, f'{series} {tags}: {values}'
+        return values[0]
+
+    def counted(self, series: str) -> Counter[str]:
+        """The sum of a count over all checks, by flow name."""
+        sums: Counter[str] = Counter()
+        for result in self.recording.results:
+            for point in result.points:
+                if point.name == f'prefect.server.{series}' and point.value:
+                    sums[tag(point.tags, 'flow_name')] += int(point.value)
+        return sums
+
+    def total_seconds(self, series: str) -> dict[str, float]:
+        """The sum of all durations of a series over all checks, by flow name: mean times number of samples."""
+        parts: dict[tuple[int, tuple[str, ...]], dict[str, float]] = defaultdict(dict)
+        for number, result in enumerate(self.recording.results):
+            for point in result.points:
+                if point.name.startswith(f'prefect.server.{series}.'):
+                    parts[number, point.tags][point.name.rsplit('.', 1)[1]] = point.value
+        sums: dict[str, float] = defaultdict(float)
+        for (_, tags), part in parts.items():
+            assert part['median'] <= part['95percentile'] <= part['max']
+            assert part['avg'] <= part['max']
+            sums[tag(tags, 'flow_name')] += part['avg'] * part['count']
+        return sums
+
+    def flow_name(self, flow_run: Row) -> str:
+        return self.flows[flow_run['flow_id']]
+
+    def flow_name_of_task_run(self, task_run: Row) -> str:
+        return self.flow_name(next(run for run in self.flow_runs if run['id'] == task_run['flow_run_id']))
+
+
+def tag(tags: tuple[str, ...], key: str) -> str:
+    return next(value for name, _, value in (item.partition(':') for item in tags) if name == key)
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@pytest.fixture(scope='module')
+def full_run() -> Iterator[FullRun]:
+    """The demo's workload on a server of its own: what the other tests do there would count too."""
+    recording = Recording()
+    with PrefectServer() as server, PrefectApiDriver(server.api_url) as api:
+        instance = {
+            'prefect_url': server.api_url,
+            'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+            'tags': ['team:data'],
+        }
+        with Workload(server.api_url) as workload:
+            workload.set_up()
+            runner = CheckRunner(instance)
+            observe(workload, runner, recording, Progress(Console(file=StringIO())))
+            last = runner.run()
+            recording.add(last)
+            flow_runs = api.read_all('flow_runs/filter')
+            yield FullRun(
+                recording=recording,
+                last=last,
+                counts_agree={
+                    one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
+                },
+                flow_runs=flow_runs,
+                task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
+                states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
+                flows={flow['id']: flow['name'] for flow in api.read_all('flows/filter')},
+                deployments={row['id']: row for row in api.read_all('deployments/filter')},
+                work_pools=api.read_all('work_pools/filter'),
+                work_queues=api.read_all('work_queues/filter'),
+                workers=api.read_all('work_pools/workshop/workers/filter'),
+                now=datetime.now(UTC),
+            )
+
+
+def test_no_check_failed_and_none_complained(full_run: FullRun) -> None:
+    assert full_run.recording.errors == {}
+    assert full_run.recording.warnings == {}
+
+
+def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None:
+    assert full_run.recording.missing == []
+    assert full_run.recording.always_zero == []
+    assert full_run.recording.undeclared == []
+    assert len(DOCUMENTED) == 59
+
+
+def test_metadata_says_what_is_sent_and_nothing_else(full_run: FullRun) -> None:
+    received = AggregatorStub()
+    for result in full_run.recording.results:
+        for point in result.points:
+            kind = AggregatorStub.METRIC_ENUM_MAP[point.type]
+            received.submit_metric(None, 'prefect', kind, point.name, point.value, list(point.tags), '', False)
+
+    received.assert_metrics_using_metadata(
+        get_metadata_metrics(), check_metric_type=True, check_submission_type=True, check_symmetric_inclusion=True
+    )
+
+
+def test_every_point_carries_the_tags_of_the_instance(full_run: FullRun) -> None:
+    for point in full_run.last.points:
+        assert 'team:data' in point.tags
+        assert any(item.startswith('prefect_url:http://127.0.0.1:') for item in point.tags)
+
+
+def test_version_is_that_of_prefect(full_run: FullRun) -> None:
+    assert full_run.recording.metadata['version.raw'] == PREFECT_VERSION
+
+
+def test_counts_equal_the_records_of_the_server(full_run: FullRun) -> None:
+    assert {name: check for name, (check, _) in full_run.counts_agree.items()} == {
+        name: server for name, (_, server) in full_run.counts_agree.items()
+    }
+
+
+def test_flow_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
+    for state_type in TERMINAL:
+        ends = Counter(
+            full_run.flow_name(run)
+            for run in full_run.flow_runs
+            for state in full_run.states[run['id']]
+            if state['type'] == state_type
+        )
+        assert full_run.counted(f'flow_runs.{state_type.lower()}.count') == ends
+
+
+def test_flow_runs_that_started_late_are_counted_by_flow(full_run: FullRun) -> None:
+    late = Counter(
+        full_run.flow_name(run)
+        for run in full_run.flow_runs
+        if run['run_count']
+        and (moment(run['start_time']) - moment(run['expected_start_time'])).total_seconds()
+        > LATE_START_THRESHOLD_SECONDS
+    )
+    assert full_run.counted('flow_runs.late_start.count') == late
+
+
+def test_execution_durations_add_up_to_the_time_in_running(full_run: FullRun) -> None:
+    expected: dict[str, float] = defaultdict(float)
+    for run in full_run.flow_runs:
+        running = 0.0
+        states = full_run.states[run['id']]
+        for state, following in pairwise(states):
+            if state['type'] == 'RUNNING':
+                running += (moment(following['timestamp']) - moment(state['timestamp'])).total_seconds()
+            if following['type'] in TERMINAL and running:
+                expected[full_run.flow_name(run)] += running
+
+    assert full_run.total_seconds('flow_runs.execution_duration') == pytest.approx(expected, abs=0.01)
+
+
+def test_queue_waits_add_up_to_the_delays_of_the_starts(full_run: FullRun) -> None:
+    expected: dict[str, float] = defaultdict(float)
+    for run in full_run.flow_runs:
+        if run['run_count']:
+            wait = moment(run['start_time']) - moment(run['expected_start_time'])
+            expected[full_run.flow_name(run)] += max(0.0, wait.total_seconds())
+
+    assert full_run.total_seconds('flow_runs.queue_wait_duration') == pytest.approx(expected, abs=0.01)
+
+
+def test_retry_gaps_add_up_to_the_time_in_awaiting_retry(full_run: FullRun) -> None:
+    expected: dict[str, float] = defaultdict(float)
+    for run in full_run.flow_runs:
+        waiting_since = None
+        for state in full_run.states[run['id']]:
+            if state['name'] == 'AwaitingRetry':
+                waiting_since = waiting_since or moment(state['timestamp'])
+            elif state['type'] == 'RUNNING' and waiting_since:
+                gap = moment(state['timestamp']) - waiting_since
+                expected[full_run.flow_name(run)] += gap.total_seconds()
+                waiting_since = None
+
+    assert full_run.total_seconds('flow_runs.retry_gaps_duration') == pytest.approx(expected, abs=0.01)
+
+
+def test_task_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
+    for state_type in TERMINAL:
+        ends = Counter(
+            full_run.flow_name_of_task_run(run) for run in full_run.task_runs if run['state_type'] == state_type
+        )
+        assert full_run.counted(f'task_runs.{state_type.lower()}.count') == ends
+
+
+def test_task_run_durations_add_up_to_the_time_in_running(full_run: FullRun) -> None:
+    expected: dict[str, float] = defaultdict(float)
+    for run in full_run.task_runs:
+        if run['end_time'] and run['run_count']:
+            expected[full_run.flow_name_of_task_run(run)] += run['total_run_time']
+
+    assert full_run.total_seconds('task_runs.execution_duration') == pytest.approx(expected, abs=0.01)
+
+
+def test_dependency_waits_add_up_to_the_time_since_the_last_upstream(full_run: FullRun) -> None:
+    ends = {run['id']: moment(run['end_time']) for run in full_run.task_runs if run['end_time']}
+    expected: dict[str, float] = defaultdict(float)
+    for run in full_run.task_runs:
+        upstream = [
+            ends[entry['id']]
+            for parameter, entries in run['task_inputs'].items()
+            if parameter != '__parents__'
+            for entry in entries
+            if entry['input_type'] == 'task_run' and entry['id'] in ends
+        ]
+        if run['run_count'] and upstream:
+            wait = moment(run['start_time']) - max(upstream)
+            expected[full_run.flow_name_of_task_run(run)] += max(0.0, wait.total_seconds())
+
+    assert full_run.total_seconds('task_runs.dependency_wait_duration') == pytest.approx(expected, abs=0.01)
+
+
+def test_health_and_every_collector_are_well(full_run: FullRun) -> None:
+    assert full_run.gauge('health') == 1
+    assert full_run.gauge('ready') == 1
+    success = [point.value for point in full_run.last.points if point.name == 'prefect.server.collector.success']
+    assert success
+    assert all(success)
+
+
+def test_work_pools_are_in_the_state_that_the_server_tells(full_run: FullRun) -> None:
+    assert {row['status'] for row in full_run.work_pools} == {'READY', 'NOT_READY', 'PAUSED'}
+    for row in full_run.work_pools:
+        for status in ('READY', 'NOT_READY', 'PAUSED'):
+            value = full_run.gauge(f'work_pool.is_{status.lower()}', work_pool_id=row['id'], work_pool_type=row['type'])
+            assert value == (row['status'] == status)
+
+
+def test_worker_is_online_and_its_heartbeat_is_young(full_run: FullRun) -> None:
+    (worker,) = full_run.workers
+    names = {'work_pool_name': 'workshop', 'worker_id': worker['id'], 'worker_name': worker['name']}
+    assert full_run.gauge('work_pool.worker.is_online', **names) == (worker['status'] == 'ONLINE') == 1
+    age = (full_run.now - moment(worker['last_heartbeat_time'])).total_seconds()
+    # A heartbeat, every 10 s, may come between the check and our own question.
+    assert full_run.gauge('work_pool.worker.heartbeat_age_seconds', **names) == pytest.approx(age, abs=10 + SECONDS)
+
+
+def test_work_queues_are_in_the_state_that_the_server_tells(full_run: FullRun) -> None:
+    for row in full_run.work_queues:
+        names = {'work_queue_id': row['id'], 'work_queue_priority': row['priority']}
+        for status in ('READY', 'NOT_READY', 'PAUSED'):
+            assert full_run.gauge(f'work_queue.is_{status.lower()}', **names) == (row['status'] == status)
+
+
+def test_only_polled_work_queues_have_a_last_polled_age(full_run: FullRun) -> None:
+    polled = {row['id'] for row in full_run.work_queues if row['last_polled']}
+    name = 'prefect.server.work_queue.last_polled_age_seconds'
+    points = {tag(point.tags, 'work_queue_id'): point.value for point in full_run.last.points if point.name == name}
+    assert points.keys() == polled
+    assert all(0 <= age < 60 for age in points.values())
+
+
+def test_backlog_is_what_is_due_and_waits(full_run: FullRun) -> None:
+    for row in full_run.work_queues:
+        due = [
+            moment(run['next_scheduled_start_time'])
+            for run in full_run.flow_runs
+            if run['work_queue_id'] == row['id']
+            and run['state_type'] == 'SCHEDULED'
+            and moment(run['next_scheduled_start_time']) <= full_run.now
+        ]
+        names = {'work_queue_id': row['id'], 'work_queue_status': row['status']}
+        assert full_run.gauge('work_queue.backlog.size', **names) == len(due)
+        age = (full_run.now - min(due)).total_seconds() if due else 0.0
+        assert full_run.gauge('work_queue.backlog.age', **names) == pytest.approx(age, abs=SECONDS)
+
+
+def test_concurrency_in_use_is_there_only_with_a_limit(full_run: FullRun) -> None:
+    name = 'prefect.server.work_queue.concurrency.in_use'
+    limited = {row['id'] for row in full_run.work_queues if row['concurrency_limit'] is not None}
+    assert {tag(point.tags, 'work_queue_id') for point in full_run.last.points if point.name == name} == limited
+    # The queue 'reports' has one slot, which one of three runs took at a time.
+    peaks = {tag(track.tags, 'work_queue_name'): track.peak for track in full_run.recording.get(name).tracks.values()}
+    assert peaks['reports'] == 100.0
+
+
+def test_deployments_are_ready_where_the_server_says_so(full_run: FullRun) -> None:
+    for row in full_run.deployments.values():
+        value = full_run.gauge('deployment.is_ready', deployment_id=row['id'], is_paused=str(row['paused']))
+        assert value == (row['status'] == 'READY')
+
+
+def test_states_of_flow_runs_are_those_of_the_moment(full_run: FullRun) -> None:
+    for series, state_type in (
+        ('scheduled', 'SCHEDULED'),
+        ('pending', 'PENDING'),
+        ('running', 'RUNNING'),
+        ('paused', 'PAUSED'),
+    ):
+        now = Counter(run['deployment_id'] for run in full_run.flow_runs if run['state_type'] == state_type)
+        for deployment_id in full_run.deployments:
+            assert full_run.gauge(f'flow_runs.{series}', deployment_id=deployment_id) == now[deployment_id]
+
+
+def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -> None:
+    """A task run whose process was killed stays RUNNING on the server, and an unrunnable one stays NotReady."""
+    left = [run for run in full_run.task_runs if run['state_type'] in ('PENDING', 'RUNNING', 'PAUSED')]
+    assert left
+    assert not any(run['state_type'] == 'RUNNING' for run in full_run.flow_runs)
+    for series in ('pending', 'running', 'paused'):
+        assert all(
+            point.value == 0 for point in full_run.last.points if point.name == f'prefect.server.task_runs.{series}'
+        )
