@@ -49,6 +49,10 @@ unit: env-dev ## unit tests
 integration: env-dev env-prefect ## tests against a real Prefect server
 	@$(DEV) -m pytest -q -m integration
 
+.PHONY: soak
+soak: env-dev env-prefect ## every run counted once, for a while, through faults and kills: MINUTES=20
+	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
+
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared
 	@$(DEV) -m tools.metadata --check
@@ -76,6 +80,10 @@ generate: env-dev ## write conf.yaml.example, config_models, metadata.csv and th
 .PHONY: record
 record: env-dev env-prefect ## record the fixtures of the unit tests from a real server
 	@$(DEV) -m tools.record
+
+.PHONY: record-logs
+record-logs: env-dev env-prefect ## record the samples of the log pipeline from real processes
+	@$(DEV) -m tools.record_logs
 
 .PHONY: environments
 environments: env-dev env-agent env-prefect ## make the environments, without anything else

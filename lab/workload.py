@@ -11,7 +11,7 @@ The first thing that a check ever reads is its starting point, so call `set_up()
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,15 +101,24 @@ DEPLOYMENTS = (
 class Workload:
     """The stories, and the Prefect processes that they need. A context manager: at the end the processes are stopped.
 
-    `python` is the interpreter of an environment that has Prefect, by default that of `prefect_server`.
+    `python` is the interpreter of an environment that has Prefect, by default that of `prefect_server`. `settings` are
+    Prefect settings for the worker, its flow runs and the scripts, as environment variables.
     """
 
-    def __init__(self, api_url: str, *, python: Path | None = None, limit_seconds: float = 170.0) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        *,
+        python: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        limit_seconds: float = 170.0,
+    ) -> None:
         self._api_url = api_url
         self._python = python
+        self._settings = dict(settings or {})
         self._limit_seconds = limit_seconds
         self._api = PrefectApiDriver(api_url)
-        self._worker = Worker(api_url, WORK_POOL, python=python, settings=WORKER_SETTINGS)
+        self._worker = Worker(api_url, WORK_POOL, python=python, settings=WORKER_SETTINGS | self._settings)
         self._scripts: list[FlowScript] = []
         self._deployment_ids: dict[Deployment, str] = {}
         self._state_types: dict[str, str] = {}
@@ -189,6 +198,11 @@ class Workload:
     def flow_run_ids(self) -> Collection[str]:
         """The flow runs that the stories asked for (not those of schedules and scripts)."""
         return tuple(self._state_types)
+
+    @property
+    def log_paths(self) -> dict[str, Path]:
+        """The logs of what was started: of the worker with its flow runs, and of the script."""
+        return {'worker': self._worker.log_path} | {script.file_path.stem: script.log_path for script in self._scripts}
 
     def tick(self) -> None:
         """Look at the server once and let every story go on as far as it can.
@@ -290,7 +304,7 @@ class Workload:
 
     def _runs_without_deployment(self) -> Story:
         """a script runs flows without a deployment"""
-        script = FlowScript(self._api_url, 'script.py', python=self._python)
+        script = FlowScript(self._api_url, 'script.py', python=self._python, settings=self._settings)
         self._scripts.append(script.start())
         while script.is_running:
             yield

@@ -193,8 +193,8 @@ def record_guarded_server(recorder: Recorder, api: Api) -> None:
     recorder.record('csrf-token', 'ok', ('GET', '/csrf-token?client=recorder', None), headers=basic)
 
 
-def record_lost_database(recorder: Recorder, api: Api, server: PrefectServer) -> None:
-    """Record what is answered when the server cannot open a connection to its database."""
+def lose_database(api: Api, server: PrefectServer) -> Answer:
+    """Take the server's database away, so that it cannot open a connection, and return how it says so."""
     for file in server.folder.glob('prefect.db*'):
         file.unlink()
     (server.folder / 'prefect.db').mkdir()
@@ -208,7 +208,7 @@ def record_lost_database(recorder: Recorder, api: Api, server: PrefectServer) ->
 
     with ThreadPoolExecutor(20) as readers:
         wait_until(is_lost, 'the server to miss its database')
-    recorder.write('ready', 'database_lost', ('GET', '/ready', None), refusals[0])
+    return refusals[0]
 
 
 def main() -> int:
@@ -235,7 +235,7 @@ def main() -> int:
         api = Api(server.api_url)
         recorder = Recorder(api, folder)
         record_guarded_server(recorder, api)
-        record_lost_database(recorder, api, server)
+        recorder.write('ready', 'database_lost', ('GET', '/ready', None), lose_database(api, server))
         count += recorder.count
     print(f'{count} answers of Prefect {PREFECT_VERSION} written to {folder}')
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datadog_checks.base import AgentCheck
@@ -12,9 +13,10 @@ from datadog_checks.prefect.clock import ServerClock
 from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
-from datadog_checks.prefect.errors import CollectionError, PrefectError
+from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.metrics import COLLECTOR_SUCCESS, NAMESPACE
+from datadog_checks.prefect.options import warn_of_unknown_options
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState, StateError
@@ -36,7 +38,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     # The base's HTTP wrapper reads the raw instance, so a default of the configuration model does not reach it.
     HTTP_CONFIG_REMAPPER = {  # type: ignore[assignment]  # noqa: RUF012
-        'persist_connections': {'name': 'persist_connections', 'default': True}
+        'persist_connections': {'name': 'persist_connections', 'default': True},
+        # Prefect reads user name and password as UTF-8.
+        'use_legacy_auth_encoding': {'name': 'use_legacy_auth_encoding', 'default': False},
     }
 
     def __init__(self, name: str, init_config: dict[str, Any], instances: list[dict[str, Any]]) -> None:
@@ -44,9 +48,12 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._clock = ServerClock()
         self._known_runs = KnownRuns()
         self._snapshot_collectors = snapshot_collectors()
-        self._stream_collectors = stream_collectors()
+        # Names of the collectors that the last run had no time for.
+        self._without_time: set[str] = set()
         self._version_asked_at: float | None = None
         self._settings: Settings
+        self._stream_collectors: tuple[StreamCollector, ...]
+        self._transport: Transport
         self._client: PrefectClient
         self._state: CheckState
         # After `load_configuration_models`, which checks every option.
@@ -58,6 +65,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def check(self, _: Any) -> None:
         """One run. Raises CollectionError at its end if a part of it failed."""
+        self._transport.start_run()
         samples, error = health.collect(self._client)
         self._submit(samples)
         failures: dict[str, Exception] = {}
@@ -68,10 +76,18 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             raise CollectionError(failures)
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
-        for snapshot in self._snapshot_collectors:
-            self._report(snapshot.name, self._run_snapshot(snapshot, run), failures)
-        for stream in self._stream_collectors:
-            self._report(stream.name, self._run_stream(stream, run), failures)
+        collects: list[tuple[str, Callable[[], Exception | None]]] = [
+            *((item.name, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
+            *((item.name, partial(self._run_stream, item, run)) for item in self._stream_collectors),
+        ]
+        # What the last run had no time for comes first, so that on a slow server each has its turn.
+        collects.sort(key=lambda item: item[0] not in self._without_time)
+        self._without_time = set()
+        for name, collect in collects:
+            error = collect()
+            self._report(name, error, failures)
+            if isinstance(error, OutOfTime):
+                self._without_time.add(name)
         for problem, times in self._client.take_malformed().items():
             self.log.warning('Skipped %d malformed objects: %s', times, problem)
         self._report_version()
@@ -128,7 +144,13 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _initialize(self) -> None:
         self._settings = Settings.from_options(self._options())
-        self._client = PrefectClient(Transport(self.http, self._settings.prefect_url, self._clock, self.log), self.log)
+        self._stream_collectors = stream_collectors()
+        options = self._options()
+        warn_of_unknown_options(self.instance, type(options).model_fields, self.log)
+        self._transport = Transport(
+            self.http, self._settings.prefect_url, self._clock, self.log, auth_string=options.auth_string
+        )
+        self._client = PrefectClient(self._transport, self.log)
         self._state = self._load_state()
 
     def _load_state(self) -> CheckState:

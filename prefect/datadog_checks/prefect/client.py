@@ -6,9 +6,11 @@ promises is skipped and counted in `malformed`. Verified on Prefect 3.0 to 3.9.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -33,6 +35,13 @@ from datadog_checks.prefect.transport import Transport
 IDS_PER_REQUEST = 100
 
 
+_CLOUD_URL = re.compile('(?P<api>.*)/accounts/[^/]+/workspaces/[^/]+')
+_MAX_COUNT = 10**12
+_ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+# The default of the server, and what Prefect Cloud has.
+_DEFAULT_PAGE_SIZE = 200
+
+
 class Model(Protocol):
     @classmethod
     def from_api(cls, row: Row) -> Any: ...
@@ -47,6 +56,9 @@ class PrefectClient:
     def __init__(self, transport: Transport, log: Log) -> None:
         self._transport = transport
         self._log = log
+        # Where the health of Prefect Cloud is: outside of the workspace.
+        cloud = _CLOUD_URL.fullmatch(transport.base_url)
+        self._cloud_url = cloud and cloud['api']
         self._page_size: int | None = None
         # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
         self._malformed: Counter[str] = Counter()
@@ -62,13 +74,18 @@ class PrefectClient:
         It says that the server answers, not that it works: the database is not asked. Up to 3.6 a URL without /api
         gives 200 with the page of the UI, so only the JSON `true` counts.
         """
-        answer = self._transport.get('/health', observe_clock=True)
+        answer = self._transport.get('/health', base_url=self._cloud_url, observe_clock=True)
         if answer is not True:
             raise PrefectApiError('GET /health', 'the answer is not true. Is prefect_url the API of a Prefect server?')
 
     def check_ready(self) -> None:
-        """GET /ready: 503 while the server does not reach its database."""
-        self._transport.get('/ready')
+        """GET /ready: 503 while the server does not reach its database. Prefect Cloud has none: its health counts."""
+        try:
+            self._transport.get('/ready')
+        except NotFound:
+            if self._cloud_url is None:
+                raise
+            self._log.debug('Prefect Cloud does not tell whether it is ready')
 
     def version(self) -> str:
         """GET /admin/version: Prefect's version. (GET /version is that of the API's schema, 0.8.4 since 2.20.)"""
@@ -90,15 +107,28 @@ class PrefectClient:
     def work_queues(self) -> list[WorkQueue]:
         return self._read_list('/work_queues/filter', {}, WorkQueue)
 
-    def deployments(self, body: dict[str, Any]) -> list[Deployment]:
-        return self._read_list('/deployments/filter', body | {'sort': 'CREATED_DESC'}, Deployment)
+    def deployment_page(self, body: dict[str, Any], offset: int, page_size: int) -> tuple[list[Deployment], int]:
+        """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
+        page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
+        rows = self._fetch('/deployments/filter', page)
+        return self._parse(rows, Deployment), len(rows)
+
+    def deployments_by_id(self, ids: Sequence[str]) -> list[Deployment]:
+        return self._read_ids('/deployments/filter', 'deployments', ids, Deployment)
+
+    def count_deployments(self, body: dict[str, Any]) -> int:
+        return self._count('/deployments/count', body)
 
     def flows(self, ids: Sequence[str]) -> list[Flow]:
         return self._read_ids('/flows/filter', 'flows', ids, Flow)
 
     def flow_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[FlowRun]:
         """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
-        return self._read_by_time('/flow_runs/filter', 'flow_runs', body, order, FlowRun)
+        return chain.from_iterable(self.flow_run_pages(body, order))
+
+    def flow_run_pages(self, body: dict[str, Any], order: TimeOrder) -> Iterator[list[FlowRun]]:
+        """The same by the page, each of which is parsed when it is taken."""
+        return self._pages_by_time('/flow_runs/filter', 'flow_runs', body, order, FlowRun)
 
     def flow_runs_by_id(self, ids: Sequence[str]) -> list[FlowRun]:
         return self._read_ids('/flow_runs/filter', 'flow_runs', ids, FlowRun)
@@ -115,13 +145,13 @@ class PrefectClient:
 
     def task_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[TaskRun]:
         """The task runs of `body`, page by page, each once though the list changes meanwhile."""
-        return self._read_by_time('/task_runs/filter', 'task_runs', body, order, TaskRun)
+        return chain.from_iterable(self._pages_by_time('/task_runs/filter', 'task_runs', body, order, TaskRun))
 
     def newest_task_runs(self, body: dict[str, Any], order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
         """The task runs of `body` down to `since`, for a server that has no filter on the time of `order`."""
         path = '/task_runs/filter'
-        pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self._limit(), since)
-        return self._parse_pages(path, pages, order, TaskRun)
+        pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self.page_size(), since)
+        return chain.from_iterable(self._parse_pages(path, pages, order, TaskRun))
 
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
         return self._read_ids('/task_runs/filter', 'task_runs', ids, TaskRun)
@@ -137,32 +167,37 @@ class PrefectClient:
 
     def _read_list(self, path: str, body: dict[str, Any], model: type[M]) -> list[M]:
         try:
-            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self._limit())
+            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
         except PagingError as error:
-            raise PrefectApiError(f'POST {path}', str(error)) from None
+            raise _unexpected(f'POST {path}', str(error)) from None
         return self._parse(rows, model)
 
     def _read_ids(self, path: str, key: str, ids: Sequence[str], model: type[M]) -> list[M]:
         """The objects of these ids, in no certain order; those that are gone are missing."""
-        size = min(IDS_PER_REQUEST, self._limit())
+        size = min(IDS_PER_REQUEST, self.page_size())
+        possible = [item for item in ids if _is_id(item)]
         found: list[M] = []
-        for start in range(0, len(ids), size):
-            body = {key: {'id': {'any_': list(ids[start : start + size])}}, 'limit': size}
+        for start in range(0, len(possible), size):
+            body = {key: {'id': {'any_': possible[start : start + size]}}, 'limit': size}
             found += self._parse(self._fetch(path, body), model)
         return found
 
-    def _read_by_time(self, path: str, key: str, body: dict[str, Any], order: TimeOrder, model: type[M]) -> Iterator[M]:
-        pages = pages_by_time(lambda page: self._fetch(path, page), key, body, order, self._limit())
+    def _pages_by_time(
+        self, path: str, key: str, body: dict[str, Any], order: TimeOrder, model: type[M]
+    ) -> Iterator[list[M]]:
+        pages = pages_by_time(lambda page: self._fetch(path, page), key, body, order, self.page_size())
         return self._parse_pages(path, pages, order, model)
 
-    def _parse_pages(self, path: str, pages: Iterator[list[Row]], order: TimeOrder, model: type[M]) -> Iterator[M]:
+    def _parse_pages(
+        self, path: str, pages: Iterator[list[Row]], order: TimeOrder, model: type[M]
+    ) -> Iterator[list[M]]:
         try:
             for rows in pages:
-                yield from self._parse(rows, model)
+                yield self._parse(rows, model)
         except PagingError as error:
-            raise PrefectApiError(f'POST {path}', str(error)) from None
-        except (ValueError, TypeError):
-            raise PrefectApiError(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
+            raise _unexpected(f'POST {path}', str(error)) from None
+        except (ValueError, TypeError, OverflowError):
+            raise _unexpected(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
 
     def _fetch(self, path: str, body: dict[str, Any]) -> list[Row]:
         """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
@@ -176,21 +211,25 @@ class PrefectClient:
                 f'POST {path}', 'the server lowered its page limit meanwhile; the next check asks for less'
             ) from None
 
-    def _limit(self) -> int:
+    def page_size(self) -> int:
         """The server's page size, PREFECT_SERVER_API_DEFAULT_LIMIT (200 by default): a higher `limit` is refused."""
         if self._page_size is None:
             endpoint = '/flow_runs/paginate'
-            answer = self._transport.post(endpoint, {'flow_runs': {'id': {'any_': []}}})
+            try:
+                answer = self._transport.post(endpoint, {'flow_runs': {'id': {'any_': []}}})
+            except NotFound as error:
+                self._log.debug('Taking the page limit for %d: %s', _DEFAULT_PAGE_SIZE, error)
+                answer = {'limit': _DEFAULT_PAGE_SIZE}
             limit = answer.get('limit') if isinstance(answer, dict) else None
-            if not isinstance(limit, int) or limit < 1:
-                raise PrefectApiError(f'POST {endpoint}', 'the answer does not tell the page limit')
+            if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_COUNT:
+                raise _unexpected(f'POST {endpoint}', 'the answer does not tell the page limit')
             self._page_size = limit
         return self._page_size
 
     def _count(self, path: str, body: dict[str, Any]) -> int:
         count = self._transport.post(path, body)
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise PrefectApiError(f'POST {path}', 'the answer is not a number')
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_COUNT:
+            raise _unexpected(f'POST {path}', 'the answer is not a number')
         return count
 
     def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
@@ -205,8 +244,19 @@ class PrefectClient:
 
 def _rows(endpoint: str, answer: Any) -> list[Row]:
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
-        raise PrefectApiError(endpoint, 'the answer is not a list of objects')
+        raise _unexpected(endpoint, 'the answer is not a list of objects')
     return answer
+
+
+def _unexpected(endpoint: str, what: str) -> PrefectApiError:
+    return PrefectApiError(
+        endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
+    )
+
+
+def _is_id(text: str) -> bool:
+    """Whether the server would take a text as an id; for another one it refuses the whole request."""
+    return _ID.fullmatch(text) is not None
 
 
 def _quoted(name: str) -> str:

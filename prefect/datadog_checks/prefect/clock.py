@@ -9,6 +9,8 @@ from email.utils import parsedate_to_datetime
 _DATE_ROUNDING = timedelta(seconds=0.5)
 # An offset below this is within what `Date` and the way of the request blur: the clocks are taken to agree.
 _AGREEMENT = timedelta(seconds=2)
+# A clock that tells another year is broken; times near the ends of the calendar cannot be reckoned with.
+_PLAUSIBLE_YEARS = (2000, 2999)
 
 
 def local_now() -> datetime:
@@ -30,6 +32,8 @@ class ServerClock:
             return
         if server_time.tzinfo is None:
             server_time = server_time.replace(tzinfo=UTC)
+        if not _PLAUSIBLE_YEARS[0] <= server_time.year <= _PLAUSIBLE_YEARS[1]:
+            return
         offset = server_time + _DATE_ROUNDING - (sent + (received - sent) / 2)
         self.offset = offset if abs(offset) >= _AGREEMENT else timedelta()
 

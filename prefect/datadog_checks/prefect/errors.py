@@ -5,6 +5,7 @@ PrefectError
     Unreachable          no answer at all: refused, unknown host, TLS, time-out, connection lost
     Rejected             the server refused the request as such (422): a filter or a limit that it does not know
     NotFound             404
+  OutOfTime              the run of the check has used up its time
   CollectionError        raised at the end of a run, names each collector that failed
 
 No message holds a secret: no request header, no body, no user info of a URL.
@@ -12,7 +13,12 @@ No message holds a secret: no request header, no body, no user info of a URL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datadog_checks.prefect.budget import TimeBudget
 
 
 class PrefectError(Exception):
@@ -40,22 +46,45 @@ class NotFound(PrefectApiError):
     """404: the object is gone, or this server does not have the endpoint."""
 
 
+class OutOfTime(PrefectError):
+    """Nothing was asked, or not to the end, since the time of this run of the check is used up."""
+
+    def __init__(self, budget: TimeBudget) -> None:
+        super().__init__(f'not run: {budget.explain()}')
+
+
 class CollectionError(PrefectError):
-    """One or more collectors failed: `failures` maps a collector's name to its error."""
+    """One or more collectors failed: `failures` maps a collector's name to its error. The same error is told once."""
 
     def __init__(self, failures: Mapping[str, Exception]) -> None:
-        parts = '; '.join(f'{name}: {error}' for name, error in failures.items())
-        super().__init__(f'{len(failures)} of the collectors failed. {parts}')
+        super().__init__(f'{len(failures)} of the collectors failed. {"; ".join(_parts(failures))}')
         self.failures = failures
 
 
+def _parts(failures: Mapping[str, Exception]) -> Iterator[str]:
+    """'workers, work_pools: error'; a cause that several endpoints share is told with the first of them."""
+    collectors: defaultdict[str, list[str]] = defaultdict(list)
+    errors = {str(error): error for error in failures.values()}
+    for name, error in failures.items():
+        collectors[str(error)].append(name)
+    told: set[str] = set()
+    for text, names in collectors.items():
+        error = errors[text]
+        cause = error.cause if isinstance(error, PrefectApiError) else text
+        if isinstance(error, PrefectApiError) and cause in told:
+            text = f'{error.endpoint}: the same'
+        told.add(cause)
+        yield f'{", ".join(names)}: {text}'
+
+
 _HINTS = {
-    401: 'not authorized. Check username and password, or the Authorization header in headers',
-    403: 'forbidden. Check the credentials; a server with CSRF protection refuses requests without its token',
+    400: 'bad request. Does a proxy change requests, or wait for https://?',
+    401: 'not authorized. Check auth_string, username and password, or the Authorization header in extra_headers',
+    403: 'forbidden. Check the credentials and what they allow; CSRF tokens are fetched by the check itself',
     404: 'not found. Is /api missing from prefect_url?',
     405: 'method not allowed. Is /api missing from prefect_url?',
     422: 'refused as invalid. Is this version of Prefect server supported?',
-    429: 'too many requests',
+    429: 'too many requests. Raise min_collection_interval, or filter by names',
     500: 'the server failed. Look at its log; is its database available?',
     502: 'bad gateway. The proxy in front of the server gets no good answer from it',
     503: 'unavailable. Is the server starting, or its database overloaded?',
@@ -63,12 +92,17 @@ _HINTS = {
 }
 
 
-def status_error(endpoint: str, status: int, detail: str, retry_after: str | None) -> PrefectApiError:
-    """The error for an HTTP status that is not 2xx. `detail` is the server's own words, '' if it gave none."""
+def status_error(
+    endpoint: str, status: int, detail: str, retry_after: str | None, location: str = ''
+) -> PrefectApiError:
+    """The error for an HTTP status that is not 2xx. `detail` is the server's own words, '' if it gave none; `location`
+    is where a redirect leads.
+    """
     if 300 <= status < 400:
-        hint = 'redirected. Set prefect_url to the address that the server redirects to'
+        target = f' to {location}' if location else ''
+        hint = f'redirected{target}. Not followed. Set prefect_url to the address of the API itself'
     else:
-        hint = _HINTS.get(status, 'unexpected status')
+        hint = _HINTS.get(status, 'unexpected status. Look at the logs of the server and of the proxies before it')
     cause = f'HTTP {status}, {hint}'
     if retry_after:
         cause += f' (Retry-After: {retry_after[:40]})'

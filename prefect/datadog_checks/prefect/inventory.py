@@ -10,8 +10,18 @@ from datetime import datetime
 
 from datadog_checks.prefect import tags
 from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.deployment_directory import DeploymentDirectory
+from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.filters import ResourceFilters
-from datadog_checks.prefect.models import Deployment, FlowRun, FlowRunState, TaskRun, WorkPool, WorkQueue
+from datadog_checks.prefect.models import (
+    LIVE_STATE_TYPES,
+    Deployment,
+    FlowRun,
+    FlowRunState,
+    TaskRun,
+    WorkPool,
+    WorkQueue,
+)
 from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.paging import FLOW_RUNS_BY_END, FLOW_RUNS_BY_NEXT_START, FLOW_RUNS_BY_START
 from datadog_checks.prefect.recent import Recent
@@ -20,8 +30,6 @@ from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
 
-# Runs that are on their way: neither waiting for their time nor ended.
-_LIVE_STATE_TYPES = ['PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']
 # SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
 _RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
 # Runs of each kind that are remembered: more than start and end within the overlap of a busy server.
@@ -29,9 +37,10 @@ _KNOWN_RUNS = 20_000
 
 
 class KnownRuns:
-    """What does not change once it is known, kept between the runs of the check, and bounded."""
+    """What is kept between the runs of the check, so that it is not asked for again."""
 
     def __init__(self) -> None:
+        self.deployments = DeploymentDirectory()
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS)
@@ -49,6 +58,7 @@ class Inventory:
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
         self._finished: dict[Span, list[FlowRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
+        self._all_work_queues = Once(client.work_queues)
         self.work_pools = Once(self._select_work_pools)
         self.work_queues = Once(self._select_work_queues)
         self.deployments = Once(self._select_deployments)
@@ -144,7 +154,7 @@ class Inventory:
         filters = self._filters
         return [
             queue
-            for queue in self._client.work_queues()
+            for queue in self._all_work_queues()
             if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
         ]
 
@@ -152,13 +162,21 @@ class Inventory:
         """The deployments that pass, by id."""
         filters = self._filters
         body = {'work_pools': {'name': {'any_': sorted(self.work_pools())}}} if filters.work_pools.include else {}
-        return {
-            deployment.id: deployment
-            for deployment in self._client.deployments(body)
+        directory = self._known.deployments
+        passing = [
+            deployment
+            for deployment in directory.refresh(self._client, body).values()
             if filters.work_pools.allows(deployment.work_pool_name)
             and filters.work_queues.allows(deployment.work_queue_name)
             and filters.deployments.allows(deployment.name)
-        }
+        ]
+        try:
+            queues = self._all_work_queues()
+        except PrefectApiError:
+            # Told by the collector that is about queues. Here they only say whose status may have changed.
+            queues = []
+        renewed = directory.renew_statuses(self._client, passing, queues, self._now)
+        return {deployment.id: renewed.get(deployment.id, deployment) for deployment in passing}
 
     def _build_scope(self) -> RunScope:
         filters = self._filters
@@ -173,15 +191,13 @@ class Inventory:
 
     def _read_live_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
-        live = {'state': {'type': {'any_': _LIVE_STATE_TYPES}}}
+        live = {'state': {'type': {'any_': list(LIVE_STATE_TYPES)}}}
         return self.allowed(self._client.flow_runs(self.scope().flow_runs(live), FLOW_RUNS_BY_START))
 
     def _read_due_flow_runs(self) -> list[FlowRun]:
         """The flow runs in a SCHEDULED state whose time has come."""
-        due = {
-            'state': {'type': {'any_': ['SCHEDULED']}},
-            'next_scheduled_start_time': {'before_': format_time(self._now)},
-        }
+        # That time is only set in a SCHEDULED state. Without the state SQLite takes the index on the time (3.8.8).
+        due = {'next_scheduled_start_time': {'before_': format_time(self._now)}}
         return self.allowed(self._client.flow_runs(self.scope().flow_runs(due), FLOW_RUNS_BY_NEXT_START))
 
     def _read_restarting_flow_runs(self) -> list[FlowRun]:

@@ -8,6 +8,7 @@ seconds.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +18,14 @@ from datadog_checks.prefect.times import parse_time
 
 Row = Mapping[str, Any]
 
+_UUID = re.compile('[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}')
+# The integers of the server's databases; of larger ones Python cannot always make a float.
+_MAX_INTEGER = 2**63
 # Durations and times of one transition are read from the clock one after the other.
 _CLOCK_READING_SECONDS = 1.0
 
+# The states of a run that is on its way: it neither waits for its time nor has it ended.
+LIVE_STATE_TYPES = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 TERMINAL_STATE_TYPES = frozenset(['COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED'])
 
 
@@ -104,6 +110,7 @@ class Deployment:
     flow_id: str
     is_paused: bool
     status: str | None
+    updated: datetime | None
     work_pool_name: str | None
     work_queue_id: str | None
     work_queue_name: str | None
@@ -111,11 +118,12 @@ class Deployment:
     @classmethod
     def from_api(cls, row: Row) -> Deployment:
         return cls(
-            id=_text(row, 'id'),
+            id=_identifier(row, 'id'),
             name=_text(row, 'name'),
-            flow_id=_text(row, 'flow_id'),
+            flow_id=_identifier(row, 'flow_id'),
             is_paused=row.get('paused') is True,
             status=_optional_text(row, 'status'),
+            updated=_optional_time(row, 'updated'),
             work_pool_name=_optional_text(row, 'work_pool_name'),
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
@@ -266,6 +274,14 @@ def _text(row: Row, key: str) -> str:
     return value
 
 
+def _identifier(row: Row, key: str) -> str:
+    """An id that is remembered and asked for again: the server refuses any request with one that is no UUID."""
+    value = _text(row, key)
+    if not _UUID.fullmatch(value):
+        raise MalformedObject(f'{key} is not a UUID')
+    return value
+
+
 def _optional_text(row: Row, key: str) -> str | None:
     value = row.get(key)
     if value is None:
@@ -281,6 +297,8 @@ def _optional_integer(row: Row, key: str) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
         raise MalformedObject(f'{key} is {_kind(value)}, not an integer')
+    if abs(value) > _MAX_INTEGER:
+        raise MalformedObject(f'{key} is out of range')
     return value
 
 

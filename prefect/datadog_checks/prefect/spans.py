@@ -16,8 +16,8 @@ class Span:
     until: datetime | None = None
 
     def criterion(self) -> dict[str, object]:
-        """The span as the API filters a time; both its bounds are inclusive, and a null is in no span."""
-        criterion: dict[str, object] = {'after_': format_time(self.since), 'is_null_': False}
+        """The span as the API filters a time: both its bounds are inclusive."""
+        criterion: dict[str, object] = {'after_': format_time(self.since)}
         if self.until is not None:
             criterion['before_'] = format_time(self.until - RESOLUTION)
         return criterion

@@ -67,7 +67,7 @@ class StreamWindow:
         """The rows to look at. `rows` reads those of a span, `count` asks the server for their number."""
         spans = self.spans
         if self._settled is not None and count(self._settled) != self._known_in(self._settled):
-            spans = (Span(self.since),)
+            spans = (Span(self.since, self.spans[-1].until),)
         return [row for span in spans for row in rows(span)]
 
     def is_new(self, identity: str, at: datetime) -> bool:
@@ -111,11 +111,15 @@ class StreamWindow:
         """
         if self.is_first:
             return (), None
+        if self._is_baseline:
+            return (Span(self.since),), None
+        # The clocks of workers may be ahead; what is further ahead than this is read when its time has come.
+        end = self._now + OVERLAP
         leaving = max(self.since, _next_second(self._now - OVERLAP))
         fresh = (min(self._cursor.until, self._now) - _MARGIN).replace(microsecond=0)
-        if self._is_baseline or fresh <= leaving:
-            return (Span(self.since),), None
-        spans = (Span(fresh),) if leaving == self.since else (Span(self.since, leaving), Span(fresh))
+        if fresh <= leaving:
+            return (Span(self.since, end),), None
+        spans = (Span(fresh, end),) if leaving == self.since else (Span(self.since, leaving), Span(fresh, end))
         return spans, Span(leaving, fresh)
 
     def _known_in(self, span: Span) -> int:

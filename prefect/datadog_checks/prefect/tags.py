@@ -7,6 +7,9 @@ from typing import TypeAlias
 # Sorted 'key:value' strings of one object or run: hashable, so that values can be summed up by it.
 Tags: TypeAlias = tuple[str, ...]
 
+# What Datadog keeps of a tag.
+_MAX_LENGTH = 200
+
 PREFECT_URL = 'prefect_url'
 COLLECTOR = 'collector'
 DEPLOYMENT_ID = 'deployment_id'
@@ -45,4 +48,5 @@ TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY)
 
 def make_tags(values: dict[str, object]) -> Tags:
     """The tags of `values` (tag key -> value). An unknown value, None or '', is left out, never sent as text."""
-    return tuple(sorted(f'{key}:{value}' for key, value in values.items() if value is not None and value != ''))
+    known = ((key, value) for key, value in values.items() if value is not None and value != '')
+    return tuple(sorted(f'{key}:{value}'[:_MAX_LENGTH] for key, value in known))

@@ -21,6 +21,7 @@ from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, compare_with_server
 from lab.prefect_server import PREFECT_VERSION, PrefectServer
 from lab.recording import DOCUMENTED, Recording
 from lab.workload import Workload
+from tests.log_lines import unparsed
 
 Row = dict[str, Any]
 # What the server's clock and ours may differ by in an age, and what passes between the check and our own question.
@@ -43,6 +44,7 @@ class FullRun:
     work_pools: list[Row]
     work_queues: list[Row]
     workers: list[Row]
+    logs: Mapping[str, str]
     now: datetime
 
     def gauge(self, series: str, **tags: str) -> float:
@@ -122,6 +124,9 @@ def full_run() -> Iterator[FullRun]:
                 work_pools=api.read_all('work_pools/filter'),
                 work_queues=api.read_all('work_queues/filter'),
                 workers=api.read_all('work_pools/workshop/workers/filter'),
+                logs={
+                    name: path.read_text() for name, path in ({'server': server.log_path} | workload.log_paths).items()
+                },
                 now=datetime.now(UTC),
             )
 
@@ -353,3 +358,8 @@ def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -
         assert all(
             point.value == 0 for point in full_run.last.points if point.name == f'prefect.server.task_runs.{series}'
         )
+
+
+def test_every_line_that_the_processes_printed_is_parsed_or_listed(full_run: FullRun) -> None:
+    assert set(full_run.logs) == {'server', 'worker', 'script'}
+    assert {name: unparsed(text) for name, text in full_run.logs.items()} == {'server': [], 'worker': [], 'script': []}

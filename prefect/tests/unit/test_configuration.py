@@ -241,7 +241,14 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
     ours = text[text.index('instances:') : text.index('## @param proxy', text.index('instances:'))]
     (instance,) = yaml.safe_load(ours.replace('    # ', '    '))['instances']
 
-    assert set(instance) == {'prefect_url', *FILTERS, 'collect_events', 'late_start_threshold', 'max_catchup'}
+    assert set(instance) == {
+        'prefect_url',
+        *FILTERS,
+        'collect_events',
+        'late_start_threshold',
+        'max_catchup',
+        'auth_string',
+    }
     defaults = load()
     for option in ('collect_events', 'event_names', 'late_start_threshold', 'max_catchup'):
         assert getattr(load(**instance), option) == getattr(defaults, option), option

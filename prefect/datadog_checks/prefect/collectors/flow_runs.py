@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from datadog_checks.prefect import history
 from datadog_checks.prefect.collectors.base import RunContext
@@ -24,7 +25,7 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_SCHEDULED,
     FLOW_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.models import FlowRun, FlowRunState
+from datadog_checks.prefect.models import LIVE_STATE_TYPES, FlowRun, FlowRunState
 from datadog_checks.prefect.paging import FLOW_RUNS_BY_START
 from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.spans import Span
@@ -40,6 +41,7 @@ _TERMINAL_SERIES = {
     'CRASHED': FLOW_RUNS_CRASHED,
     'CANCELLED': FLOW_RUNS_CANCELLED,
 }
+_ALL_STATE_TYPES = ['SCHEDULED', *LIVE_STATE_TYPES, *_TERMINAL_SERIES]
 
 
 class FlowRuns:
@@ -52,14 +54,16 @@ class FlowRuns:
         self._reported = ReportedTagSets()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
-        tally = Tally(FLOW_RUNS_SCHEDULED, *_LIVE_SERIES.values())
+        future = self._future_runs.count(run)
+        tally = Tally(*_LIVE_SERIES.values(), *([] if future is None else [FLOW_RUNS_SCHEDULED]))
         for flow_run, tags in run.inventory.tag(run.inventory.live_flow_runs()):
             if flow_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[flow_run.state_type], tags)
-        for _, tags in run.inventory.tag(run.inventory.due_flow_runs()):
-            tally.add(FLOW_RUNS_SCHEDULED, tags)
-        for tags, count in self._future_runs.count(run).items():
-            tally.add(FLOW_RUNS_SCHEDULED, tags, count)
+        if future is not None:
+            for _, tags in run.inventory.tag(run.inventory.due_flow_runs()):
+                tally.add(FLOW_RUNS_SCHEDULED, tags)
+            for tags, count in future.items():
+                tally.add(FLOW_RUNS_SCHEDULED, tags, count)
         yield from tally.samples(_tag_sets_to_report(run, self._reported, tally))
 
 
@@ -182,17 +186,22 @@ class Histories:
 
 
 def _started_flow_runs(run: RunContext, span: Span) -> list[FlowRun]:
-    """The flow runs that started in a span.
-
-    The server filters coalesce(start_time, expected_start_time), so those that have not started are left out by the
-    criterion on null, which looks at the column itself.
-    """
-    body = run.inventory.scope().flow_runs({'start_time': span.criterion()})
-    return run.inventory.allowed(run.client.flow_runs(body, FLOW_RUNS_BY_START))
+    """The flow runs that started in a span."""
+    return run.inventory.allowed(run.client.flow_runs(_started_in(run, span), FLOW_RUNS_BY_START))
 
 
 def _count_started_flow_runs(run: RunContext, span: Span) -> int:
-    return run.client.count_flow_runs(run.inventory.scope().flow_runs({'start_time': span.criterion()}))
+    return run.client.count_flow_runs(_started_in(run, span))
+
+
+def _started_in(run: RunContext, span: Span) -> dict[str, Any]:
+    """The flow runs that started in a span.
+
+    The server filters coalesce(start_time, expected_start_time), but looks for null in the column itself. For SQLite
+    there is an index on both (3.8.8) if the state types are named, all of them; without, it reads all that ever ran.
+    """
+    criteria = {'start_time': span.criterion() | {'is_null_': False}, 'state': {'type': {'any_': _ALL_STATE_TYPES}}}
+    return run.inventory.scope().flow_runs(criteria)
 
 
 def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, tally: Tally) -> set[Tags]:

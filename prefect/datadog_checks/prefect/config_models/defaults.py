@@ -104,4 +104,4 @@ def instance_tls_verify():
 
 
 def instance_use_legacy_auth_encoding():
-    return True
+    return False

@@ -10,6 +10,7 @@ An option that is set to nothing (`max_catchup:` in YAML) counts as not set and 
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MIN_CATCHUP_SECONDS = 120
 
 URL_EXAMPLE = 'for example: `prefect_url: http://localhost:4200/api`'
+
+AUTH_TYPES = ('basic', 'digest', 'ntlm', 'kerberos', 'aws')
 
 YES, NO = {'true', 'yes', 'on', '1'}, {'false', 'no', 'off', '0'}
 
@@ -91,8 +94,65 @@ def instance_max_catchup(value: Any, field: Any) -> float:
     return _seconds('max_catchup', value, minimum=MIN_CATCHUP_SECONDS, example=7200)
 
 
+def instance_auth_string(value: Any, field: Any) -> str | None:
+    if value is None:
+        return None
+    user, colon, password = value.partition(':') if isinstance(value, str) else ('', '', '')
+    if not user or not colon or not password:
+        raise _error('must be a user name and a password, as in PREFECT_API_AUTH_STRING: `auth_string: user:password`')
+    return str(value)
+
+
+def instance_auth_type(value: Any, field: Any) -> str:
+    if value is None:
+        return str(defaults.instance_auth_type())
+    if str(value).lower() in AUTH_TYPES:
+        return str(value)
+    raise _error(
+        f'must be one of {", ".join(AUTH_TYPES)}, for example: `auth_type: basic`. '
+        'A token is given as `extra_headers: {Authorization: Bearer <TOKEN>}`'
+    )
+
+
+def instance_timeout(value: Any, field: Any) -> float:
+    return _timeout('timeout', value) or float(defaults.instance_timeout())
+
+
+def instance_connect_timeout(value: Any, field: Any) -> float | None:
+    return _timeout('connect_timeout', value)
+
+
+def instance_read_timeout(value: Any, field: Any) -> float | None:
+    return _timeout('read_timeout', value)
+
+
+def shared_timeout(value: Any, field: Any) -> float:
+    return _timeout('timeout', value) or float(defaults.shared_timeout())
+
+
+def instance_tls_ca_cert(value: Any, field: Any) -> Any:
+    return _existing_path('tls_ca_cert', value)
+
+
+def instance_tls_cert(value: Any, field: Any) -> Any:
+    return _existing_path('tls_cert', value)
+
+
+def instance_tls_private_key(value: Any, field: Any) -> Any:
+    return _existing_path('tls_private_key', value)
+
+
 def check_instance(model: InstanceConfig) -> InstanceConfig:
-    """Compare options with each other: the time between two checks must fit into what a check reads back."""
+    """Compare options with each other.
+
+    The time between two checks must fit into what a check reads back; the parts of a credential come together.
+    """
+    if (model.username is None) != (model.password is None) and (model.auth_type or '').lower() == 'basic':
+        raise _error('`username` and `password` must be set both or none of them')
+    if model.auth_string is not None and model.username is not None:
+        raise _error('`auth_string` stands for `username` and `password`: use either the one or the others')
+    if model.tls_private_key is not None and model.tls_cert is None:
+        raise _error('`tls_private_key` is of no use without `tls_cert`, the certificate that it belongs to')
     interval, catchup = model.min_collection_interval, model.max_catchup
     if interval is not None and catchup is not None and catchup < interval:
         raise _error(
@@ -149,6 +209,17 @@ def _seconds(option: str, value: Any, *, minimum: float, example: float) -> floa
     if not math.isfinite(seconds) or seconds < minimum:
         raise _error(f'must be a number of seconds, {minimum:g} or more, for example: `{option}: {example:g}`')
     return seconds
+
+
+def _timeout(option: str, value: Any) -> float | None:
+    return None if value is None else _seconds(option, value, minimum=0.001, example=10)
+
+
+def _existing_path(option: str, value: Any) -> Any:
+    """A path that can be opened; what is no path at all is left to the model to refuse."""
+    if isinstance(value, str) and not os.path.exists(os.path.expanduser(value)):
+        raise _error(f'names a file that is not there, or not for the user of the Agent: `{option}: {value[:200]}`')
+    return value
 
 
 def _error(message: str) -> PydanticCustomError:

@@ -1,0 +1,173 @@
+"""What a process that runs checks has submitted and persisted, true at whatever moment it is killed.
+
+One JSON object per line, each written by one unbuffered system call before the next thing is done:
+
+- `{"start": pid, "state": digest}`: a process begins, with the persisted state of that digest ('' if there is none);
+- `{"sample": [series, tags, value]}`: a value was submitted;
+- `{"persist": digest}`: the state of that digest is about to be written;
+- `{"check": {...}}`: a check is done, see `CheckRecord`.
+
+The samples between two `persist` are a batch: what the check hands over together with a cursor. A batch is persisted if
+the process went on after its `persist`, or if the next process began with that digest. One that is not is repeated by
+the next process, so it is not added up; there can be one such batch per kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# (series without its namespace, the tags that tell tag sets apart)
+Key = tuple[str, tuple[str, ...]]
+
+TAG_KEYS = ('deployment_name', 'flow_name', 'task_key')
+AVERAGE, COUNT = '.avg', '.count'
+
+
+def digest_of(document: str) -> str:
+    return hashlib.sha256(document.encode()).hexdigest()[:16] if document else ''
+
+
+def key_of(series: str, tags: Mapping[str, str | None]) -> Key:
+    """The key of a sum; tags without a value are left out, as the check does."""
+    return series, tuple(f'{name}:{tags[name]}' for name in TAG_KEYS if tags.get(name))
+
+
+def _key_of_sample(series: str, tags: Iterable[str]) -> Key:
+    pairs = (tag.partition(':') for tag in tags)
+    return key_of(series, {name: value for name, _, value in pairs})
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """One run of the check: when it began (epoch seconds), how long it took, and what it left behind.
+
+    `succeeded` names the collectors that did; `resident_bytes` is the memory of the process, `state_bytes` the size of
+    the persisted state; `log` holds lines of level WARNING and above.
+    """
+
+    began_at: float
+    seconds: float
+    succeeded: list[str]
+    resident_bytes: int
+    state_bytes: int
+    log: list[str]
+
+
+class JournalWriter:
+    """Appends to a journal. `state` is the document that the process found persisted."""
+
+    def __init__(self, path: Path, state: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # A line of its own, whatever the last words of a killed process were.
+        os.write(self._file, b'\n')
+        self._write({'start': os.getpid(), 'state': digest_of(state)})
+
+    def sample(self, series: str, tags: Sequence[str], value: float) -> None:
+        self._write({'sample': [series, sorted(tags), value]})
+
+    def persist(self, document: str) -> None:
+        self._write({'persist': digest_of(document)})
+
+    def check(self, record: CheckRecord) -> None:
+        self._write({'check': asdict(record)})
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        os.write(self._file, json.dumps(entry).encode() + b'\n')
+
+
+@dataclass
+class Sums:
+    """Counts, numbers of durations, and seconds of durations, by series and tag set.
+
+    `counts` holds the sums of the count series and of the `.count` gauges of durations; `seconds` the sums of the
+    durations, by the same keys.
+    """
+
+    counts: Counter[Key] = field(default_factory=Counter)
+    seconds: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add_duration(self, key: Key, seconds: float) -> None:
+        self.counts[key] += 1
+        self.seconds[key] += seconds
+
+
+class Journal:
+    """A journal as it was at the moment of reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.sums = Sums()
+        self.checks: list[CheckRecord] = []
+        self.starts = 0
+        # The checks of the process that began last.
+        self.latest_checks: list[CheckRecord] = []
+        self.batches = 0
+        # Batches with at least one value that were submitted but not persisted: they are repeated.
+        self.repeated_batches = 0
+        # Starts with a state that is neither the last one nor the one that was being written.
+        self.lost_states = 0
+        # By series and all tags.
+        self._batch: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._persisted = self._persisting = ''
+        self._read(path)
+
+    def successes_since(self, moment: float, *collectors: str) -> int:
+        """How often each of these collectors has succeeded, at least, in checks that began after this epoch second."""
+        succeeded = Counter(name for record in self.checks if record.began_at > moment for name in record.succeeded)
+        return min(succeeded[collector] for collector in collectors)
+
+    def _read(self, path: Path) -> None:
+        for entry in _entries(path):
+            if 'start' in entry:
+                self._start(entry['state'])
+                continue
+            if self._persisting:
+                self._close_batch()
+            if 'sample' in entry:
+                series, tags, value = entry['sample']
+                self._batch[series, tuple(tags)] = value
+            elif 'persist' in entry:
+                self._persisting = entry['persist']
+            elif 'check' in entry:
+                self.checks.append(CheckRecord(**entry['check']))
+                self.latest_checks.append(self.checks[-1])
+
+    def _start(self, found: str) -> None:
+        self.starts += 1
+        self.latest_checks = []
+        if self._persisting and found == self._persisting:
+            self._close_batch()
+        elif found != self._persisted:
+            self.lost_states += 1
+        self.repeated_batches += bool(self._batch)
+        self._batch = {}
+        self._persisting = ''
+
+    def _close_batch(self) -> None:
+        """The batch is persisted: it counts."""
+        self.batches += bool(self._batch)
+        for (series, tags), value in self._batch.items():
+            if series.endswith(AVERAGE):
+                count = series.removesuffix(AVERAGE) + COUNT
+                self.sums.seconds[_key_of_sample(count, tags)] += value * self._batch[count, tags]
+            else:
+                self.sums.counts[_key_of_sample(series, tags)] += int(value)
+        self._batch = {}
+        self._persisted, self._persisting = self._persisting, ''
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open('rb') as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # Blank, or cut by a kill.
+                continue
+            yield entry

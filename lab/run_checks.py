@@ -1,0 +1,170 @@
+"""Run the check at an interval until this process is killed, as an Agent would whose state is on disk.
+
+    python -m lab.run_checks --instance JSON --folder FOLDER [--interval 1] [--deaths 0.01 --seed 1]
+
+The folder takes the persisted state and the journal (see `journal.py`), so that the next process goes on where this one
+was killed and the sums can be told afterwards. `--deaths` is the chance that the process kills itself while it persists
+a batch: a kill from outside seldom meets these moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datadog_checks.base.stubs import aggregator, datadog_agent
+from datadog_checks.prefect.metrics import NAMESPACE
+from lab.agent import CheckResult, CheckRunner
+from lab.journal import CheckRecord, JournalWriter
+
+JOURNAL_NAME = 'journal.jsonl'
+DURATION_GAUGES = ('_duration.avg', '_duration.count')
+SUCCESS = f'{NAMESPACE}.collector.success'
+
+
+class FileCache:
+    """The Agent's persistent cache: a plain write to one file per key, below its run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, key: str) -> Path:
+        return self._folder / re.sub(r'[^\w-]', '_', key)
+
+    def read(self, key: str) -> str:
+        """The text that was written last, '' if there is none."""
+        try:
+            return self.path(key).read_text()
+        except FileNotFoundError:
+            return ''
+
+    def write(self, key: str, value: str) -> None:
+        self.path(key).write_text(value)
+
+
+class Persistence:
+    """Stands between the check and what the Agent gives it, and keeps the journal."""
+
+    def __init__(self, folder: Path, deaths: float, seed: int) -> None:
+        self._cache = FileCache(folder)
+        self._folder = folder
+        self._journal: JournalWriter | None = None
+        self._deaths = deaths
+        self._random = random.Random(seed)
+        self._has_samples = False
+        self.state_bytes = 0
+
+    def read(self, key: str) -> str:
+        document = self._cache.read(key)
+        if self._journal is None:
+            self._journal = JournalWriter(self._folder / JOURNAL_NAME, document)
+        self.state_bytes = len(document)
+        return document
+
+    def write(self, key: str, document: str) -> None:
+        self.journal.persist(document)
+        is_last = self._has_samples and self._random.random() < self._deaths
+        is_before = is_last and self._random.random() < 0.5
+        if is_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._cache.write(key, document)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._has_samples = False
+        self.state_bytes = len(document)
+
+    def sample(self, name: str, type_code: int, value: float, tags: Sequence[str]) -> None:
+        """Write down a value that adds up: a count, or the mean and the number of durations."""
+        if value and (type_code == aggregator.COUNT or name.endswith(DURATION_GAUGES)):
+            self.journal.sample(name.removeprefix(f'{NAMESPACE}.'), tags, value)
+            self._has_samples = True
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the check has asked for its state, which it does before anything else."""
+        return self._journal is not None
+
+    @property
+    def journal(self) -> JournalWriter:
+        if self._journal is None:
+            raise RuntimeError('the check has not read its state')
+        return self._journal
+
+    def install(self) -> None:
+        """Take the place of the stubs of datadog-checks-base in this process."""
+        submit: Callable[..., None] = aggregator.submit_metric
+
+        def submit_metric(
+            check: object, check_id: str, type_code: int, name: str, value: float, tags: list[str], *more: Any
+        ) -> None:
+            self.sample(name, type_code, value, tags)
+            submit(check, check_id, type_code, name, value, tags, *more)
+
+        aggregator.submit_metric = submit_metric  # type: ignore[method-assign]
+        datadog_agent.read_persistent_cache = self.read  # type: ignore[method-assign]
+        datadog_agent.write_persistent_cache = self.write  # type: ignore[method-assign]
+
+
+def resident_bytes() -> int:
+    """The memory of this process now; 0 where /proc does not tell it."""
+    try:
+        pages = int(Path('/proc/self/statm').read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf('SC_PAGE_SIZE')
+
+
+def succeeded_collectors(result: CheckResult) -> list[str]:
+    """The collectors that read all that they had to."""
+    return [
+        tag.partition(':')[2]
+        for point in result.points
+        if point.name == SUCCESS and point.value
+        for tag in point.tags
+        if tag.startswith('collector:')
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m lab.run_checks', description='Run the check until killed.')
+    parser.add_argument(
+        '--instance', type=json.loads, required=True, help='one instance of prefect.d/conf.yaml as JSON'
+    )
+    parser.add_argument('--folder', type=Path, required=True, help='for the persisted state and the journal')
+    parser.add_argument('--interval', type=float, default=1.0, help='seconds from one check to the next (default: 1)')
+    parser.add_argument('--deaths', type=float, default=0.0, help='chance to die while a batch is persisted')
+    parser.add_argument('--seed', type=int, default=0, help='of these deaths')
+    options = parser.parse_args(arguments)
+
+    persistence = Persistence(options.folder, options.deaths, options.seed)
+    persistence.install()
+    runner = CheckRunner(options.instance)
+    while True:
+        began_at, clock = time.time(), time.monotonic()
+        result = runner.run()
+        if not persistence.is_read:
+            raise RuntimeError(f'the check did not begin: {result.error}')
+        persistence.journal.check(
+            CheckRecord(
+                began_at=began_at,
+                seconds=result.seconds,
+                succeeded=succeeded_collectors(result),
+                resident_bytes=resident_bytes(),
+                state_bytes=persistence.state_bytes,
+                log=list(result.log),
+            )
+        )
+        time.sleep(max(0.0, clock + options.interval - time.monotonic()))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""`make soak`: runs without end, faults without end, and at the end the sums are those of the server.
+
+    python -m lab.soak [--minutes 10] [--lives 3] [--faults 0.03] [--seed 1] [--json PATH]
+
+A real Prefect server; flow runs that are driven through their lives over the REST API (`lives.py`) and real flows with
+tasks, dependencies and retries (`flows/exercises.py`); the check every second through a proxy that resets, delays, cuts
+and answers 500 (`fault_proxy.py`), in a process that is killed and started again (`check_process.py`). During the
+second half of the time the process is left alone, to see whether it grows.
+
+It exits with 0 only if every sum over all checks, of every tag set, is what the server's own records tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.api import PrefectApiDriver
+from lab.check_process import CheckProcess
+from lab.fault_proxy import FaultPlan, FaultProxy, Traffic
+from lab.journal import Journal, Sums
+from lab.lives import FLOW_NAMES, Lives
+from lab.prefect_server import FlowScript, PrefectServer
+from lab.report import make_console
+from lab.truth import Truth
+
+EXERCISE_FLOWS = ('pipeline', 'regional', 'stubborn', 'hopeless')
+STREAMS = (
+    'flow_runs.finished',
+    'flow_runs.started',
+    'flow_runs.retry_gaps',
+    'task_runs.finished',
+    'task_runs.started',
+)
+LATE_START_THRESHOLD_SECONDS = 1.0
+# Shorter than the longest delay, so that some requests time out.
+TIMEOUT_SECONDS = 2
+DELAY_SECONDS = (0.1, 2.5)
+STEP_SECONDS = 0.02
+LOOK_SECONDS = 2.0
+# The server's recorder writes task runs a moment after they ended.
+SETTLE_SECONDS = 5.0
+# For the lives that are open when the time is over, and for the last checks.
+GRACE_SECONDS = 120.0
+# Of the sum of many durations.
+TOLERANCE_SECONDS = 0.01
+
+
+class SoakError(Exception):
+    """Something did not come to its end in time; the text is for a person."""
+
+
+@dataclass(frozen=True)
+class SoakPlan:
+    """`seconds` is for how long new runs begin; `kill_seconds` are the shortest and longest time between two kills.
+
+    `deaths` is the chance of the check's process to die while it persists a batch. Kills and deaths end at
+    `kills_until`, a part of the time. `exercises` says whether real flows are run, too.
+    """
+
+    seconds: float
+    lives_per_second: float = 3.0
+    fault_rate: float = 0.03
+    kill_seconds: tuple[float, float] = (10.0, 40.0)
+    kills_until: float = 0.5
+    deaths: float = 0.01
+    exercises: bool = True
+    seed: int = 1
+    prefix: str = 'soak-'
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One series: the sum over all checks and tag sets beside the truth, and the tag sets for which they differ."""
+
+    series: str
+    counted: float
+    happened: float
+    differences: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a soak gave. `kills` are those from outside, `deaths` those of the process itself."""
+
+    seconds: float
+    comparisons: tuple[Comparison, ...]
+    flow_runs: int
+    task_runs: int
+    lives: Counter[str]
+    journal: Journal
+    traffic: Traffic
+    kills: int
+    deaths: int
+
+    @property
+    def is_exact(self) -> bool:
+        return not any(comparison.differences for comparison in self.comparisons)
+
+    @property
+    def warnings(self) -> Counter[str]:
+        """The lines of the check's log other than the failures that the proxy has caused."""
+        lines = (line for record in self.journal.checks for line in record.log)
+        return Counter(line for line in lines if 'collectors failed' not in line)
+
+
+class Soak:
+    """One observation of one server. `report` is told now and then how far it is."""
+
+    def __init__(self, api_url: str, plan: SoakPlan, report: Callable[[str], None] = lambda text: None) -> None:
+        self._api_url = api_url
+        self._plan = plan
+        self._report = report
+        self._random = random.Random(plan.seed)
+        self._journal: Journal | None = None
+        self._looked_at = 0.0
+
+    def run(self) -> Result:
+        plan = self._plan
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='prefect-lab-soak-')))
+            api = stack.enter_context(PrefectApiDriver(self._api_url))
+            faults = FaultPlan(plan.fault_rate, plan.seed, delay_seconds=DELAY_SECONDS)
+            self._proxy = stack.enter_context(FaultProxy(self._api_url, faults))
+            instance = {
+                'prefect_url': self._proxy.url,
+                'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+                'timeout': TIMEOUT_SECONDS,
+            }
+            self._checks = CheckProcess(instance, folder)
+            flow_names = [f'{plan.prefix}{name}' for name in (*FLOW_NAMES, *EXERCISE_FLOWS)]
+            self._truth = Truth(api, flow_names, late_start_threshold=LATE_START_THRESHOLD_SECONDS)
+            self._lives = Lives(
+                api,
+                prefix=plan.prefix,
+                seed=plan.seed,
+                may_be_deleted=lambda ended: self._reads_since(ended) > 0,
+                before_deletion=self._truth.add_run,
+            )
+            self._lives.set_up()
+            self._proxy.pass_through()
+            stack.enter_context(self._checks)
+            began = time.time()
+            self._wait('the first check', lambda: self._reads_since(0) > 0)
+            self._play(stack)
+            self._settle(api)
+            return self._result(time.time() - began)
+
+    def _play(self, stack: ExitStack) -> None:
+        """Let runs begin and end, under faults and kills."""
+        plan = self._plan
+        scripts: list[FlowScript] = []
+        if plan.exercises:
+            settings = {
+                'EXERCISE_SECONDS': str(plan.seconds),
+                'EXERCISE_PREFIX': plan.prefix,
+                'PREFECT_CLIENT_MAX_RETRIES': '3',
+            }
+            scripts.append(stack.enter_context(FlowScript(self._api_url, 'exercises.py', settings=settings)))
+        self._proxy.inject()
+        self._checks.deaths = plan.deaths
+        self._checks.kill()
+        began = time.monotonic()
+        kill_at = began + self._random.uniform(*plan.kill_seconds)
+        while True:
+            elapsed = time.monotonic() - began
+            if elapsed < plan.seconds:
+                self._lives.open(int(elapsed * plan.lives_per_second) - self._lives.opened.total())
+            elif not self._lives.number_open and not any(script.is_running for script in scripts):
+                break
+            elif elapsed > plan.seconds + GRACE_SECONDS:
+                raise SoakError(f'{self._lives.number_open} lives did not come to their end')
+            self._lives.go_on()
+            if elapsed > plan.seconds * plan.kills_until and self._checks.deaths:
+                self._checks.deaths = 0.0
+                self._checks.kill()
+            elif time.monotonic() > kill_at and elapsed < plan.seconds * plan.kills_until:
+                kill_at = time.monotonic() + self._random.uniform(*plan.kill_seconds)
+                self._checks.kill()
+            self._checks.keep_running()
+            self._report(
+                f'{elapsed:5.0f} s: {self._lives.opened.total()} lives, {self._lives.number_open} of them open;'
+                f' {self._proxy.traffic.faults.total()} faults in {self._proxy.traffic.requests} requests;'
+                f' check started {self._checks.starts} times'
+            )
+            time.sleep(STEP_SECONDS)
+        for script in scripts:
+            if script.process.exit_status:
+                raise SoakError(f'the flows failed:\n{script.process.log_tail()}')
+
+    def _settle(self, api: PrefectApiDriver) -> None:
+        """Wait until the server has written all and two checks without faults have read all of that."""
+        ended = {'task_runs': {'end_time': {'is_null_': False}}}
+        number, unchanged_since = -1, time.monotonic()
+
+        def is_settled() -> bool:
+            nonlocal number, unchanged_since
+            now = api.count_task_runs(**ended)
+            if now != number:
+                number, unchanged_since = now, time.monotonic()
+            return time.monotonic() - unchanged_since > SETTLE_SECONDS
+
+        self._wait('the server to write down the last task runs', is_settled)
+        self._truth.add_all()
+        self._proxy.pass_through()
+        settled = time.time()
+        self._wait('two good checks at the end', lambda: self._reads_since(settled) >= 2)
+
+    def _reads_since(self, moment: float) -> int:
+        """How often each stream was read well, at least, by checks that began after that time (epoch seconds).
+
+        The journal is looked at now and then only.
+        """
+        if self._journal is None or time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._journal = self._checks.journal
+            self._looked_at = time.monotonic()
+        return self._journal.successes_since(moment, *STREAMS)
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS
+        self._report(f'Waiting for {what}')
+        while not condition():
+            self._checks.keep_running()
+            if time.monotonic() > deadline:
+                raise SoakError(f'waited in vain for {what}')
+            time.sleep(0.5)
+
+    def _result(self, seconds: float) -> Result:
+        journal = self._checks.journal
+        return Result(
+            seconds=seconds,
+            comparisons=tuple(compare(journal.sums, self._truth.sums, self._truth.flow_names)),
+            flow_runs=self._truth.flow_runs,
+            task_runs=self._truth.task_runs,
+            lives=self._lives.opened,
+            journal=journal,
+            traffic=self._proxy.traffic,
+            kills=self._checks.kills,
+            deaths=self._checks.starts - 1 - self._checks.kills,
+        )
+
+
+def compare(counted: Sums, happened: Sums, flow_names: Sequence[str]) -> Iterable[Comparison]:
+    """Compare the sums of the flows of these names, tag set by tag set; both numbers and seconds."""
+    flow_tags = {f'flow_name:{name}' for name in flow_names}
+    parts = (
+        ('', counted.counts, happened.counts, 0.0),
+        (' seconds', counted.seconds, happened.seconds, TOLERANCE_SECONDS),
+    )
+    for suffix, by_check, by_server, tolerance in parts:
+        keys = sorted(key for key in by_check.keys() | by_server.keys() if flow_tags & set(key[1]))
+        for series in dict.fromkeys(series for series, _ in keys):
+            own = [key for key in keys if key[0] == series]
+            yield Comparison(
+                series=series.removesuffix('.count') + suffix if suffix else series,
+                counted=sum(by_check[key] for key in own),
+                happened=sum(by_server[key] for key in own),
+                differences=tuple(
+                    (' '.join(key[1]), by_check[key], by_server[key])
+                    for key in own
+                    if not math.isclose(by_check[key], by_server[key], rel_tol=0, abs_tol=tolerance)
+                ),
+            )
+
+
+def summary(result: Result) -> RenderableType:
+    """Everything about one soak, for people."""
+    return Group(_sums_table(result), *_differences(result), Text(''), _facts_table(result), _verdict(result))
+
+
+def _sums_table(result: Result) -> Table:
+    table = Table('series', box=None, padding=(0, 2), pad_edge=False)
+    for column in ('sum over all checks', 'happened', 'tag sets that differ'):
+        table.add_column(column, justify='right')
+    for one in result.comparisons:
+        style = 'bold red' if one.differences else ''
+        table.add_row(
+            one.series, f'{one.counted:,.10g}', f'{one.happened:,.10g}', str(len(one.differences)), style=style
+        )
+    return table
+
+
+def _differences(result: Result) -> Iterable[Text]:
+    for one in result.comparisons:
+        for tags, counted, happened in one.differences:
+            yield Text(f'{one.series} {tags}: counted {counted:g}, happened {happened:g}', style='red')
+
+
+def _facts_table(result: Result) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style='dim')
+    for name, value in facts(result).items():
+        table.add_row(name, _text(value))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {_text(number)}' for name, number in value.items()) or 'none'
+    return f'{value:,.6g}' if isinstance(value, (int, float)) else str(value)
+
+
+def _verdict(result: Result) -> Text:
+    if result.is_exact:
+        return Text('Every sum is what the server tells, for every tag set.', style='bold green')
+    wrong = [one.series for one in result.comparisons if one.differences]
+    return Text(f'{len(wrong)} of {len(result.comparisons)} sums differ: {", ".join(wrong)}', style='bold red')
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """The figures around the sums. Memory is that of the process that ran last, from its first check to its last."""
+    journal, traffic = result.journal, result.traffic
+    seconds = [record.seconds for record in journal.checks]
+    return {
+        'seconds': round(result.seconds),
+        'flow runs': result.flow_runs,
+        'task runs': result.task_runs,
+        'lives': dict(result.lives),
+        'checks': len(journal.checks),
+        'checks that read every stream': sum(set(STREAMS) <= set(record.succeeded) for record in journal.checks),
+        'seconds per check': {
+            'median': round(median(seconds), 3),
+            '95%': round(sorted(seconds)[len(seconds) * 95 // 100], 3),
+            'max': round(max(seconds), 3),
+        },
+        'requests per check': round(traffic.requests / len(journal.checks), 1),
+        'kilobytes per check': round(traffic.answer_bytes / len(journal.checks) / 1000, 1),
+        'connections': traffic.connections,
+        'requests': traffic.requests,
+        'faults': dict(traffic.faults),
+        'kills': {'from outside': result.kills, 'while a batch was persisted': result.deaths},
+        'batches': {'persisted': journal.batches, 'repeated after a kill': journal.repeated_batches},
+        'states lost': journal.lost_states,
+        'memory in MB': _course([record.resident_bytes / 1e6 for record in journal.latest_checks]),
+        'state in kB': _course([record.state_bytes / 1e3 for record in journal.checks]),
+        'warnings': dict(result.warnings),
+    }
+
+
+def _course(values: Sequence[float]) -> dict[str, float]:
+    return {
+        'first': round(values[0], 1),
+        'middle': round(values[len(values) // 2], 1),
+        'max': round(max(values), 1),
+        'last': round(values[-1], 1),
+    }
+
+
+class Progress:
+    """Says how far it is: on a terminal all the time, elsewhere now and then."""
+
+    def __init__(self, console: Console, plain_seconds: float) -> None:
+        self._console = console
+        self._status = console.status('')
+        self._plain_seconds = plain_seconds
+        self._told_at = -math.inf
+
+    def __call__(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._status.start()
+            self._status.update(text)
+        elif time.monotonic() - self._told_at > self._plain_seconds:
+            self._told_at = time.monotonic()
+            self._console.print(text)
+
+    def close(self) -> None:
+        self._status.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m lab.soak', description='Runs and faults without end; exact sums.')
+    parser.add_argument('--minutes', type=float, default=10.0, help='for how long runs begin (default: 10)')
+    parser.add_argument('--lives', type=float, default=3.0, help='flow runs that begin per second (default: 3)')
+    parser.add_argument('--faults', type=float, default=0.03, help='part of the requests that meet one (default: 0.03)')
+    parser.add_argument('--seed', type=int, default=1, help='of all that is left to chance (default: 1)')
+    parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures to a file, too')
+    options = parser.parse_args(arguments)
+    plan = SoakPlan(
+        seconds=60 * options.minutes, lives_per_second=options.lives, fault_rate=options.faults, seed=options.seed
+    )
+    console = make_console()
+    progress = Progress(console, plain_seconds=30)
+    try:
+        progress('Starting a Prefect server')
+        with PrefectServer() as server:
+            result = Soak(server.api_url, plan, progress).run()
+    except (SoakError, RuntimeError, OSError) as error:
+        console.print(f'The soak did not come to its end: {error}', style='red', markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print('Interrupted. Everything that was started has been stopped.')
+        return 130
+    finally:
+        progress.close()
+    console.print(summary(result))
+    if options.json:
+        figures = {**facts(result), 'sums': [asdict(one) for one in result.comparisons], 'exact': result.is_exact}
+        options.json.write_text(json.dumps(figures, indent=2) + '\n')
+    return 0 if result.is_exact else 1
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What a check should have counted, from the server's own records of runs and of the states that they went through.
+
+It is computed when nothing changes any more, from the whole history of every run: no window, no cursor, and no code of
+the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lab.api import NOT_A_SUBFLOW, TERMINAL_STATE_TYPES, PrefectApiDriver
+from lab.journal import Sums, key_of
+
+Row = Mapping[str, Any]
+Tags = Mapping[str, str | None]
+
+
+class Truth:
+    """Adds up the runs of the flows of these names. `flow_runs` and `task_runs` are how many runs that were."""
+
+    def __init__(self, api: PrefectApiDriver, flow_names: Sequence[str], *, late_start_threshold: float) -> None:
+        self.flow_names = list(flow_names)
+        self._api = api
+        self._late_start_threshold = late_start_threshold
+        self.sums = Sums()
+        self.flow_runs = 0
+        self.task_runs = 0
+
+    def add_run(self, flow_run_id: str) -> None:
+        """Add one flow run and its task runs, before they are deleted."""
+        self._add({'flow_runs': {'id': {'any_': [flow_run_id]}}})
+
+    def add_all(self) -> None:
+        """Add every flow run that the server has, and its task runs."""
+        self._add({})
+
+    def _add(self, criteria: Row) -> None:
+        criteria = {**criteria, 'flows': {'name': {'any_': self.flow_names}}}
+        tags_by_id: dict[str, Tags] = {}
+        names = _Names(self._api)
+        for flow_run in self._api.read_all('flow_runs/filter', criteria):
+            tags = {
+                'flow_name': names.get('flows', flow_run['flow_id']),
+                'deployment_name': names.get('deployments', flow_run['deployment_id']),
+            }
+            tags_by_id[flow_run['id']] = tags
+            self._add_flow_run(flow_run, self._api.flow_run_states(flow_run['id']), tags)
+        body = {**criteria, 'task_runs': NOT_A_SUBFLOW}
+        task_runs = {task_run['id']: task_run for task_run in self._api.read_all('task_runs/filter', body)}
+        for task_run in task_runs.values():
+            tags = {**tags_by_id[task_run['flow_run_id']], 'task_key': task_run['task_key']}
+            self._add_task_run(task_run, task_runs, tags)
+
+    def _add_flow_run(self, flow_run: Row, states: Sequence[Row], tags: Tags) -> None:
+        self.flow_runs += 1
+        started: datetime | None = None
+        running_seconds = 0.0
+        waiting_since: datetime | None = None
+        # A run that begins in a state has come from none.
+        for before, state in zip((None, *states), states, strict=False):
+            at = _time(state['timestamp'])
+            if before is not None and before['type'] == 'RUNNING':
+                running_seconds += (at - _time(before['timestamp'])).total_seconds()
+            was_terminal = before is not None and before['type'] in TERMINAL_STATE_TYPES
+            if state['type'] in TERMINAL_STATE_TYPES and not was_terminal:
+                self.sums.counts[key_of(f'flow_runs.{state["type"].lower()}.count', tags)] += 1
+                if started:
+                    self.sums.add_duration(key_of('flow_runs.execution_duration.count', tags), running_seconds)
+            if state['type'] == 'RUNNING':
+                if started is None:
+                    started = at
+                    wait = (at - _time(flow_run['expected_start_time'])).total_seconds()
+                    self._add_start('flow_runs', wait, tags)
+                    self.sums.add_duration(key_of('flow_runs.queue_wait_duration.count', tags), max(0.0, wait))
+                if waiting_since is not None:
+                    gap = (at - waiting_since).total_seconds()
+                    self.sums.add_duration(key_of('flow_runs.retry_gaps_duration.count', tags), gap)
+            if state['name'] == 'AwaitingRetry':
+                waiting_since = waiting_since or at
+            elif state['type'] == 'RUNNING' or state['type'] in TERMINAL_STATE_TYPES:
+                waiting_since = None
+
+    def _add_task_run(self, task_run: Row, task_runs: Mapping[str, Row], tags: Tags) -> None:
+        self.task_runs += 1
+        if task_run['end_time']:
+            self.sums.counts[key_of(f'task_runs.{task_run["state_type"].lower()}.count', tags)] += 1
+            if task_run['run_count']:
+                duration = key_of('task_runs.execution_duration.count', tags)
+                self.sums.add_duration(duration, task_run['total_run_time'])
+        if not task_run['run_count']:
+            return
+        start = _time(task_run['start_time'])
+        self._add_start('task_runs', (start - _time(task_run['expected_start_time'])).total_seconds(), tags)
+        upstream_ends = [
+            _time(task_runs[entry['id']]['end_time'])
+            for parameter, entries in task_run['task_inputs'].items()
+            if parameter != '__parents__'
+            for entry in entries
+            if entry['input_type'] == 'task_run' and task_runs[entry['id']]['end_time']
+        ]
+        if upstream_ends:
+            wait = (start - max(upstream_ends)).total_seconds()
+            self.sums.add_duration(key_of('task_runs.dependency_wait_duration.count', tags), max(0.0, wait))
+
+    def _add_start(self, family: str, wait: float, tags: Tags) -> None:
+        self.sums.counts[key_of(f'{family}.throughput', tags)] += 1
+        if wait > self._late_start_threshold:
+            self.sums.counts[key_of(f'{family}.late_start.count', tags)] += 1
+
+
+class _Names:
+    """The names of flows and deployments by id."""
+
+    def __init__(self, api: PrefectApiDriver) -> None:
+        self._api = api
+        self._names: dict[str, str] = {}
+
+    def get(self, collection: str, identity: str | None) -> str | None:
+        if identity is None:
+            return None
+        if identity not in self._names:
+            self._names[identity] = self._api.request('GET', f'{collection}/{identity}')['name']
+        return self._names[identity]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,214 @@
+"""A front that stands between the check and a real Prefect server, as anything may that stands there in the world.
+
+Without more it is a reverse proxy that rewrites Host. It can speak TLS, put another path in place of the server's, and
+meet each request with a fault: a function that is given the exchange and does with its connection what it likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+UPSTREAM_SECONDS = 30
+OF_ONE_CONNECTION = frozenset({'connection', 'keep-alive', 'transfer-encoding', 'content-length'})
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """One connection; a fault is called with it for each request, when the request is read."""
+
+    protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
+    server: _Server
+    content: bytes
+
+    def setup(self) -> None:
+        super().setup()
+        self.front = self.server.front
+        self._upstream = HTTPConnection(*self.front.upstream, timeout=UPSTREAM_SECONDS)
+
+    def finish(self) -> None:
+        self._upstream.close()
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def do_GET(self) -> None:
+        self.content = self.rfile.read(int(self.headers.get('Content-Length') or 0))
+        self.front.requests.append(f'{self.command} {self.endpoint}')
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            self.front.fault(self)
+            self.wfile.flush()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        """No line per request."""
+
+    @property
+    def endpoint(self) -> str:
+        """The path below the API, without its query: '/flow_runs/filter'."""
+        return urlsplit(self.path).path.removeprefix(self.front.path)
+
+    def ask(self) -> Answer:
+        """The answer of the server behind."""
+        path = self.front.upstream_path + self.path.removeprefix(self.front.path)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in OF_ONE_CONNECTION}
+        for is_last in (False, True):
+            try:
+                self._upstream.request(self.command, path, self.content or None, headers | {'Host': 'behind.example'})
+                response = self._upstream.getresponse()
+                kept = {name: value for name, value in response.getheaders() if name.lower() not in OF_ONE_CONNECTION}
+                return Answer(response.status, kept, response.read())
+            except (OSError, HTTPException):
+                self._upstream.close()
+                if is_last:
+                    raise
+        raise AssertionError
+
+    def answer(self, status: int = 200, content: bytes = b'', headers: Mapping[str, str] | None = None) -> None:
+        self.head(status, {'Content-Length': str(len(content)), **(headers or {})})
+        self.wfile.write(content)
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def pass_on(self) -> None:
+        """Be a reverse proxy."""
+        answer = self.ask()
+        self.answer(answer.status, answer.content, answer.headers)
+
+    def wait(self, seconds: float = 60) -> bool:
+        """Do nothing, for so long or until the test is over; whether it is."""
+        return self.front.is_over.wait(seconds)
+
+    def close(self, *, reset: bool = False) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+
+
+Fault = Callable[[Exchange], None]
+
+
+class Front:
+    """Listens on a free loopback port. `url` is a value for `prefect_url`; `path` replaces the server's own `/api`."""
+
+    def __init__(self, target_url: str, *, tls: ssl.SSLContext | None = None, path: str | None = None) -> None:
+        target = urlsplit(target_url)
+        self.upstream = (target.hostname or '', target.port or 80)
+        self.upstream_path = target.path
+        self.path = target.path if path is None else path
+        self.tls = tls
+        self.fault: Fault = Exchange.pass_on
+        self.is_over = threading.Event()
+        self.requests: list[str] = []
+        self._server: _Server | None = None
+        self._listen(0)
+        scheme, host = ('https', 'localhost') if tls else ('http', '127.0.0.1')
+        self.url = f'{scheme}://{host}:{self.port}{self.path}'
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    @contextlib.contextmanager
+    def having(self, fault: Fault) -> Iterator[None]:
+        """Meet each request with a fault, on new connections."""
+        self.fault = fault
+        self.is_over.clear()
+        self.cut()
+        try:
+            yield
+        finally:
+            self.fault = Exchange.pass_on
+            self.is_over.set()
+            self.cut()
+
+    def stop(self) -> None:
+        """Refuse connections from now on, and lose those that there are."""
+        if self._server is not None:
+            self.is_over.set()
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.cut()
+
+    def restart(self) -> None:
+        self._listen(self.port)
+
+    def cut(self) -> None:
+        """Close every connection."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            self.connections.discard(connection)
+
+    def _listen(self, port: int) -> None:
+        self.connections: set[Any] = set()
+        self._server = _Server(self, port)
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 50
+
+    def __init__(self, front: Front, port: int) -> None:
+        self.front = front
+        super().__init__(('127.0.0.1', port), Exchange)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the thread of the connection, so that a client that is slow with TLS holds nobody back."""
+        if self.front.tls is not None:
+            request = self.front.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        self.front.connections.add(request)
+        try:
+            if self.front.tls is not None:
+                _shake_hands(request)
+            super().finish_request(request, client_address)
+        except OSError:
+            pass
+        finally:
+            self.front.connections.discard(request)
+            request.close()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close without `shutdown`, which would send FIN where a reset is wanted."""
+        self.close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that was cut is no mistake of the test."""
+
+
+def _shake_hands(connection: Any) -> None:
+    """Do the handshake of TLS; when it fails, let the client read why before the connection is closed."""
+    try:
+        connection.do_handshake()
+    except OSError:
+        connection.settimeout(0.3)
+        while socket.socket.recv(connection, 65536):
+            pass
+        raise

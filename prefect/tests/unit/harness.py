@@ -1,0 +1,180 @@
+"""What the unit tests share: collectors over the fake server without the Agent, and what rows should give as tags."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from datadog_checks.base.utils.http import RequestsWrapper
+from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.clock import ServerClock
+from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
+from datadog_checks.prefect.config_models.instance import InstanceConfig
+from datadog_checks.prefect.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.settings import Settings
+from datadog_checks.prefect.state import CheckState
+from datadog_checks.prefect.tags import Tags
+from datadog_checks.prefect.transport import Transport
+from tests.fake_prefect import FakePrefect, FakeResponse
+from tests.fake_prefect.server import FakeExchange, FakeRequest, Fault
+
+Row = dict[str, Any]
+# (series without the namespace, tags) -> value
+Values = dict[tuple[str, Tags], float]
+
+# The time of a new fake server.
+START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+LOG = logging.getLogger('prefect.test')
+
+
+def at(seconds: float) -> datetime:
+    """The moment so long after the start of the fake server."""
+    return START + timedelta(seconds=seconds)
+
+
+def options(url: str = 'http://prefect.test:4200/api', **changes: Any) -> InstanceConfig:
+    """The options of an instance after validation, as the check gets them."""
+    instance = {'prefect_url': url, **changes}
+    context = {'configured_fields': frozenset(instance), 'security_config': None, 'logger': LOG, 'warning': LOG.warning}
+    return InstanceConfig.model_validate(instance, context=context)
+
+
+def new_transport(url: str, instance: dict[str, Any] | None = None, clock: ServerClock | None = None) -> Transport:
+    """A transport over the Agent base's own HTTP wrapper."""
+    return Transport(RequestsWrapper(instance or {}, {}), url, clock or ServerClock(), LOG)
+
+
+class Bench:
+    """Runs collectors over a fake server as the check does: what the check keeps between its runs is kept here."""
+
+    def __init__(self, fake: FakePrefect, url: str, **changes: Any) -> None:
+        self.fake = fake
+        self.settings = Settings.from_options(options(url, **changes))
+        self.client = PrefectClient(new_transport(url), LOG)
+        self._known = KnownRuns()
+        self._state = CheckState()
+
+    def context(self) -> RunContext:
+        """A new run, now."""
+        inventory = Inventory(self.client, self.settings.filters, self._known, self.fake.now)
+        return RunContext(self.fake.now, self.client, inventory, self.settings, LOG)
+
+    def read(self, collector: SnapshotCollector) -> Values:
+        """What a snapshot collector gives now."""
+        return values(collector.collect(self.context()))
+
+    def follow(self, collector: StreamCollector) -> Values:
+        """What a stream collector gives now; moves its cursor."""
+        batch = self.batch(collector)
+        self._state = self._state.advanced(collector.name, batch.cursor)
+        return values(batch.samples)
+
+    def batch(self, collector: StreamCollector) -> Batch:
+        """What a stream collector returns now, as if what it returned were lost."""
+        return collector.collect(self.context(), self._state.cursor(collector.name))
+
+
+def values(samples: Iterable[Sample]) -> Values:
+    """Samples by series and tags; each may come once only."""
+    found: Values = {}
+    for sample in samples:
+        key = (sample.spec.name, sample.tags)
+        assert key not in found, f'{key} is reported twice in one run'
+        found[key] = sample.value
+    return found
+
+
+def nonzero(found: Values) -> Values:
+    return {key: value for key, value in found.items() if value}
+
+
+def series(found: Values, *names: str) -> Values:
+    """The part of `found` that belongs to these series."""
+    return {key: value for key, value in found.items() if key[0] in names}
+
+
+def five(name: str, tags: Tags, *durations: float) -> Values:
+    """The five gauges of one or two durations."""
+    low, high = min(durations), max(durations)
+    summary = {'avg': (low + high) / 2, 'median': low, '95percentile': high, 'max': high, 'count': len(durations)}
+    return {(f'{name}.{key}', tags): value for key, value in summary.items()}
+
+
+def tags_of(
+    *,
+    work_pool: Row | None = None,
+    work_queue: Row | None = None,
+    deployment: Row | None = None,
+    flow: Row | None = None,
+    **more: object,
+) -> Tags:
+    """The tags that name these objects, in order. A work queue also names its work pool."""
+    found: dict[str, object] = dict(more)
+    if work_queue is not None:
+        found |= {key: work_queue[key] for key in ('work_pool_id', 'work_pool_name')}
+    objects = {'work_pool': work_pool, 'work_queue': work_queue, 'deployment': deployment, 'flow': flow}
+    for kind, row in objects.items():
+        if row is not None:
+            found |= {f'{kind}_id': row['id'], f'{kind}_name': row['name']}
+    return tuple(sorted(f'{key}:{value}' for key, value in found.items()))
+
+
+def run_through(
+    fake: FakePrefect,
+    *,
+    start: datetime | None = None,
+    seconds: float = 10,
+    end: tuple[str, str | None] = ('COMPLETED', None),
+    **run: Any,
+) -> Row:
+    """A flow run that starts at `start` (now), runs for so many seconds and ends; `run` as for `add_flow_run`."""
+    start = start or fake.now
+    flow_run = fake.add_flow_run(state=None, at=start, **run)
+    fake.set_flow_run_state(flow_run, 'RUNNING', at=start)
+    fake.set_flow_run_state(flow_run, *end, at=start + timedelta(seconds=seconds))
+    return flow_run
+
+
+def run_task_through(
+    fake: FakePrefect,
+    *,
+    start: datetime | None = None,
+    seconds: float = 10,
+    end: tuple[str, str | None] = ('COMPLETED', None),
+    **run: Any,
+) -> Row:
+    """The same for a task run; `run` as for `add_task_run`."""
+    start = start or fake.now
+    task_run = fake.add_task_run(state=None, at=start, **run)
+    fake.set_task_run_state(task_run, 'RUNNING', at=start)
+    fake.set_task_run_state(task_run, *end, at=start + timedelta(seconds=seconds))
+    return task_run
+
+
+def bodies(fake: FakePrefect, path: str) -> list[Any]:
+    """The bodies that were sent to an endpoint ('/flow_runs/filter'), in their order."""
+    return [exchange.body for exchange in sent(fake, path)]
+
+
+def sent(fake: FakePrefect, path: str) -> list[FakeExchange]:
+    return [exchange for exchange in fake.requests if exchange.path == f'/api{path}']
+
+
+def rows_sent(fake: FakePrefect, path: str) -> list[Row]:
+    """The rows that a listing endpoint sends for what it was asked for up to now."""
+    posted = [json.dumps(body).encode() for body in bodies(fake, path)]
+    return [row for body in posted for row in json.loads(fake.handle('POST', f'/api{path}', {}, {}, body).body)]
+
+
+def failing(path: str, outcome: FakeResponse | Exception | int = 500) -> Fault:
+    """A fault of one endpoint: an answer, an exception, or an HTTP status."""
+    answer = FakeResponse.of({}, outcome) if isinstance(outcome, int) else outcome
+
+    def fault(request: FakeRequest) -> FakeResponse | Exception | None:
+        return answer if request.path == f'/api{path}' else None
+
+    return fault

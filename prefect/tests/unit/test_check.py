@@ -1,0 +1,614 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from datadog_checks.base.stubs.aggregator import AggregatorStub
+from datadog_checks.base.stubs.datadog_agent import DatadogAgentStub
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
+from datadog_checks.prefect.metrics import METRICS, NAMESPACE
+from tests.conftest import AgentClock
+from tests.fake_prefect import FakePrefect, FakeResponse
+from tests.unit.harness import Row, at, failing, run_task_through, run_through, sent
+
+NewCheck = Callable[..., PrefectCheck]
+RunCheck = Callable[[PrefectCheck], AggregatorStub]
+
+SNAPSHOTS = [collector.name for collector in snapshot_collectors()]
+STREAMS = [collector.name for collector in stream_collectors()]
+COLLECTORS = ['health', *SNAPSHOTS, *STREAMS]
+
+
+def run_failing(check: PrefectCheck, aggregator: AggregatorStub) -> str:
+    """The message of the error with which a run ends."""
+    aggregator.reset()
+    answer = check.run()
+    assert answer, 'the run did not fail'
+    (error,) = json.loads(answer)
+    return str(error['message'])
+
+
+def total(aggregator: AggregatorStub, name: str) -> float:
+    return sum(metric.value for metric in aggregator.metrics(f'{NAMESPACE}.{name}'))
+
+
+def success(aggregator: AggregatorStub) -> dict[str, float]:
+    """`collector.success` by collector."""
+    return {
+        tag.removeprefix('collector:'): metric.value
+        for metric in aggregator.metrics('prefect.server.collector.success')
+        for tag in metric.tags
+        if tag.startswith('collector:')
+    }
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged above INFO."""
+    return [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+
+
+@pytest.fixture
+def full_world(fake: FakePrefect) -> Callable[[], None]:
+    """A server with everything; calling it lets all happen that the streams tell, after the first run of the check."""
+    queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high', concurrency_limit=3)
+    fake.add_worker(fake.tables['work_pools'].get(queue['work_pool_id']))
+    deployment = fake.add_deployment(name='hourly', work_queue=queue)
+    flow = fake.add_flow('ad hoc')
+    states = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
+    live = [fake.add_flow_run(deployment=deployment, state=(state, state.capitalize())) for state in states]
+    fake.add_flow_run(deployment=deployment, scheduled_time=at(-30))
+    fake.add_flow_run(deployment=deployment, scheduled_time=at(7200), auto_scheduled=True)
+    fake.add_flow_run(flow=flow, parent=live[1], state=('RUNNING', 'Running'))
+    for state in states[:3]:
+        fake.add_task_run(flow_run=live[1], state=(state, state.capitalize()))
+
+    def happen() -> None:
+        for end in ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'):
+            run = run_through(fake, deployment=deployment, start=at(1), seconds=2, end=(end, None))
+            run['expected_start_time'] = '2026-11-23T07:00:00Z'
+            upstream = run_task_through(fake, flow_run=live[1], start=at(1), seconds=1, end=(end, None))
+            run_task_through(fake, flow_run=live[1], start=at(3), seconds=1, upstream=[upstream], task_key='load')
+        run_through(fake, flow=flow, start=at(1), seconds=2)
+        run_task_through(fake, task_key='mail', start=at(1))
+        retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
+        fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
+        fake.now = at(15)
+
+    return happen
+
+
+class TestSamples:
+    def test_full_world_gives_every_series_with_no_other_tags_than_declared(
+        self, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
+    ) -> None:
+        check = new_check(tags=['team:data'])
+        run_check(check)
+        full_world()
+        aggregator = run_check(check)
+        specs = {spec.full_name: spec for spec in METRICS.values()}
+        assert set(aggregator.metric_names) == set(specs)
+        for name, spec in specs.items():
+            for metric in aggregator.metrics(name):
+                keys = [tag.partition(':')[0] for tag in metric.tags]
+                assert set(keys) <= {*spec.tag_keys, 'prefect_url', 'team'}, name
+                assert len(keys) == len(set(keys)), name
+                assert metric.type == getattr(aggregator, spec.type.upper()), name
+
+    def test_no_tag_is_empty_or_none(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        full_world()
+        fake.add_flow_run(state=('RUNNING', 'Running'))
+        fake.add_task_run(state=('RUNNING', 'Running'))
+        fake.add_work_pool('bare', type=None)
+        fake.add_deployment(name='bare')
+        aggregator = run_check(check)
+        for name in aggregator.metric_names:
+            for metric in aggregator.metrics(name):
+                assert not [tag for tag in metric.tags if tag.partition(':')[2] in ('', 'None', 'null')], name
+
+    def test_instance_tags_and_url_are_on_every_series(
+        self, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None], prefect_url: str
+    ) -> None:
+        url = prefect_url.replace('//', '//user:secret@')
+        check = new_check(tags=['team:data', 'region:eu'], prefect_url=f'{url}/')
+        run_check(check)
+        full_world()
+        aggregator = run_check(check)
+        for name in aggregator.metric_names:
+            for metric in aggregator.metrics(name):
+                assert {'team:data', 'region:eu', f'prefect_url:{prefect_url}'} <= set(metric.tags), name
+
+    def test_run_ids_are_in_no_tag(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        full_world()
+        aggregator = run_check(check)
+        ids = {row['id'] for table in ('flow_runs', 'task_runs') for row in fake.tables[table].newest()}
+        found = {tag for name in aggregator.metric_names for metric in aggregator.metrics(name) for tag in metric.tags}
+        assert not [tag for tag in found if tag.partition(':')[2] in ids]
+
+    def test_empty_server_gives_health_and_success_and_says_nothing(
+        self, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        check = new_check()
+        for _ in range(2):
+            aggregator = run_check(check)
+            assert set(aggregator.metric_names) == {
+                'prefect.server.health',
+                'prefect.server.ready',
+                'prefect.server.collector.success',
+            }
+        assert warnings(caplog) == []
+
+    def test_nothing_normal_is_logged_above_debug(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        full_world: Callable[[], None],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        fake.add_work_queue(fake.add_work_pool('empty'), 'never polled', last_polled=None)
+        caplog.set_level(logging.INFO)
+        check = new_check()
+        run_check(check)
+        full_world()
+        run_check(check)
+        assert [record.getMessage() for record in caplog.records if record.name.startswith('datadog')] == []
+
+
+class TestFailures:
+    def test_unreachable_server_gives_zeros_and_one_error_and_is_asked_nothing_else(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub
+    ) -> None:
+        fake.fault = lambda request: requests.exceptions.ConnectTimeout()
+        message = run_failing(new_check(), aggregator)
+        assert 'health: GET /health: no connection to prefect.test:4200' in message
+        assert total(aggregator, 'health') == total(aggregator, 'ready') == 0
+        assert len(aggregator.metrics('prefect.server.health')) == len(aggregator.metrics('prefect.server.ready')) == 1
+        assert success(aggregator) == {'health': 0}
+        assert [request.path for request in fake.requests] == ['/api/health']
+
+    def test_server_without_database_is_still_read(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub
+    ) -> None:
+        fake.is_ready = False
+        message = run_failing(new_check(), aggregator)
+        assert 'GET /ready: HTTP 503' in message
+        assert success(aggregator) == {name: int(name != 'health') for name in COLLECTORS}
+
+    def test_good_run_reports_success_of_every_collector(self, new_check: NewCheck, run_check: RunCheck) -> None:
+        assert success(run_check(new_check())) == dict.fromkeys(COLLECTORS, 1)
+
+    @pytest.mark.parametrize(
+        ('path', 'failed'),
+        [
+            pytest.param('/work_pools/prod/workers/filter', {'workers'}, id='workers'),
+            pytest.param('/work_queues/filter', {'work_queues'}, id='work queues'),
+            pytest.param('/flow_run_states/', {*STREAMS} - {'task_runs.started', 'task_runs.finished'}, id='states'),
+            pytest.param('/task_runs/filter', {'task_runs', 'task_runs.started', 'task_runs.finished'}, id='task runs'),
+        ],
+    )
+    def test_failed_collector_does_not_stop_the_others(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        full_world: Callable[[], None],
+        path: str,
+        failed: set[str],
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        full_world()
+        fake.fault = failing(path, 503)
+        message = run_failing(check, aggregator)
+        assert {name for name, value in success(aggregator).items() if not value} <= failed
+        assert set(success(aggregator)) == set(COLLECTORS)
+        method = 'GET' if path == '/flow_run_states/' else 'POST'
+        assert f'{method} {path}: HTTP 503' in message
+
+    def test_error_names_each_failed_collector_with_endpoint_and_cause(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub
+    ) -> None:
+        faults = [failing('/work_queues/filter', 500), failing('/task_runs/filter', 429)]
+        fake.fault = lambda request: faults[0](request) or faults[1](request)
+        message = run_failing(new_check(), aggregator)
+        assert message.startswith('2 of the collectors failed. ')
+        assert 'work_queues: POST /work_queues/filter: HTTP 500, ' in message
+        assert 'task_runs: POST /task_runs/filter: HTTP 429, ' in message
+
+    def test_failed_collector_submits_nothing(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub
+    ) -> None:
+        for name in ('a', 'b', 'c'):
+            fake.add_worker(fake.add_work_pool(name))
+        fake.fault = failing('/work_pools/c/workers/filter')
+        run_failing(new_check(), aggregator)
+        assert not aggregator.metrics('prefect.server.work_pool.worker.is_online')
+        assert len(aggregator.metrics('prefect.server.work_pool.is_ready')) == 3
+
+    def test_mistake_in_a_collector_is_logged_with_its_traceback_and_does_not_stop_the_others(
+        self,
+        new_check: NewCheck,
+        aggregator: AggregatorStub,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def collect(*arguments: Any) -> None:
+            raise ZeroDivisionError('by hand')
+
+        check = new_check()
+        monkeypatch.setattr(check._snapshot_collectors[0], 'collect', collect)
+        message = run_failing(check, aggregator)
+        assert 'work_pools: by hand' in message
+        assert success(aggregator) == {name: int(name != 'work_pools') for name in COLLECTORS}
+        assert 'ZeroDivisionError' in caplog.text
+
+    def test_next_good_run_is_clean(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, aggregator: AggregatorStub
+    ) -> None:
+        check = new_check()
+        fake.fault = failing('/work_pools/filter')
+        run_failing(check, aggregator)
+        fake.fault = None
+        assert success(run_check(check)) == dict.fromkeys(COLLECTORS, 1)
+
+    def test_shared_lookup_that_fails_is_asked_for_once(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub
+    ) -> None:
+        fake.fault = failing('/work_pools/filter')
+        run_failing(new_check(), aggregator)
+        assert len(sent(fake, '/work_pools/filter')) == 1
+        assert success(aggregator)['work_pools'] == success(aggregator)['workers'] == 0
+
+    @pytest.mark.parametrize('field', ['password', 'user info', 'header'])
+    def test_no_secret_is_in_errors_logs_and_tags(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        aggregator: AggregatorStub,
+        caplog: pytest.LogCaptureFixture,
+        prefect_url: str,
+        field: str,
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        options: dict[str, Any] = {
+            'password': {'username': 'reader', 'password': 'sesame'},
+            'user info': {'prefect_url': prefect_url.replace('//', '//reader:sesame@')},
+            'header': {'extra_headers': {'Authorization': 'Bearer sesame'}},
+        }[field]
+        check = new_check(**options)
+        texts = []
+        for fault in (
+            FakeResponse.of({'exception_message': 'Unauthorized'}, 401),
+            requests.exceptions.ConnectionError('http://reader:sesame@prefect.test'),
+            requests.exceptions.InvalidURL('http://reader:sesame@prefect.test'),
+            FakeResponse(302, b'', {'Location': 'http://reader:sesame@prefect.test/login'}),
+        ):
+            fake.fault = failing('/work_pools/filter', fault)
+            aggregator.reset()
+            texts.append(check.run())
+            texts += [tag for name in aggregator.metric_names for m in aggregator.metrics(name) for tag in m.tags]
+        assert 'sesame' not in '\n'.join([*texts, caplog.text])
+        assert all(text for text in texts)
+
+
+class TestMalformedObjects:
+    @pytest.mark.parametrize('id_of_bad', ['00000000-0000-4000-8000-000000000000', None, 7], ids=['id', 'null', '7'])
+    def test_malformed_object_is_skipped_and_logged_once_per_run(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        caplog: pytest.LogCaptureFixture,
+        id_of_bad: object,
+    ) -> None:
+        good = fake.add_work_pool('good')
+        bad = good | {'id': id_of_bad, 'name': None}
+        fake.fault = failing('/work_pools/filter', FakeResponse.of([bad, good]))
+        check = new_check()
+        for runs in (1, 2):
+            aggregator = run_check(check)
+            assert len(aggregator.metrics('prefect.server.work_pool.is_ready')) == 1
+            skipped = [text for text in warnings(caplog) if 'malformed' in text]
+            assert sum(int(text.split()[1]) for text in skipped) == runs
+
+    def test_malformed_flow_run_does_not_hide_the_others(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for index in range(5):
+            fake.add_flow_run(state=('RUNNING', 'Running'), at=at(-index))
+        fake.tables['flow_runs'].newest()[2]['run_count'] = 'many'
+        aggregator = run_check(new_check())
+        assert total(aggregator, 'flow_runs.running') == 4
+        assert [text for text in warnings(caplog) if 'FlowRun: run_count' in text]
+
+    def test_value_of_a_malformed_field_is_not_logged(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        fake.add_work_pool('good', type={'password': 'sesame'})
+        run_check(new_check())
+        assert 'WorkPool: type is an object' in caplog.text
+        assert 'sesame' not in caplog.text
+
+
+class TestStreams:
+    def test_restarted_agent_goes_on_where_it_was(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        run_check(new_check())
+        found = []
+        for seconds in (15, 30, 600, 615):
+            run_through(fake, start=at(seconds - 5), seconds=2)
+            fake.now = at(seconds)
+            found.append(total(run_check(new_check()), 'flow_runs.completed.count'))
+        assert found == [1, 1, 1, 1]
+
+    def test_what_happened_while_the_agent_was_down_is_counted(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        run_check(new_check())
+        for seconds in range(100, 3000, 100):
+            run_through(fake, start=at(seconds), seconds=2)
+        fake.now = at(3000)
+        aggregator = run_check(new_check())
+        assert total(aggregator, 'flow_runs.completed.count') == total(aggregator, 'flow_runs.throughput') == 29
+
+    def test_what_is_older_than_max_catchup_is_skipped_with_a_warning(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        options = {'max_catchup': 600}
+        run_check(new_check(**options))
+        for seconds in (1000, 2000, 2399, 2401, 2900):
+            run_through(fake, start=at(seconds), seconds=0.5)
+        fake.now = at(3000)
+        check = new_check(**options)
+        assert total(run_check(check), 'flow_runs.completed.count') == 2
+        assert sorted(text.split(':')[0] for text in warnings(caplog)) == sorted(STREAMS)
+        assert all('up to 2026-11-23T08:40:00.000000Z is not counted' in text for text in warnings(caplog))
+        caplog.clear()
+        fake.now = at(3015)
+        assert total(run_check(check), 'flow_runs.completed.count') == 0
+        assert warnings(caplog) == []
+
+    @pytest.mark.parametrize('path', ['/flow_runs/filter', '/deployments/filter', '/flows/filter'])
+    def test_failed_collector_does_not_move_its_cursor(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        path: str,
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        fake.fault = failing(path, 503)
+        for seconds in (300, 600):
+            run_through(fake, start=at(seconds - 200), seconds=2)
+            fake.now = at(seconds)
+            run_failing(check, aggregator)
+            assert success(aggregator)['flow_runs.finished'] == 0
+        fake.fault = None
+        fake.now = at(900)
+        aggregator = run_check(check)
+        assert total(aggregator, 'flow_runs.completed.count') == total(aggregator, 'flow_runs.throughput') == 2
+
+    def test_failed_stream_leaves_the_other_streams_exact(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, aggregator: AggregatorStub
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        run_through(fake, start=at(1), seconds=2)
+        run_task_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        fake.fault = failing('/task_runs/filter')
+        run_failing(check, aggregator)
+        first = {name: total(aggregator, f'{name}.completed.count') for name in ('flow_runs', 'task_runs')}
+        fake.fault = None
+        fake.now = at(300)
+        run_check(check)
+        second = {name: total(aggregator, f'{name}.completed.count') for name in ('flow_runs', 'task_runs')}
+        assert (first, second) == ({'flow_runs': 1, 'task_runs': 0}, {'flow_runs': 0, 'task_runs': 1})
+
+    def test_crash_between_submitting_and_persisting_repeats_that_batch_only(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_check(new_check())
+        run_through(fake, start=at(1), seconds=2)
+        run_task_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        crashed = new_check()
+        persist = crashed.write_persistent_cache
+
+        def crash(key: str, document: str) -> None:
+            if 'flow_runs.finished' in document and json.loads(document)['streams']['flow_runs.finished']['until'] > (
+                '2026-11-23T08:00:10'
+            ):
+                raise SystemExit
+            persist(key, document)
+
+        monkeypatch.setattr(crashed, 'write_persistent_cache', crash)
+        with pytest.raises(SystemExit):
+            crashed.run()
+        fake.now = at(30)
+        aggregator = run_check(new_check())
+        assert total(aggregator, 'flow_runs.completed.count') == 1
+        assert total(aggregator, 'flow_runs.throughput') == 0
+        assert total(aggregator, 'task_runs.completed.count') == 1
+
+    def test_first_run_reads_nothing_back(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
+    ) -> None:
+        full_world()
+        aggregator = run_check(new_check())
+        counts = [spec.name for spec in METRICS.values() if spec.type == 'count' or 'duration' in spec.name]
+        assert {name: total(aggregator, name) for name in counts} == dict.fromkeys(counts, 0)
+
+    def test_other_filters_have_cursors_of_their_own(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        run_check(new_check())
+        run_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        filtered = new_check(work_pool_names={'exclude': ['x']})
+        assert total(run_check(filtered), 'flow_runs.completed.count') == 0
+        assert total(run_check(new_check()), 'flow_runs.completed.count') == 1
+
+    @pytest.mark.parametrize(
+        'document',
+        [
+            pytest.param('nonsense', id='no JSON'),
+            pytest.param('{"version": 99, "streams": {}}', id='unknown version'),
+            pytest.param('[1, 2]', id='another shape'),
+            pytest.param('{"version": 1, "streams": {"flow_runs.finished": {}}}', id='no cursor'),
+        ],
+    )
+    def test_unreadable_state_is_one_warning_and_a_fresh_start(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        datadog_agent: DatadogAgentStub,
+        caplog: pytest.LogCaptureFixture,
+        document: str,
+    ) -> None:
+        run_check(new_check())
+        (key,) = datadog_agent._cache
+        datadog_agent._cache[key] = document
+        run_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        check = new_check()
+        assert total(run_check(check), 'flow_runs.completed.count') == 0
+        (warning,) = warnings(caplog)
+        assert 'Starting afresh' in warning
+        run_through(fake, start=at(20), seconds=2)
+        fake.now = at(30)
+        assert total(run_check(check), 'flow_runs.completed.count') == 1
+
+
+class TestPersistentCacheId:
+    def cache_id(self, new_check: NewCheck, **options: Any) -> str:
+        check = new_check(**options)
+        check.load_configuration_models()
+        return check.persistent_cache_id()
+
+    @pytest.mark.parametrize(
+        'options',
+        [
+            pytest.param({'tags': ['team:data']}, id='tags'),
+            pytest.param({'username': 'reader', 'password': 'sesame'}, id='credentials'),
+            pytest.param({'prefect_url': 'http://reader:sesame@prefect.test:4200/api'}, id='user info'),
+            pytest.param({'prefect_url': 'http://prefect.test:4200/api/'}, id='trailing slash'),
+            pytest.param({'timeout': 99}, id='timeout'),
+            pytest.param({'late_start_threshold': 60}, id='threshold'),
+            pytest.param({'max_catchup': 7200}, id='max_catchup'),
+            pytest.param({'min_collection_interval': 60}, id='interval'),
+            pytest.param({'collect_events': True}, id='collect_events'),
+            pytest.param({'service': 'prefect'}, id='service'),
+        ],
+    )
+    def test_edit_of_how_it_is_collected_keeps_the_state(self, new_check: NewCheck, options: Row) -> None:
+        assert self.cache_id(new_check, **options) == self.cache_id(new_check)
+
+    def test_other_server_or_filter_has_another_state(self, new_check: NewCheck) -> None:
+        variants: list[Row] = [{}, {'prefect_url': 'http://other.test/api'}]
+        for key in ('work_pool_names', 'work_queue_names', 'deployment_names', 'event_names'):
+            variants += [{key: {'include': ['a']}}, {key: {'exclude': ['a']}}, {key: {'include': ['a', 'b']}}]
+        ids = {self.cache_id(new_check, **options) for options in variants}
+        assert len(ids) == len(variants)
+
+
+class TestMetadata:
+    def test_version_is_that_of_prefect_and_asked_for_once_an_hour(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        datadog_agent: DatadogAgentStub,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        passed = 0.0
+        monkeypatch.setattr('datadog_checks.prefect.check.time.monotonic', lambda: passed)
+        check = new_check()
+        asked = []
+        for seconds in (0, 15, 3599, 3600, 3615):
+            passed = seconds
+            run_check(check)
+            asked.append(len(sent(fake, '/admin/version')))
+        assert asked == [1, 1, 1, 2, 2]
+        datadog_agent.assert_metadata(
+            'prefect:test',
+            {
+                'version.scheme': 'semver',
+                'version.raw': '3.8.8',
+                'version.major': '3',
+                'version.minor': '8',
+                'version.patch': '8',
+            },
+        )
+
+    @pytest.mark.parametrize('outcome', [404, 500, FakeResponse.of(None), FakeResponse(200, b'<html>')])
+    def test_server_that_hides_its_version_is_no_failure(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, outcome: FakeResponse | int
+    ) -> None:
+        fake.fault = failing('/admin/version', outcome)
+        assert success(run_check(new_check())) == dict.fromkeys(COLLECTORS, 1)
+
+
+class TestServerClock:
+    @pytest.mark.parametrize('skew', [-90, 90, 86400, -86400], ids=lambda skew: f'{skew} s')
+    def test_agent_whose_clock_is_wrong_reports_the_same(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        agent_clock: AgentClock,
+        full_world: Callable[[], None],
+        skew: float,
+    ) -> None:
+        """`Date` has no parts of a second: the server is taken to be half a second into it."""
+        agent_clock.skew = timedelta(seconds=skew)
+        fake.now += timedelta(seconds=0.5)
+        check = new_check()
+        run_check(check)
+        full_world()
+        fake.now += timedelta(seconds=0.5)
+        aggregator = run_check(check)
+        expected = {
+            'work_pool.worker.heartbeat_age_seconds': 15.5,
+            'work_queue.backlog.age': 45.5,
+            'flow_runs.completed.count': 2,
+            'flow_runs.throughput': 6,
+            'task_runs.throughput': 9,
+            'flow_runs.retry_gaps_duration.max': 4,
+        }
+        assert {name: round(total(aggregator, name), 3) for name in expected} == expected
+
+    def test_clock_that_gets_corrected_between_runs_counts_once(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, agent_clock: AgentClock
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        found = []
+        for seconds, skew in ((15, 0), (30, 300), (45, -300), (60, 0), (75, 0)):
+            run_through(fake, start=at(seconds - 10), seconds=2)
+            fake.now = at(seconds)
+            agent_clock.skew = timedelta(seconds=skew)
+            found.append(total(run_check(check), 'flow_runs.completed.count'))
+        assert sum(found) == 5

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from datadog_checks.prefect import metrics, tags
+from datadog_checks.prefect.metrics import METRICS, NAMESPACE, MetricSpec
+
+KNOWN_TAGS = {value for key, value in vars(tags).items() if key.isupper() and isinstance(value, str)}
+
+
+@pytest.mark.parametrize('spec', METRICS.values(), ids=lambda spec: spec.name)
+def test_declaration_is_complete(spec: MetricSpec) -> None:
+    assert METRICS[spec.name] is spec
+    assert spec.full_name == f'{NAMESPACE}.{spec.name}'
+    assert spec.type in ('gauge', 'count')
+    assert re.fullmatch(r'[a-z0-9_.]+', spec.name)
+    assert spec.description.isascii()
+    assert spec.description.endswith('.')
+    assert set(spec.tag_keys) <= KNOWN_TAGS
+    assert len(spec.tag_keys) == len(set(spec.tag_keys))
+    assert spec.orientation in (-1, 0, 1)
+
+
+def test_every_declared_constant_is_a_series_of_its_own() -> None:
+    constants = [value for value in vars(metrics).values() if isinstance(value, MetricSpec)]
+    groups = [value for value in vars(metrics).values() if isinstance(value, metrics.PercentileGauges)]
+    declared = [*constants, *(spec for group in groups for spec in vars(group).values())]
+    assert sorted(spec.name for spec in declared) == sorted(METRICS)
+
+
+def test_series_that_is_declared_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match='declared twice'):
+        metrics._declare(metrics.HEALTH)
+
+
+def test_percentiles_warn_of_averages() -> None:
+    percentiles = [spec for spec in METRICS.values() if spec.name.endswith(('.median', '.95percentile'))]
+    assert len(percentiles) == 10
+    assert all('cannot be averaged' in spec.description for spec in percentiles)
+
+
+def test_there_are_59_documented_series_beside_those_on_the_check_itself() -> None:
+    own = {'collector.success'}
+    assert len(METRICS.keys() - own) == 59
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'keys'),
+    [
+        ('health', ''),
+        ('work_pool.is_', 'work_pool_id work_pool_name work_pool_type'),
+        ('work_pool.worker.', 'work_pool_id work_pool_name worker_id worker_name'),
+        ('work_queue.is_', 'work_queue_id work_queue_name work_pool_id work_pool_name work_queue_priority'),
+        (
+            'work_queue.backlog.',
+            'work_queue_id work_queue_name work_pool_id work_pool_name work_queue_priority work_queue_status',
+        ),
+        (
+            'deployment.',
+            'deployment_id deployment_name flow_id flow_name work_pool_id work_pool_name work_queue_id '
+            'work_queue_name is_paused',
+        ),
+        (
+            'flow_runs.',
+            'work_pool_id work_pool_name work_queue_id work_queue_name deployment_id deployment_name flow_id flow_name',
+        ),
+        (
+            'task_runs.',
+            'work_pool_id work_pool_name work_queue_id work_queue_name deployment_id deployment_name flow_id '
+            'flow_name task_key',
+        ),
+    ],
+)
+def test_family_carries_the_documented_tags(prefix: str, keys: str) -> None:
+    family = [spec for spec in METRICS.values() if spec.name.startswith(prefix)]
+    assert family
+    for spec in family:
+        assert set(spec.tag_keys) == set(keys.split())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from datadog_checks.prefect.state import VERSION, CheckState, StateError, StreamCursor
+from datadog_checks.prefect.times import parse_time
+from tests.unit.harness import START, at
+
+CURSOR = {'floor': '2026-11-23T08:00:00.000000Z', 'until': '2026-11-23T08:00:15.250000Z', 'seen': {'a': 1}}
+
+
+def document(**cursor: object) -> str:
+    return json.dumps({'version': VERSION, 'streams': {'runs': CURSOR | cursor}})
+
+
+def test_round_trip_keeps_everything() -> None:
+    cursor = StreamCursor(floor=START, until=parse_time('2026-11-23T08:00:15.000001Z'), seen={'a': 1, 'b': 2})
+    state = CheckState().advanced('one', cursor).advanced('two', StreamCursor(at(1), at(2)))
+    assert CheckState.loads(state.dumps()) == state
+
+
+def test_format_of_version_1_stays_readable() -> None:
+    """What an older release persisted."""
+    assert CheckState.loads(document()).cursor('runs') == StreamCursor(START, at(15.25), {'a': 1})
+    assert VERSION == 1
+
+
+def test_advancing_one_stream_leaves_the_others_and_the_state_itself() -> None:
+    before = CheckState({'one': StreamCursor(at(0), at(1)), 'two': StreamCursor(at(0), at(1))})
+    after = before.advanced('one', StreamCursor(at(0), at(9)))
+    assert after.cursor('one') == StreamCursor(at(0), at(9))
+    assert after.cursor('two') == before.cursor('two') == before.cursor('one')
+
+
+def test_unknown_stream_has_no_cursor() -> None:
+    assert CheckState().cursor('runs') is None
+
+
+def test_nothing_persisted_is_an_empty_state() -> None:
+    assert CheckState.loads('') == CheckState()
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        pytest.param('nonsense', id='garbage'),
+        pytest.param('{"version": 1', id='cut off'),
+        pytest.param('null', id='null'),
+        pytest.param('[]', id='a list'),
+        pytest.param('{}', id='no version'),
+        pytest.param('{"version": 2, "streams": {}}', id='later version'),
+        pytest.param('{"version": "1", "streams": {}}', id='version as a text'),
+        pytest.param('{"version": null, "streams": {}}', id='version null'),
+        pytest.param('{"version": 1}', id='no streams'),
+        pytest.param('{"version": 1, "streams": []}', id='streams are a list'),
+        pytest.param('{"version": 1, "streams": {"runs": null}}', id='cursor null'),
+        pytest.param('{"version": 1, "streams": {"runs": {}}}', id='cursor empty'),
+        pytest.param('[' * 100_000, id='deep'),
+        pytest.param(document(until='yesterday'), id='no time'),
+        pytest.param(document(until='2026-11-23T08:00:00'), id='time without a zone'),
+        pytest.param(document(until=None), id='time null'),
+        pytest.param(document(floor=7), id='time is a number'),
+        pytest.param(document(seen=[]), id='seen is a list'),
+        pytest.param(document(seen={'a': '1'}), id='second is a text'),
+        pytest.param(document(seen={'a': True}), id='second is a boolean'),
+        pytest.param(document(seen={'a': 1.5}), id='second is a fraction'),
+        pytest.param(document(seen=None), id='seen null'),
+    ],
+)
+def test_anything_else_is_an_error(text: str) -> None:
+    with pytest.raises(StateError):
+        CheckState.loads(text)
+
+
+def test_error_does_not_repeat_what_was_read() -> None:
+    with pytest.raises(StateError) as raised:
+        CheckState.loads(json.dumps({'version': 'x' * 1000}))
+    assert len(str(raised.value)) < 100

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from datadog_checks.prefect.tags import make_tags
+
+
+@pytest.mark.parametrize('unknown', [None, ''])
+def test_unknown_value_is_left_out(unknown: object) -> None:
+    assert make_tags({'flow_id': 'a', 'flow_name': unknown}) == ('flow_id:a',)
+
+
+@pytest.mark.parametrize(
+    ('value', 'tag'), [(0, 'x:0'), (False, 'x:False'), (True, 'x:True'), ('a:b, c', 'x:a:b, c'), ('None', 'x:None')]
+)
+def test_known_value_is_a_tag_though_it_is_false(value: object, tag: str) -> None:
+    assert make_tags({'x': value}) == (tag,)
+
+
+def test_order_of_the_keys_makes_no_difference() -> None:
+    assert make_tags({'b': 1, 'a': 2}) == make_tags({'a': 2, 'b': 1}) == ('a:2', 'b:1')

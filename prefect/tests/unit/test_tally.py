@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from datadog_checks.prefect.metrics import (
+    FLOW_RUNS_EXECUTION_DURATION,
+    FLOW_RUNS_PENDING,
+    FLOW_RUNS_RUNNING,
+)
+from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
+from tests.unit.harness import at, five, values
+
+A, B, C = ('x:a',), ('x:b',), ('x:c',)
+
+
+def test_tally_reports_each_series_for_each_tag_set() -> None:
+    tally = Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING)
+    tally.add(FLOW_RUNS_PENDING, A)
+    tally.add(FLOW_RUNS_PENDING, A)
+    tally.add(FLOW_RUNS_RUNNING, B, 5)
+    assert values(tally.samples([A, B, C])) == {
+        ('flow_runs.pending', A): 2,
+        ('flow_runs.running', A): 0,
+        ('flow_runs.pending', B): 0,
+        ('flow_runs.running', B): 5,
+        ('flow_runs.pending', C): 0,
+        ('flow_runs.running', C): 0,
+    }
+
+
+def test_reporting_a_tag_set_as_0_does_not_make_it_one_of_those_with_a_value() -> None:
+    tally = Tally(FLOW_RUNS_PENDING)
+    tally.add(FLOW_RUNS_PENDING, A)
+    tally.add(FLOW_RUNS_PENDING, B, 0)
+    list(tally.samples([C]))
+    assert tally.tag_sets() == {A}
+
+
+def test_durations_are_summed_up_per_tag_set() -> None:
+    durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
+    durations.add(A, 2.5)
+    durations.add(B, timedelta(seconds=90))
+    durations.add(A, timedelta(milliseconds=500))
+    assert values(durations.samples()) == {
+        **five('flow_runs.execution_duration', A, 0.5, 2.5),
+        **five('flow_runs.execution_duration', B, 90),
+    }
+
+
+@pytest.mark.parametrize('duration', [-3.0, timedelta(seconds=-3)])
+def test_negative_duration_is_one_of_0(duration: timedelta | float) -> None:
+    durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
+    durations.add(A, duration)
+    assert values(durations.samples()) == five('flow_runs.execution_duration', A, 0)
+
+
+class TestReportedTagSets:
+    def test_tag_set_is_reported_once_more(self) -> None:
+        reported = ReportedTagSets()
+        assert reported.update(at(0), {A, B}) == {A, B}
+        assert reported.update(at(15), {B}) == {A, B}
+        assert reported.update(at(30), {B}) == {B}
+
+    def test_tag_set_is_reported_once_more_however_long_that_takes(self) -> None:
+        reported = ReportedTagSets()
+        reported.update(at(0), {A})
+        assert reported.update(at(86400), set()) == {A}
+        assert reported.update(at(86415), set()) == set()
+
+    def test_tag_set_lingers(self) -> None:
+        reported = ReportedTagSets(timedelta(seconds=60))
+        reported.update(at(0), {A})
+        found = [reported.update(at(seconds), set()) for seconds in (15, 45, 59, 75, 90)]
+        assert found == [{A}, {A}, {A}, {A}, set()]
+
+    def test_tag_set_that_is_active_again_starts_anew(self) -> None:
+        reported = ReportedTagSets(timedelta(seconds=60))
+        reported.update(at(0), {A})
+        reported.update(at(59), {A})
+        assert reported.update(at(118), set()) == {A}
+
+    def test_clock_that_steps_back_keeps_it(self) -> None:
+        reported = ReportedTagSets(timedelta(seconds=60))
+        reported.update(at(1000), {A})
+        assert reported.update(at(0), set()) == {A}
