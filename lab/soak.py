@@ -53,6 +53,8 @@ LATE_START_THRESHOLD_SECONDS = 1.0
 # Shorter than the longest delay, so that some requests time out.
 TIMEOUT_SECONDS = 2
 DELAY_SECONDS = (0.1, 2.5)
+# A round of the exercises takes about so long.
+LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
 LOOK_SECONDS = 2.0
 # The server's recorder writes task runs a moment after they ended.
@@ -169,7 +171,7 @@ class Soak:
         scripts: list[FlowScript] = []
         if plan.exercises:
             settings = {
-                'EXERCISE_SECONDS': str(plan.seconds),
+                'EXERCISE_SECONDS': str(plan.seconds - LAST_ROUND_SECONDS),
                 'EXERCISE_PREFIX': plan.prefix,
                 'PREFECT_CLIENT_MAX_RETRIES': '3',
             }

@@ -36,7 +36,7 @@ COMPLETED = 'prefect.server.flow_runs.completed.count'
 COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(), *stream_collectors()))}
 # The option `timeout` in these tests, seconds. What is no hang is over long before.
 TIMEOUT = 1.0
-SLACK = 1.5
+SLACK = 2.0
 FLOW = 'something broke'
 FLOW_RUNS = '/flow_runs/filter'
 WORK_POOLS = '/work_pools/filter'
@@ -476,7 +476,8 @@ ROWS: dict[str, str] = {}
 def test_fault(stage: Stage, case: Case) -> None:
     front = stage.https if case.is_tls else stage.http
     check = stage.checks[front]
-    assert check.run().error is None, 'before the fault'
+    # On a busy machine a good answer may take more than the short timeout of these tests.
+    assert any(check.run().error is None for _ in range(3)), 'before the fault'
     stage.end_a_flow_run()
     if case.restarted_with is not None:
         check = stage.new_check(front, case.restarted_with)
@@ -499,7 +500,7 @@ def test_fault(stage: Stage, case: Case) -> None:
         assert values(broken, READY) == ['health' not in failed]
         assert set(success) == COLLECTORS
     assert case.up_to or 0.8 * case.timeouts * TIMEOUT <= broken.seconds
-    assert broken.seconds <= max(case.timeouts, 0.5) * TIMEOUT + SLACK
+    assert broken.seconds <= max(case.timeouts, 0.5) * (case.restarted_with or TIMEOUT) + SLACK
 
     assert good.error is None
     assert values(good, HEALTH) == values(good, READY) == [1]
