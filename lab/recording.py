@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -11,9 +11,13 @@ from typing import Any
 from datadog_checks.prefect.metrics import METRICS, MetricSpec
 from lab.agent import CheckResult
 
-OWN_FAMILY = 'collector'
-DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if spec.family != OWN_FAMILY}
-OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family == OWN_FAMILY}
+# The series in three parts: those that are always on, those of the groups of the option `collect`, and those of the
+# check about itself.
+OWN_FAMILIES = ('collector', 'api')
+OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family in OWN_FAMILIES}
+DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if not spec.group and spec.full_name not in OWN}
+FURTHER = {spec.full_name: spec for spec in METRICS.values() if spec.group and spec.full_name not in OWN}
+DECLARED = DOCUMENTED | FURTHER | OWN
 
 
 @dataclass
@@ -74,14 +78,13 @@ class Recording:
     def add(self, result: CheckResult) -> None:
         self.results.append(result)
         for point in result.points:
-            spec = DOCUMENTED.get(point.name) or OWN.get(point.name)
-            series = self._series.setdefault(point.name, Series(point.name, point.type, spec))
+            series = self._series.setdefault(point.name, Series(point.name, point.type, DECLARED.get(point.name)))
             series.tracks.setdefault(point.tags, Track(point.tags)).add(point.value)
 
     @property
     def series(self) -> list[Series]:
-        """The series seen: documented ones in the order of their declaration, then the rest by name."""
-        order = {name: position for position, name in enumerate((*DOCUMENTED, *OWN))}
+        """The series seen: declared ones in the order of their parts, then the rest by name."""
+        order = {name: position for position, name in enumerate(DECLARED)}
         return sorted(self._series.values(), key=lambda one: (order.get(one.name, len(order)), one.name))
 
     def get(self, name: str) -> Series | None:
@@ -89,20 +92,25 @@ class Recording:
 
     @property
     def seen(self) -> list[str]:
-        return [name for name in DOCUMENTED if name in self._series]
+        """The documented series that were seen."""
+        return self.seen_of(DOCUMENTED)
+
+    def seen_of(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self._series]
 
     @property
     def missing(self) -> list[str]:
-        return [name for name in DOCUMENTED if name not in self._series]
+        """The declared series that were not seen."""
+        return [name for name in DECLARED if name not in self._series]
 
     @property
     def always_zero(self) -> list[str]:
-        """The documented series that were seen, but never with a value above zero."""
-        return [name for name in self.seen if self._series[name].peak <= 0]
+        """The declared series that were seen, but never with a value above zero."""
+        return [name for name in DECLARED if name in self._series and self._series[name].peak <= 0]
 
     @property
     def undeclared(self) -> list[str]:
-        return [name for name in self._series if name not in DOCUMENTED and name not in OWN]
+        return [name for name in self._series if name not in DECLARED]
 
     @property
     def events(self) -> list[Mapping[str, Any]]:

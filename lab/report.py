@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
 from itertools import groupby
@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datadog_checks.prefect.metrics import NAMESPACE
-from lab.recording import DOCUMENTED, OWN, Recording, Series, Track
+from lab.recording import DECLARED, DOCUMENTED, FURTHER, OWN, Recording, Series, Track
 
 WIDTH = 120
 PICTURE_WIDTH = 154
@@ -177,27 +177,34 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def verdict(recording: Recording, *, wants_all: bool) -> RenderableType:
-    """The lines that matter: which documented series are there, and those of the check about itself.
+    """The lines that matter: which documented series are there, which of the groups, and those of the check itself.
 
     `wants_all` says that a series that is missing, or that was always zero, is a fault: so it is in the demo, while an
     ordinary server has nothing to report for many of them.
     """
-    seen, missing = recording.seen, recording.missing
-    style = '' if not wants_all else 'bold red' if missing else 'bold green'
-    lines = [Text(f'{len(seen)} of {len(DOCUMENTED)} documented series seen', style=style or 'bold')]
+    missing = recording.missing
+    lines = [
+        _seen_line(recording, DOCUMENTED, 'documented series', wants_all=wants_all),
+        _seen_line(recording, FURTHER, 'series of the groups that can be switched off', wants_all=wants_all),
+        _seen_line(recording, OWN, 'series of the check about itself', wants_all=wants_all),
+    ]
     if missing:
         reason = 'missing' if wants_all else 'nothing to report on this server so far'
         lines.append(Text(f'  {reason}: {_listed(missing)}', style='red' if wants_all else 'dim'))
     if wants_all:
         zero = recording.always_zero
-        lines.append(Text(f'{len(seen) - len(zero)} of them had a value above zero'))
+        lines.append(Text(f'{len(DECLARED) - len(missing) - len(zero)} of them had a value above zero'))
         if zero:
             lines.append(Text(f'  always zero: {_listed(zero)}', style='yellow'))
-    own = [name for name in OWN if recording.get(name)]
-    lines.append(Text(f'{len(own)} of {len(OWN)} series of the check about itself seen ({_listed(list(OWN))})'))
     if recording.undeclared:
         lines.append(Text(f'not declared: {", ".join(recording.undeclared)}', style='bold red'))
     return Group(*lines)
+
+
+def _seen_line(recording: Recording, names: Collection[str], what: str, *, wants_all: bool) -> Text:
+    seen = len(recording.seen_of(names))
+    style = 'bold' if not wants_all else 'bold red' if seen < len(names) else 'bold green'
+    return Text(f'{seen} of {len(names)} {what} seen', style=style)
 
 
 def full_report(recording: Recording, *, title: str, wants_all: bool, tag_sets: int = TAG_SETS) -> RenderableType:
@@ -261,10 +268,11 @@ def as_json(recording: Recording) -> dict[str, Any]:
         'documented_series': {
             'seen': len(recording.seen),
             'documented': len(DOCUMENTED),
-            'missing': recording.missing,
-            'always_zero': recording.always_zero,
         },
-        'own_series': [name for name in OWN if recording.get(name)],
+        'group_series': {'seen': len(recording.seen_of(FURTHER)), 'declared': len(FURTHER)},
+        'own_series': {'seen': len(recording.seen_of(OWN)), 'declared': len(OWN)},
+        'missing_series': recording.missing,
+        'always_zero_series': recording.always_zero,
         'undeclared_series': recording.undeclared,
         'checks': {
             'count': len(recording.results),

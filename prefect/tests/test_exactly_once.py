@@ -235,6 +235,8 @@ def add_up(sums: Sums) -> None:
     """Add what the last check submitted."""
     for name in aggregator.metric_names:
         series = name.removeprefix('prefect.server.')
+        if series.startswith('api.'):
+            continue
         for stub in aggregator.metrics(name):
             if stub.value and (stub.type == aggregator.COUNT or series.endswith('_duration.count')):
                 tags = tuple(tag for key in TAG_KEYS for tag in stub.tags if tag.startswith(f'{key}:'))

@@ -15,7 +15,7 @@ from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector
 from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
-from datadog_checks.prefect.metrics import COLLECTOR_SUCCESS, NAMESPACE
+from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
@@ -47,11 +47,11 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         super().__init__(name, init_config, instances)
         self._clock = ServerClock()
         self._known_runs = KnownRuns()
-        self._snapshot_collectors = snapshot_collectors()
         # Names of the collectors that the last run had no time for.
         self._without_time: set[str] = set()
         self._version_asked_at: float | None = None
         self._settings: Settings
+        self._snapshot_collectors: tuple[SnapshotCollector, ...]
         self._stream_collectors: tuple[StreamCollector, ...]
         self._transport: Transport
         self._client: PrefectClient
@@ -66,12 +66,16 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def check(self, _: Any) -> None:
         """One run. Raises CollectionError at its end if a part of it failed."""
         self._transport.start_run()
+        started = time.monotonic()
         samples, error = health.collect(self._client)
         self._submit(samples)
         failures: dict[str, Exception] = {}
-        self._report(health.NAME, error, failures)
+        self._report(health.NAME, error, started, failures)
         if samples[0].value:
             self._collect(self._run_context(), failures)
+        self._submit(self._transport.usage.authorization())
+        if CHECK_COST in self._settings.groups:
+            self._submit(self._transport.usage.costs())
         if failures:
             raise CollectionError(failures)
 
@@ -84,8 +88,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         collects.sort(key=lambda item: item[0] not in self._without_time)
         self._without_time = set()
         for name, collect in collects:
+            started = time.monotonic()
             error = collect()
-            self._report(name, error, failures)
+            self._report(name, error, started, failures)
             if isinstance(error, OutOfTime):
                 self._without_time.add(name)
         for problem, times in self._client.take_malformed().items():
@@ -113,8 +118,11 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, len(document))
         return None
 
-    def _report(self, collector: str, error: Exception | None, failures: dict[str, Exception]) -> None:
-        self._submit([Sample(COLLECTOR_SUCCESS, error is None, make_tags({COLLECTOR: collector}))])
+    def _report(self, collector: str, error: Exception | None, started: float, failures: dict[str, Exception]) -> None:
+        collector_tags = make_tags({COLLECTOR: collector})
+        self._submit([Sample(COLLECTOR_SUCCESS, error is None, collector_tags)])
+        if CHECK_COST in self._settings.groups:
+            self._submit([Sample(COLLECTOR_DURATION, time.monotonic() - started, collector_tags)])
         if error is None:
             return
         if not isinstance(error, PrefectError):
@@ -144,6 +152,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _initialize(self) -> None:
         self._settings = Settings.from_options(self._options())
+        self._snapshot_collectors = snapshot_collectors(self._settings.groups)
         self._stream_collectors = stream_collectors()
         options = self._options()
         warn_of_unknown_options(self.instance, type(options).model_fields, self.log)

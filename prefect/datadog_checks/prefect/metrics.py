@@ -13,6 +13,15 @@ from datadog_checks.prefect import tags
 
 NAMESPACE = 'prefect.server'
 
+# The keys of the option `collect`.
+LATE_RUNS = 'late_runs'
+RUN_AGES = 'run_ages'
+FRESHNESS = 'freshness'
+CONCURRENCY = 'concurrency'
+WORKER_COUNTS = 'worker_counts'
+BACKGROUND_SERVICES = 'background_services'
+CHECK_COST = 'check_cost'
+
 
 @dataclass(frozen=True)
 class MetricSpec:
@@ -20,7 +29,8 @@ class MetricSpec:
 
     `name` is without the namespace; `unit` is one of Datadog's unit names, or '' for a state that is 0 or 1; `tag_keys`
     are the keys that a sample may carry (a key whose value is unknown is left out), beside `prefect_url` and the
-    instance's own tags; `orientation` is 1 where more is better, -1 where less is better, else 0.
+    instance's own tags; `orientation` is 1 where more is better, -1 where less is better, else 0; `group` is the key of
+    the option `collect` that switches the series, '' for one that is always on.
     """
 
     name: str
@@ -29,6 +39,7 @@ class MetricSpec:
     description: str
     tag_keys: tuple[str, ...]
     orientation: int = 0
+    group: str = ''
 
     @property
     def full_name(self) -> str:
@@ -60,12 +71,16 @@ def _declare(spec: MetricSpec) -> MetricSpec:
     return spec
 
 
-def _gauge(name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0) -> MetricSpec:
-    return _declare(MetricSpec(name, 'gauge', unit, description, tag_keys, orientation))
+def _gauge(
+    name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0, *, group: str = ''
+) -> MetricSpec:
+    return _declare(MetricSpec(name, 'gauge', unit, description, tag_keys, orientation, group))
 
 
-def _count(name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0) -> MetricSpec:
-    return _declare(MetricSpec(name, 'count', unit, description, tag_keys, orientation))
+def _count(
+    name: str, unit: str, description: str, tag_keys: tuple[str, ...], orientation: int = 0, *, group: str = ''
+) -> MetricSpec:
+    return _declare(MetricSpec(name, 'count', unit, description, tag_keys, orientation, group))
 
 
 def _percentile_gauges(name: str, counted: str, what: str, tag_keys: tuple[str, ...]) -> PercentileGauges:
@@ -97,6 +112,46 @@ COLLECTOR_SUCCESS = _gauge(
     '1 when this part of the check collected everything it should in this run, 0 when it failed and sent nothing.',
     (tags.COLLECTOR,),
     1,
+)
+
+COLLECTOR_DURATION = _gauge(
+    'collector.duration_seconds',
+    'second',
+    'Time that this part of the check took in this run, answers of the server included.',
+    (tags.COLLECTOR,),
+    -1,
+    group=CHECK_COST,
+)
+
+API_AUTHORIZED = _gauge(
+    'api.authorized',
+    '',
+    '1 when the server accepted the credentials of the check, 0 when it refused a request with 401 or 403. Health does '
+    'not tell: it is open to everybody. Absent when nothing was asked.',
+    (),
+    1,
+)
+API_REQUESTS = _count(
+    'api.requests',
+    'request',
+    'HTTP requests that the check sent to the server in this run.',
+    (tags.ENDPOINT_FAMILY,),
+    group=CHECK_COST,
+)
+API_RESPONSE_BYTES = _count(
+    'api.response_bytes',
+    'byte',
+    'Size of the answers that the check received in this run, as they came over the network.',
+    (tags.ENDPOINT_FAMILY,),
+    group=CHECK_COST,
+)
+API_DURATION = _gauge(
+    'api.duration_seconds',
+    'second',
+    'Time that the check waited for answers of the server in this run.',
+    (tags.ENDPOINT_FAMILY,),
+    -1,
+    group=CHECK_COST,
 )
 
 WORK_POOL_IS_READY = _gauge('work_pool.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_POOL_KEYS, 1)

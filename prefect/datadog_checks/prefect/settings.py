@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -41,7 +42,19 @@ class InstanceOptions(Protocol):
     def deployment_names(self) -> Names | None: ...
 
     @property
+    def flow_names(self) -> Names | None: ...
+
+    @property
     def event_names(self) -> Names | None: ...
+
+    @property
+    def prefect_tags(self) -> Names | None: ...
+
+    @property
+    def collect(self) -> Iterable[tuple[str, bool | None]] | None: ...
+
+    @property
+    def worker_retention(self) -> float | None: ...
 
     @property
     def late_start_threshold(self) -> float | None: ...
@@ -52,12 +65,17 @@ class InstanceOptions(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """`tags` are those of every series: the instance's own and `prefect_url`, without user info."""
+    """`tags` are those of every series: the instance's own and `prefect_url`, without user info.
+
+    `groups` are the keys of the option `collect` that are on.
+    """
 
     prefect_url: str
     tags: tuple[str, ...]
     filters: ResourceFilters
+    groups: frozenset[str]
     late_start_threshold: timedelta
+    worker_retention: timedelta
     max_catchup: timedelta
     fingerprint: str
 
@@ -72,7 +90,9 @@ class Settings:
                 work_queues=_name_filter(options.work_queue_names),
                 deployments=_name_filter(options.deployment_names),
             ),
+            groups=frozenset(group for group, is_on in options.collect or () if is_on),
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),
+            worker_retention=timedelta(seconds=options.worker_retention or 0),
             max_catchup=timedelta(seconds=options.max_catchup or 0),
             fingerprint=_fingerprint(url, options),
         )
@@ -85,5 +105,7 @@ def _name_filter(names: Names | None) -> NameFilter:
 def _fingerprint(url: str, options: InstanceOptions) -> str:
     """Of what is counted, not how: the server and the filters, but not tags, credentials or time-outs."""
     filters = (options.work_pool_names, options.work_queue_names, options.deployment_names, options.event_names)
+    if options.flow_names:
+        filters += (options.flow_names,)
     counted = [url, *([list(names.include or ()), list(names.exclude or ())] if names else None for names in filters)]
     return hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:16]

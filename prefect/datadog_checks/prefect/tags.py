@@ -12,6 +12,7 @@ _MAX_LENGTH = 200
 
 PREFECT_URL = 'prefect_url'
 COLLECTOR = 'collector'
+ENDPOINT_FAMILY = 'endpoint_family'
 DEPLOYMENT_ID = 'deployment_id'
 DEPLOYMENT_NAME = 'deployment_name'
 FLOW_ID = 'flow_id'

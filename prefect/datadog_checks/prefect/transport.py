@@ -22,6 +22,7 @@ from datadog_checks.prefect.clock import ServerClock
 from datadog_checks.prefect.csrf import CsrfToken
 from datadog_checks.prefect.errors import OutOfTime, PrefectApiError, Rejected, Unreachable, status_error
 from datadog_checks.prefect.log import Log
+from datadog_checks.prefect.usage import ApiUsage
 
 # A run of the check may take so many time-outs.
 _TIMEOUTS_PER_RUN = 3
@@ -48,6 +49,8 @@ class _Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes
+    # Bytes that came over the network, compressed as they were.
+    received: int
 
 
 class Transport:
@@ -72,11 +75,13 @@ class Transport:
         # The time from the first byte that is sent to the last one that is received.
         self._answer_seconds = max(self._timeouts())
         self.budget = TimeBudget(_TIMEOUTS_PER_RUN * self._answer_seconds)
+        self.usage = ApiUsage()
         self._refusal: PrefectApiError | None = None
 
     def start_run(self) -> None:
         """A run of the check begins: it has its own time, and asks again a server that had enough of the last one."""
         self.budget.start()
+        self.usage.start_run()
         self._refusal = None
 
     def get(
@@ -104,6 +109,7 @@ class Transport:
         if csrf.is_demanded(answer.status, _detail(answer)):
             self._renew_csrf_token()
             answer = self._post(endpoint, path, body)
+        self.usage.judge(answer.status)
         return self._decoded(endpoint, answer)
 
     def _post(self, endpoint: str, path: str, body: dict[str, Any]) -> _Answer:
@@ -167,10 +173,13 @@ class Transport:
             response = send(url, allow_redirects=False, stream=True, timeout=(connect, read), **options)
             with response:
                 content = _read(endpoint, response, started + limit)
-                return _Answer(response.status_code, response.headers, content)
+                return _Answer(response.status_code, response.headers, content, response.raw.tell())
 
+        received = 0
         try:
-            return self._caller.call(exchange, limit + _GRACE_SECONDS)
+            answer = self._caller.call(exchange, limit + _GRACE_SECONDS)
+            received = answer.received
+            return answer
         except TookTooLong as error:
             raise Unreachable(endpoint, self._describe_slow(str(error), limit)) from None
         except requests.exceptions.RequestException as error:
@@ -182,7 +191,9 @@ class Transport:
             # What the Agent base needs for a request could not be had: a certificate, a token.
             raise Unreachable(endpoint, _describe_preparation(error)) from None
         finally:
-            self.budget.charge(endpoint, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.budget.charge(endpoint, seconds)
+            self.usage.add(endpoint.partition(' ')[2], received, seconds)
 
     def _timeouts(self) -> tuple[float, float]:
         """Those of the options for connecting and for one read, in seconds."""

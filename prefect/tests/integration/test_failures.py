@@ -22,6 +22,7 @@ from unittest import mock
 import pytest
 
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
+from datadog_checks.prefect.config_models import defaults
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import ROOT, PrefectServer
@@ -33,7 +34,8 @@ HEALTH = 'prefect.server.health'
 READY = 'prefect.server.ready'
 SUCCESS = 'prefect.server.collector.success'
 COMPLETED = 'prefect.server.flow_runs.completed.count'
-COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(), *stream_collectors()))}
+GROUPS = defaults.instance_collect()
+COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(GROUPS), *stream_collectors()))}
 # The option `timeout` in these tests, seconds. What is no hang is over long before.
 TIMEOUT = 1.0
 SLACK = 2.0

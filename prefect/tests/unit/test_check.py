@@ -13,6 +13,8 @@ from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.base.stubs.datadog_agent import DatadogAgentStub
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
+from datadog_checks.prefect.collectors.work_pools import WorkPools
+from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
@@ -21,7 +23,8 @@ from tests.unit.harness import Row, at, failing, run_task_through, run_through, 
 NewCheck = Callable[..., PrefectCheck]
 RunCheck = Callable[[PrefectCheck], AggregatorStub]
 
-SNAPSHOTS = [collector.name for collector in snapshot_collectors()]
+GROUPS = defaults.instance_collect()
+SNAPSHOTS = [collector.name for collector in snapshot_collectors(GROUPS)]
 STREAMS = [collector.name for collector in stream_collectors()]
 COLLECTORS = ['health', *SNAPSHOTS, *STREAMS]
 
@@ -146,11 +149,8 @@ class TestSamples:
         check = new_check()
         for _ in range(2):
             aggregator = run_check(check)
-            assert set(aggregator.metric_names) == {
-                'prefect.server.health',
-                'prefect.server.ready',
-                'prefect.server.collector.success',
-            }
+            of_objects = {spec.full_name for spec in METRICS.values() if spec.family not in ('collector', 'api')}
+            assert of_objects & set(aggregator.metric_names) == {'prefect.server.health', 'prefect.server.ready'}
         assert warnings(caplog) == []
 
     def test_nothing_normal_is_logged_above_debug(
@@ -252,9 +252,8 @@ class TestFailures:
         def collect(*arguments: Any) -> None:
             raise ZeroDivisionError('by hand')
 
-        check = new_check()
-        monkeypatch.setattr(check._snapshot_collectors[0], 'collect', collect)
-        message = run_failing(check, aggregator)
+        monkeypatch.setattr(WorkPools, 'collect', collect)
+        message = run_failing(new_check(), aggregator)
         assert 'work_pools: by hand' in message
         assert success(aggregator) == {name: int(name != 'work_pools') for name in COLLECTORS}
         assert 'ZeroDivisionError' in caplog.text
@@ -457,7 +456,8 @@ class TestStreams:
     ) -> None:
         full_world()
         aggregator = run_check(new_check())
-        counts = [spec.name for spec in METRICS.values() if spec.type == 'count' or 'duration' in spec.name]
+        of_streams = [spec for spec in METRICS.values() if spec.family in ('flow_runs', 'task_runs')]
+        counts = [spec.name for spec in of_streams if spec.type == 'count' or 'duration' in spec.name]
         assert {name: total(aggregator, name) for name in counts} == dict.fromkeys(counts, 0)
 
     def test_other_filters_have_cursors_of_their_own(

@@ -16,7 +16,7 @@ from datadog_checks.prefect.stream import OVERLAP
 
 URL = 'http://localhost:4200/api'
 EXAMPLE = Path(datadog_checks.prefect.__file__).parent / 'data' / 'conf.yaml.example'
-FILTERS = ('work_pool_names', 'work_queue_names', 'deployment_names', 'event_names')
+FILTERS = ('work_pool_names', 'work_queue_names', 'deployment_names', 'flow_names', 'prefect_tags', 'event_names')
 
 # All that could be a credential in a wrong URL.
 SECRETS = ('bob', 'hunter', 'ter2')
@@ -61,16 +61,40 @@ def test_no_optional_option_gets_its_example_as_default() -> None:
     """An example would silently become a value, such as a proxy or a user name that nobody configured."""
     options = {name for name, value in load() if value is not None and not isinstance(value, (bool, int, float))}
 
-    assert options == {'prefect_url', 'event_names', 'auth_type', 'kerberos_auth'}
+    assert options == {'prefect_url', 'event_names', 'collect', 'auth_type', 'kerberos_auth'}
 
 
 def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
-    empty = dict.fromkeys(('collect_events', 'late_start_threshold', 'max_catchup', 'event_names', 'deployment_names'))
+    options = ('collect', 'collect_events', 'late_start_threshold', 'max_catchup', 'worker_retention', 'event_names')
 
-    assert load(**empty) == load()
+    assert load(**dict.fromkeys((*options, 'deployment_names'))) == load()
+    assert load(collect={'late_runs': None}) == load()
 
 
-@pytest.mark.parametrize('option', FILTERS[:3])
+def test_groups_are_switched_one_by_one() -> None:
+    groups = dict(load(collect={'late_runs': False, 'freshness': 'no', 'concurrency': 'on'}).collect)
+
+    assert [group for group, is_on in groups.items() if not is_on] == ['freshness', 'late_runs']
+
+
+@pytest.mark.parametrize(
+    ('value', 'problem'),
+    [
+        (['late_runs'], 'must be a mapping of groups to true or false'),
+        ({'late_runs': 'perhaps'}, '`collect.late_runs` must be true or false'),
+        ({'laet_runs': False}, 'has no group `laet_runs`, only late_runs, run_ages'),
+    ],
+    ids=['a list', 'no boolean', 'unknown group'],
+)
+def test_wrong_groups(value: Any, problem: str) -> None:
+    (option, message) = error_of(collect=value)
+
+    assert option == 'collect'
+    assert problem in message
+    assert '`collect: {late_runs: false}`' in message
+
+
+@pytest.mark.parametrize('option', FILTERS[:-1])
 def test_filter_is_read(option: str) -> None:
     names = getattr(load(**{option: {'include': ['^a', 'b$'], 'exclude': None}}), option)
 
@@ -170,7 +194,7 @@ def test_all_problems_of_a_filter_are_told_at_once() -> None:
         assert part in message
 
 
-@pytest.mark.parametrize('option', ['late_start_threshold', 'max_catchup'])
+@pytest.mark.parametrize('option', ['late_start_threshold', 'max_catchup', 'worker_retention'])
 @pytest.mark.parametrize('value', [-1, 'soon', True, [], float('nan'), float('inf')])
 def test_wrong_seconds(option: str, value: Any) -> None:
     name, message = error_of(**{option: value})
@@ -244,11 +268,14 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
     assert set(instance) == {
         'prefect_url',
         *FILTERS,
+        'collect',
         'collect_events',
         'late_start_threshold',
         'max_catchup',
+        'worker_retention',
         'auth_string',
     }
     defaults = load()
-    for option in ('collect_events', 'event_names', 'late_start_threshold', 'max_catchup'):
+    numbers = ('late_start_threshold', 'max_catchup', 'worker_retention')
+    for option in ('collect', 'collect_events', 'event_names', *numbers):
         assert getattr(load(**instance), option) == getattr(defaults, option), option

@@ -162,11 +162,11 @@ def only_our_errors(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     report = PrefectCheck._report
 
-    def watch(check: PrefectCheck, collector: str, error: Exception | None, failures: dict[str, Exception]) -> None:
+    def watch(check: PrefectCheck, collector: str, error: Exception | None, *more: Any) -> None:
         if error is not None and not type(error).__module__.startswith('datadog_checks.prefect'):
             found.append(f'{collector}: {error!r}')
             raise error
-        report(check, collector, error, failures)
+        report(check, collector, error, *more)
 
     monkeypatch.setattr(PrefectCheck, '_report', watch)
     return found

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.metrics import METRICS, MetricSpec
 from tools import metadata
 
 # Of the units that Datadog knows, those that this integration uses.
-UNITS = {'', 'occurrence', 'percent', 'run', 'second'}
+UNITS = {'', 'byte', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
 STATISTICS = {'avg', 'median', '95percentile', 'max', 'count'}
 FLOW_RUN_DURATIONS = ('execution_duration', 'queue_wait_duration', 'retry_gaps_duration')
 TASK_RUN_DURATIONS = ('execution_duration', 'dependency_wait_duration')
@@ -25,7 +26,7 @@ RUN_COUNTS = {
 }
 
 DOCUMENTED = {
-    '': {'health', 'ready', 'collector.success'},
+    '': {'health', 'ready', 'collector.success', 'api.authorized'},
     'work_pool.': {'is_ready', 'is_not_ready', 'is_paused', 'worker.is_online', 'worker.heartbeat_age_seconds'},
     'work_queue.': {
         'is_ready',
@@ -58,13 +59,20 @@ def test_generated_files_are_as_declared(path: Path) -> None:
 
 
 def test_every_documented_series_is_declared() -> None:
-    assert set(METRICS) == {prefix + name for prefix, names in DOCUMENTED.items() for name in names}
+    always_on = {name for name, spec in METRICS.items() if not spec.group}
+
+    assert always_on == {prefix + name for prefix, names in DOCUMENTED.items() for name in names}
+
+
+def test_groups_are_those_of_the_option() -> None:
+    assert {spec.group for spec in METRICS.values() if spec.group} <= defaults.instance_collect().keys()
 
 
 def test_only_what_happens_is_a_count() -> None:
     counts = {name for name, spec in METRICS.items() if spec.type == 'count'}
 
-    assert counts == {f'{family}.{name}' for family in ('flow_runs', 'task_runs') for name in RUN_COUNTS}
+    of_runs = {f'{family}.{name}' for family in ('flow_runs', 'task_runs') for name in RUN_COUNTS}
+    assert counts == {*of_runs, 'api.requests', 'api.response_bytes'}
     assert {spec.type for spec in METRICS.values()} == {'gauge', 'count'}
 
 
@@ -76,12 +84,12 @@ def test_units_are_known_to_datadog(spec: MetricSpec) -> None:
 @every_spec
 def test_units_say_what_the_name_says(spec: MetricSpec) -> None:
     last = spec.name.split('.')[-1]
-    if last.endswith('_seconds') or last == 'age' or ('duration' in spec.name and last != 'count'):
+    if last.endswith(('_seconds', '_age')) or last == 'age' or ('duration' in spec.name and last != 'count'):
         assert spec.unit == 'second'
-    elif last in {'success', 'health', 'ready'} or last.startswith('is_'):
+    elif last in {'success', 'health', 'ready', 'authorized'} or last.startswith('is_'):
         assert spec.unit == ''
     else:
-        assert spec.unit in {'run', 'occurrence', 'percent'}
+        assert spec.unit in UNITS - {'', 'second'}
 
 
 @every_spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from datadog_checks.prefect.collectors.base import SnapshotCollector, StreamCollector
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
@@ -10,10 +12,14 @@ from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
 
+# Those that can be switched off, by their key in the option `collect`.
+_BY_GROUP: tuple[tuple[str, Callable[[], SnapshotCollector]], ...] = ()
 
-def snapshot_collectors() -> tuple[SnapshotCollector, ...]:
-    """New snapshot collectors, with empty memories."""
-    return (WorkPools(), Workers(), WorkQueues(), Deployments(), FlowRuns(), TaskRuns())
+
+def snapshot_collectors(groups: Collection[str]) -> tuple[SnapshotCollector, ...]:
+    """New snapshot collectors, with empty memories: those of these groups, and those that are always on."""
+    always = (WorkPools(), Workers(), WorkQueues(), Deployments(), FlowRuns(), TaskRuns())
+    return (*always, *(new() for group, new in _BY_GROUP if group in groups))
 
 
 def stream_collectors() -> tuple[StreamCollector, ...]:

@@ -20,6 +20,18 @@ def instance_auth_type():
     return 'basic'
 
 
+def instance_collect():
+    return {
+        'late_runs': True,
+        'run_ages': True,
+        'freshness': True,
+        'concurrency': True,
+        'worker_counts': True,
+        'background_services': True,
+        'check_cost': True,
+    }
+
+
 def instance_collect_events():
     return False
 
@@ -105,3 +117,7 @@ def instance_tls_verify():
 
 def instance_use_legacy_auth_encoding():
     return False
+
+
+def instance_worker_retention():
+    return 3600

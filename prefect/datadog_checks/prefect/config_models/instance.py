@@ -31,6 +31,20 @@ class AuthToken(BaseModel):
     writer: Optional[MappingProxyType[str, Any]] = None
 
 
+class Collect(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    background_services: Optional[bool] = None
+    check_cost: Optional[bool] = None
+    concurrency: Optional[bool] = None
+    freshness: Optional[bool] = None
+    late_runs: Optional[bool] = None
+    run_ages: Optional[bool] = None
+    worker_counts: Optional[bool] = None
+
+
 class DeploymentNames(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
@@ -49,7 +63,25 @@ class EventNames(BaseModel):
     include: Optional[tuple[str, ...]] = None
 
 
+class FlowNames(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    exclude: Optional[tuple[str, ...]] = None
+    include: Optional[tuple[str, ...]] = None
+
+
 class MetricPatterns(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    exclude: Optional[tuple[str, ...]] = None
+    include: Optional[tuple[str, ...]] = None
+
+
+class PrefectTags(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
         frozen=True,
@@ -99,6 +131,7 @@ class InstanceConfig(BaseModel):
     aws_host: Optional[str] = None
     aws_region: Optional[str] = None
     aws_service: Optional[str] = None
+    collect: Optional[Collect] = None
     collect_events: Optional[bool] = None
     connect_timeout: Optional[float] = None
     deployment_names: Optional[DeploymentNames] = None
@@ -107,6 +140,7 @@ class InstanceConfig(BaseModel):
     enable_legacy_tags_normalization: Optional[bool] = None
     event_names: Optional[EventNames] = None
     extra_headers: Optional[MappingProxyType[str, Any]] = None
+    flow_names: Optional[FlowNames] = None
     headers: Optional[MappingProxyType[str, Any]] = None
     kerberos_auth: Optional[Literal['required', 'optional', 'disabled']] = None
     kerberos_cache: Optional[str] = None
@@ -123,6 +157,7 @@ class InstanceConfig(BaseModel):
     ntlm_domain: Optional[str] = None
     password: Optional[str] = None
     persist_connections: Optional[bool] = None
+    prefect_tags: Optional[PrefectTags] = None
     prefect_url: str
     proxy: Optional[Proxy] = None
     read_timeout: Optional[float] = None
@@ -143,6 +178,7 @@ class InstanceConfig(BaseModel):
     username: Optional[str] = None
     work_pool_names: Optional[WorkPoolNames] = None
     work_queue_names: Optional[WorkQueueNames] = None
+    worker_retention: Optional[float] = None
 
     @model_validator(mode='before')
     def _initial_validation(cls, values):

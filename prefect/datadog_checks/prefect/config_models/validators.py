@@ -68,6 +68,32 @@ def instance_deployment_names(value: Any, field: Any) -> dict[str, list[str]] | 
     return _name_filter('deployment_names', value)
 
 
+def instance_flow_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+    return _name_filter('flow_names', value)
+
+
+def instance_prefect_tags(value: Any, field: Any) -> dict[str, list[str]] | None:
+    return _name_filter('prefect_tags', value)
+
+
+def instance_collect(value: Any, field: Any) -> dict[str, bool]:
+    """Fill in the default of each group that is not named."""
+    groups: dict[str, bool] = dict(defaults.instance_collect())
+    example = 'for example: `collect: {late_runs: false}`'
+    if value is None:
+        return groups
+    if not isinstance(value, dict):
+        raise _error(f'must be a mapping of groups to true or false, {example}')
+    for group, chosen in value.items():
+        if group not in groups:
+            raise _error(f'has no group `{group}`, only {", ".join(groups)}; {example}')
+        word = str(chosen).strip().lower()
+        if chosen is not None and word not in YES | NO:
+            raise _error(f'`collect.{group}` must be true or false, {example}')
+        groups[group] = groups[group] if chosen is None else word in YES
+    return groups
+
+
 def instance_event_names(value: Any, field: Any) -> dict[str, list[str]]:
     """Fill in the default of the key that is not set, so that no filter lets heartbeats in by the way."""
     return {**defaults.instance_event_names(), **(_name_filter('event_names', value) or {})}
@@ -92,6 +118,12 @@ def instance_max_catchup(value: Any, field: Any) -> float:
     if value is None:
         return float(defaults.instance_max_catchup())
     return _seconds('max_catchup', value, minimum=MIN_CATCHUP_SECONDS, example=7200)
+
+
+def instance_worker_retention(value: Any, field: Any) -> float:
+    if value is None:
+        return float(defaults.instance_worker_retention())
+    return _seconds('worker_retention', value, minimum=0, example=86400)
 
 
 def instance_auth_string(value: Any, field: Any) -> str | None:
