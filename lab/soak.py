@@ -56,6 +56,7 @@ DELAY_SECONDS = (0.1, 2.5)
 # A round of the exercises takes about so long.
 LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
+MOST_OPEN_LIVES = 200
 LOOK_SECONDS = 2.0
 # The server's recorder writes task runs a moment after they ended.
 SETTLE_SECONDS = 5.0
@@ -184,7 +185,9 @@ class Soak:
         while True:
             elapsed = time.monotonic() - began
             if elapsed < plan.seconds:
-                self._lives.open(int(elapsed * plan.lives_per_second) - self._lives.opened.total())
+                due = int(elapsed * plan.lives_per_second) - self._lives.opened.total()
+                # On a slow machine the lives go on slowly, and more of them would make it slower.
+                self._lives.open(min(due, MOST_OPEN_LIVES - self._lives.number_open))
             elif not self._lives.number_open and not any(script.is_running for script in scripts):
                 break
             elif elapsed > plan.seconds + GRACE_SECONDS:

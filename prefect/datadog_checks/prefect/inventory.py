@@ -6,7 +6,7 @@ An inventory lives for one run. What outlives it (names of flows, tags of flow r
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datadog_checks.prefect import tags
 from datadog_checks.prefect.client import PrefectClient
@@ -32,8 +32,9 @@ from datadog_checks.prefect.times import format_time
 
 # SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
 _RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
-# Runs of each kind that are remembered: more than start and end within the overlap of a busy server.
+# Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
 _KNOWN_RUNS = 20_000
+_KNOWN_FOR = timedelta(minutes=10)
 
 
 class KnownRuns:
@@ -43,8 +44,13 @@ class KnownRuns:
         self.deployments = DeploymentDirectory()
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
-        self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS)
-        self.task_run_ends: Recent[str, datetime] = Recent(_KNOWN_RUNS)
+        self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
+        self.task_run_ends: Recent[str, datetime] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
+
+    def go_on(self, now: datetime) -> None:
+        """Another run of the check begins: forget the runs that were not asked for lately."""
+        self.flow_run_tags.go_on(now)
+        self.task_run_ends.go_on(now)
 
 
 class Inventory:
@@ -55,6 +61,7 @@ class Inventory:
         self._filters = filters
         self._known = known
         self._now = now
+        known.go_on(now)
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
         self._finished: dict[Span, list[FlowRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}

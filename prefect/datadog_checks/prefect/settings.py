@@ -104,8 +104,12 @@ def _name_filter(names: Names | None) -> NameFilter:
 
 def _fingerprint(url: str, options: InstanceOptions) -> str:
     """Of what is counted, not how: the server and the filters, but not tags, credentials or time-outs."""
-    filters = (options.work_pool_names, options.work_queue_names, options.deployment_names, options.event_names)
-    if options.flow_names:
-        filters += (options.flow_names,)
+    filters = (
+        options.work_pool_names,
+        options.work_queue_names,
+        options.deployment_names,
+        options.flow_names,
+        options.event_names,
+    )
     counted = [url, *([list(names.include or ()), list(names.exclude or ())] if names else None for names in filters)]
     return hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:16]

@@ -53,7 +53,10 @@ def test_url_tag_holds_no_user_info_and_no_trailing_slash(url: str) -> None:
         ({'work_pool_names': {'include': ('a',)}}, False),
         ({'work_queue_names': {'include': ('a',)}}, False),
         ({'deployment_names': {'include': ('a',)}}, False),
+        ({'flow_names': {'include': ('a',)}}, False),
         ({'event_names': {'include': ('a',)}}, False),
+        ({'prefect_tags': {'include': ('a',)}}, True),
+        ({'collect': {'late_runs': False}}, True),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )
