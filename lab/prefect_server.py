@@ -46,6 +46,12 @@ def prefect_environment_folder() -> Path:
     return Path(os.environ.get('PREFECT_ENV') or ROOT / '.envs' / f'prefect-{PREFECT_VERSION}')
 
 
+def prefect_version() -> str:
+    """Return the version of Prefect in that environment."""
+    (installed,) = prefect_environment_folder().glob('lib/python*/site-packages/prefect-[0-9]*.dist-info')
+    return installed.stem.removeprefix('prefect-')
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -63,6 +69,11 @@ class _PrefectProcess:
         self._grace = grace
         self._process: GuardedProcess | None = None
         self._folder: Path | None = None
+
+    @property
+    def _command(self) -> str:
+        """The script `prefect`, for the Python to run: `python -m prefect` came after 3.0."""
+        return str(self._python.with_name('prefect'))
 
     @property
     def process(self) -> GuardedProcess:
@@ -163,9 +174,9 @@ class PrefectServer(_PrefectProcess):
 
         Raises RuntimeError with the end of the server's log when it ends or is not ready in time.
         """
-        arguments = ['-m', 'prefect', 'server', 'start', '--host', '127.0.0.1', '--port', str(self.port)]
+        arguments = ['server', 'start', '--host', '127.0.0.1', '--port', str(self.port)]
         try:
-            self._launch(arguments, {})
+            self._launch([self._command, *arguments], {})
             self._wait_until_ready()
         except BaseException:
             self.stop()
@@ -224,11 +235,11 @@ class Worker(_PrefectProcess):
         self._work_queue_names = tuple(work_queue_names)
 
     def start(self) -> Self:
-        arguments = ['-m', 'prefect', 'worker', 'start', '--type', 'process']
+        arguments = ['worker', 'start', '--type', 'process']
         arguments += ['--pool', self.work_pool_name, '--name', self.name, '--install-policy', 'never']
         for work_queue_name in self._work_queue_names:
             arguments += ['--work-queue', work_queue_name]
-        self._launch(arguments, {'PREFECT_API_URL': self._api_url})
+        self._launch([self._command, *arguments], {'PREFECT_API_URL': self._api_url})
         return self
 
 

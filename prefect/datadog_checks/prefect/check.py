@@ -13,7 +13,7 @@ from datadog_checks.prefect.clock import ServerClock
 from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
-from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError
+from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError, UnsupportedVersion
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
@@ -22,6 +22,7 @@ from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState, StateError
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.transport import Transport
+from datadog_checks.prefect.versions import require_supported
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.config_models.instance import InstanceConfig
@@ -64,7 +65,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         return Settings.from_options(self._options()).fingerprint
 
     def check(self, _: Any) -> None:
-        """One run. Raises CollectionError at its end if a part of it failed."""
+        """One run. Raises CollectionError at its end if a part of it failed, UnsupportedVersion before it reads."""
         self._transport.start_run()
         started = time.monotonic()
         samples, error = health.collect(self._client)
@@ -72,6 +73,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         failures: dict[str, Exception] = {}
         self._report(health.NAME, error, started, failures)
         if samples[0].value:
+            self._require_supported_version()
             self._collect(self._run_context(), failures)
         self._submit(self._transport.usage.authorization())
         if CHECK_COST in self._settings.groups:
@@ -95,7 +97,6 @@ class PrefectCheck(AgentCheck, ConfigMixin):
                 self._without_time.add(name)
         for problem, times in self._client.take_malformed().items():
             self.log.warning('Skipped %d malformed objects: %s', times, problem)
-        self._report_version()
 
     def _run_snapshot(self, collector: SnapshotCollector, run: RunContext) -> Exception | None:
         try:
@@ -139,16 +140,28 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         inventory = Inventory(self._client, self._settings.filters, self._known_runs, now)
         return RunContext(now=now, client=self._client, inventory=inventory, settings=self._settings, log=self.log)
 
-    @AgentCheck.metadata_entrypoint
-    def _report_version(self) -> None:
-        """The server's version as metadata. It is no part of the collection: a server that hides it is no failure."""
+    def _require_supported_version(self) -> None:
+        """Ask for the server's version now and then: no part of the collection, a server that hides it is no failure.
+
+        Raises UnsupportedVersion, at every run until the server is upgraded.
+        """
         if self._version_asked_at is not None and time.monotonic() - self._version_asked_at < _VERSION_INTERVAL:
             return
-        self._version_asked_at = time.monotonic()
         try:
-            self.set_metadata('version', self._client.version())
+            version = self._client.version()
+            self._report_version(version)
+            require_supported(version)
+        except UnsupportedVersion as error:
+            for collector in (*self._snapshot_collectors, *self._stream_collectors):
+                self._report(collector.name, error, {})
+            raise
         except PrefectError as error:
             self.log.debug('No version: %s', error)
+        self._version_asked_at = time.monotonic()
+
+    @AgentCheck.metadata_entrypoint
+    def _report_version(self, version: str) -> None:
+        self.set_metadata('version', version)
 
     def _initialize(self) -> None:
         self._settings = Settings.from_options(self._options())

@@ -5,6 +5,7 @@ PrefectError
     Unreachable          no answer at all: refused, unknown host, TLS, time-out, connection lost
     Rejected             the server refused the request as such (422): a filter or a limit that it does not know
     NotFound             404
+  UnsupportedVersion     the server is older than any that the check can read
   OutOfTime              the run of the check has used up its time
   CollectionError        raised at the end of a run, names each collector that failed
 
@@ -44,6 +45,13 @@ class Rejected(PrefectApiError):
 
 class NotFound(PrefectApiError):
     """404: the object is gone, or this server does not have the endpoint."""
+
+
+class UnsupportedVersion(PrefectError):
+    """Nothing was asked of a server that would refuse most of it. `supported` is the range of versions, for people."""
+
+    def __init__(self, version: str, supported: str) -> None:
+        super().__init__(f'Prefect {version} is not supported, only {supported}. Upgrade the Prefect server')
 
 
 class OutOfTime(PrefectError):

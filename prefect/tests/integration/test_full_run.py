@@ -18,7 +18,7 @@ from datadog_checks.dev.utils import get_metadata_metrics
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, compare_with_server, observe
-from lab.prefect_server import PREFECT_VERSION, PrefectServer
+from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, Recording
 from lab.workload import Workload
 from tests.log_lines import unparsed
@@ -162,7 +162,7 @@ def test_every_point_carries_the_tags_of_the_instance(full_run: FullRun) -> None
 
 
 def test_version_is_that_of_prefect(full_run: FullRun) -> None:
-    assert full_run.recording.metadata['version.raw'] == PREFECT_VERSION
+    assert full_run.recording.metadata['version.raw'] == prefect_version()
 
 
 def test_counts_equal_the_records_of_the_server(full_run: FullRun) -> None:

@@ -16,6 +16,7 @@ from datadog_checks.prefect.collectors import snapshot_collectors, stream_collec
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
+from datadog_checks.prefect.versions import SUPPORTED
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.unit.harness import Row, at, failing, run_task_through, run_through, sent
@@ -569,6 +570,35 @@ class TestMetadata:
     ) -> None:
         fake.fault = failing('/admin/version', outcome)
         assert success(run_check(new_check())) == dict.fromkeys(COLLECTORS, 1)
+
+
+class TestUnsupportedVersion:
+    def test_is_one_error_that_names_it_and_the_supported_range(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub, datadog_agent: DatadogAgentStub
+    ) -> None:
+        fake.version = '2.20.27'
+        message = run_failing(new_check(), aggregator)
+        assert message == f'Prefect 2.20.27 is not supported, only {SUPPORTED}. Upgrade the Prefect server'
+        assert [exchange.path for exchange in fake.requests] == ['/api/health', '/api/ready', '/api/admin/version']
+        assert total(aggregator, 'health') == total(aggregator, 'ready') == 1
+        assert success(aggregator) == {name: int(name == 'health') for name in COLLECTORS}
+        assert datadog_agent._metadata['prefect:test', 'version.raw'] == '2.20.27'
+
+    def test_lasts_until_the_server_is_upgraded(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, aggregator: AggregatorStub
+    ) -> None:
+        check = new_check()
+        fake.version = '2.20.27'
+        assert run_failing(check, aggregator) == run_failing(check, aggregator)
+        fake.version = '3.8.8'
+        assert success(run_check(check)) == dict.fromkeys(COLLECTORS, 1)
+
+    def test_is_refused_also_where_the_agent_collects_no_metadata(
+        self, fake: FakePrefect, new_check: NewCheck, aggregator: AggregatorStub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(PrefectCheck, 'is_metadata_collection_enabled', staticmethod(lambda: False))
+        fake.version = '2.20.27'
+        assert 'Prefect 2.20.27 is not supported' in run_failing(new_check(), aggregator)
 
 
 class TestServerClock:
