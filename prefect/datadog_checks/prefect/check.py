@@ -17,7 +17,7 @@ from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectErr
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
-from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState, StateError
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
@@ -112,6 +112,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         except Exception as error:
             return error
         self._submit(batch.samples)
+        self._submit_events(batch.events)
         # A crash between these two repeats the batch; the other way round it would be lost.
         self._state = self._state.advanced(collector.name, batch.cursor)
         document = self._state.dumps()
@@ -134,6 +135,22 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         for sample in samples:
             submit = self.gauge if sample.spec.type == 'gauge' else self.count
             submit(sample.spec.name, sample.value, tags=[*sample.tags, *self._settings.tags])
+
+    def _submit_events(self, events: Iterable[AgentEvent]) -> None:
+        for event in events:
+            self.event(
+                {
+                    'event_type': event.event_type,
+                    'source_type_name': self.name,
+                    'msg_title': event.title,
+                    'msg_text': event.text,
+                    'timestamp': event.timestamp,
+                    'alert_type': event.alert_type,
+                    'priority': event.priority,
+                    'aggregation_key': event.aggregation_key,
+                    'tags': [*event.tags, *self._settings.tags],
+                }
+            )
 
     def _run_context(self) -> RunContext:
         now = self._clock.now()
@@ -166,7 +183,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def _initialize(self) -> None:
         self._settings = Settings.from_options(self._options())
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
-        self._stream_collectors = stream_collectors()
+        self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
         options = self._options()
         warn_of_unknown_options(self.instance, type(options).model_fields, self.log)
         self._transport = Transport(

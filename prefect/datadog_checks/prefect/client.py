@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from datadog_checks.prefect.errors import NotFound, PrefectApiError, Rejected
 from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.models import (
     Deployment,
+    Event,
     Flow,
     FlowRun,
     FlowRunState,
@@ -28,13 +29,26 @@ from datadog_checks.prefect.models import (
     WorkPool,
     WorkQueue,
 )
-from datadog_checks.prefect.paging import PagingError, TimeOrder, pages_by_time, pages_newest_first, rows_by_offset
+from datadog_checks.prefect.paging import (
+    PagingError,
+    TimeOrder,
+    TokenPage,
+    pages_by_time,
+    pages_by_token,
+    pages_newest_first,
+    rows_by_offset,
+)
+from datadog_checks.prefect.spans import Span
+from datadog_checks.prefect.times import RESOLUTION, format_time
 from datadog_checks.prefect.transport import Transport
 
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100
 
-
+# The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
+_EVENTS_PER_PAGE = 50
+# The server takes an end that is still to come; without one it ends the period now, by its own clock.
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 _CLOUD_URL = re.compile('(?P<api>.*)/accounts/[^/]+/workspaces/[^/]+')
 _MAX_COUNT = 10**12
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
@@ -159,6 +173,34 @@ class PrefectClient:
     def count_task_runs(self, body: dict[str, Any]) -> int:
         return self._count('/task_runs/count', body)
 
+    def event_pages(self, names: dict[str, list[str]], span: Span) -> Iterator[tuple[list[Event], int]]:
+        """The events of a span, ascending, page by page: those of the page, and how many are left after it.
+
+        `names` is the `event` object of the filter.
+        """
+        path = '/events/filter'
+        criteria = {'event': names, 'order': 'ASC'} | _occurred(span)
+
+        def begin(page_size: int) -> TokenPage:
+            body = {'filter': criteria, 'limit': page_size}
+            return _token_page(f'POST {path}', self._transport.post(path, body))
+
+        def go_on(token: str) -> TokenPage:
+            # The host of `next_page` is the one that a proxy asked for, or worse. Only the token is of use.
+            next_path = f'{path}/next'
+            return _token_page(f'GET {next_path}', self._transport.get(next_path, {'page-token': token}))
+
+        try:
+            for rows, left in pages_by_token(begin, go_on, _EVENTS_PER_PAGE):
+                yield self._parse(rows, Event), left
+        except PagingError as error:
+            raise _unexpected(f'GET {path}/next', str(error)) from None
+
+    def count_events(self, names: dict[str, list[str]], span: Span) -> int:
+        path = '/events/filter'
+        body = {'filter': {'event': names} | _occurred(span), 'limit': 0}
+        return _token_page(f'POST {path}', self._transport.post(path, body)).total
+
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""
         malformed = dict(self._malformed)
@@ -227,10 +269,7 @@ class PrefectClient:
         return self._page_size
 
     def _count(self, path: str, body: dict[str, Any]) -> int:
-        count = self._transport.post(path, body)
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_COUNT:
-            raise _unexpected(f'POST {path}', 'the answer is not a number')
-        return count
+        return _number(f'POST {path}', self._transport.post(path, body))
 
     def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
         parsed: list[M] = []
@@ -246,6 +285,36 @@ def _rows(endpoint: str, answer: Any) -> list[Row]:
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
         raise _unexpected(endpoint, 'the answer is not a list of objects')
     return answer
+
+
+def _number(endpoint: str, answer: Any) -> int:
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer <= _MAX_COUNT:
+        raise _unexpected(endpoint, 'the answer is not a number')
+    return answer
+
+
+def _token_page(endpoint: str, answer: Any) -> TokenPage:
+    if not isinstance(answer, dict):
+        raise _unexpected(endpoint, 'the answer is not a page of events')
+    rows = _rows(endpoint, answer.get('events'))
+    return TokenPage(rows, _number(endpoint, answer.get('total')), _token(endpoint, answer.get('next_page')))
+
+
+def _token(endpoint: str, next_page: Any) -> str | None:
+    """The token of the URL of the next page; the URL itself is never asked for."""
+    if next_page is None:
+        return None
+    try:
+        (token,) = parse_qs(urlsplit(next_page).query)['page-token']
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise _unexpected(endpoint, 'next_page has no page-token') from None
+    return str(token)
+
+
+def _occurred(span: Span) -> dict[str, Any]:
+    """The span as the filter of events has it: both its bounds are inclusive."""
+    until = _END_OF_TIME if span.until is None else span.until - RESOLUTION
+    return {'occurred': {'since': format_time(span.since), 'until': format_time(until)}}
 
 
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:

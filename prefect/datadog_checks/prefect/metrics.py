@@ -154,6 +154,15 @@ API_DURATION = _gauge(
     group=CHECK_COST,
 )
 
+EVENTS_PENDING = _gauge(
+    'events.pending',
+    'event',
+    'Events that wait on the server for the next run of the check, since this one has read as many as a run may. '
+    'Absent unless collect_events is true.',
+    (),
+    -1,
+)
+
 WORK_POOL_IS_READY = _gauge('work_pool.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_POOL_KEYS, 1)
 WORK_POOL_IS_NOT_READY = _gauge(
     'work_pool.is_not_ready',

@@ -253,6 +253,78 @@ class TaskRun:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an event is about, or related to, in the `role` of a work pool, a flow run and so on.
+
+    `id` is `prefect.<kind>.<id>`, `object_id` the last part of it.
+    """
+
+    id: str
+    role: str | None
+    name: str | None
+    work_pool_type: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> Resource:
+        return cls(
+            id=_text(row, 'prefect.resource.id'),
+            role=_optional_text(row, 'prefect.resource.role'),
+            name=_optional_text(row, 'prefect.resource.name'),
+            work_pool_type=_optional_text(row, 'prefect.work-pool.type'),
+        )
+
+    @property
+    def object_id(self) -> str:
+        return self.id.rpartition('.')[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`POST /events/filter`. `occurred` comes from the clock of the process that sent it.
+
+    `kind` is what it is about ('flow-run', 'work-pool'), `action` what happened to it: for a run the name of its new
+    state. `state_type` and what follows it are those of a run. `related` has one resource for each role.
+    """
+
+    id: str
+    name: str
+    kind: str
+    action: str
+    occurred: datetime
+    resource: Resource
+    related: Mapping[str, Resource]
+    state_type: str | None
+    state_name: str | None
+    state_message: str | None
+    previous_state_name: str | None
+    run_count: str | None
+    task_key: str | None
+
+    @classmethod
+    def from_api(cls, row: Row) -> Event:
+        name = _text(row, 'event')
+        kind, _, action = name.removeprefix('prefect.').partition('.')
+        resource = _object(row, 'resource')
+        payload = _object(row, 'payload')
+        related = [Resource.from_api(item) for item in row.get('related') or () if isinstance(item, dict)]
+        return cls(
+            id=_text(row, 'id'),
+            name=name,
+            kind=kind,
+            action=action,
+            occurred=_time(row, 'occurred'),
+            resource=Resource.from_api(resource),
+            related={item.role: item for item in related if item.role is not None},
+            state_type=_optional_text(resource, 'prefect.state-type'),
+            state_name=_optional_text(resource, 'prefect.state-name'),
+            state_message=_optional_text(resource, 'prefect.state-message'),
+            previous_state_name=_optional_text(_object(payload, 'initial_state'), 'name'),
+            run_count=_optional_text(resource, 'prefect.run-count'),
+            task_key=_optional_text(_object(payload, 'task_run'), 'task_key'),
+        )
+
+
 def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
     """The ids of the `task_run` inputs. `__parents__` names the task that called this one: no dependency."""
     if not isinstance(task_inputs, dict):
@@ -265,6 +337,12 @@ def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
         if isinstance(entry, dict) and entry.get('input_type') == 'task_run' and isinstance(entry.get('id'), str)
     }
     return tuple(sorted(ids))
+
+
+def _object(row: Row, key: str) -> Row:
+    """The object at `key`; an empty one if there is none, for not every event says as much."""
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _text(row: Row, key: str) -> str:

@@ -133,7 +133,7 @@ def rows_by_offset(fetch: Fetch, body: dict[str, Any], page_size: int) -> list[R
     for attempt in range(_READS):
         counted = 0
         without_id: list[Row] = []
-        for rows in _offset_pages(fetch, body, max(1, page_size - attempt * page_size // (2 * _READS))):
+        for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
             counted += len(rows)
             known.update((row['id'], row) for row in rows if isinstance(row.get('id'), str))
             without_id += [row for row in rows if not isinstance(row.get('id'), str)]
@@ -142,6 +142,47 @@ def rows_by_offset(fetch: Fetch, body: dict[str, Any], page_size: int) -> list[R
         if len(known) + len(without_id) >= counted:
             break
     return [*known.values(), *without_id]
+
+
+@dataclass(frozen=True)
+class TokenPage:
+    """A page that the server continues by a token, None at the end; `total` is the number of rows on all pages."""
+
+    rows: list[Row]
+    total: int
+    token: str | None
+
+
+def pages_by_token(
+    begin: Callable[[int], TokenPage], go_on: Callable[[str], TokenPage], page_size: int
+) -> Iterator[tuple[list[Row], int]]:
+    """The pages of a list that the server continues by a token: rows, each once, and how many are left after them.
+
+    `begin` takes the size of the pages. A token stands for an offset, so between ties, and where rows come or go
+    meanwhile, one row may come twice and another not at all: then the list is read again, cut at other places, until as
+    many rows are known as there were at its beginning. Raises PagingError.
+    """
+    seen: set[str] = set()
+    for attempt in range(_READS):
+        read: set[str] = set()
+        without_id = 0
+        page = begin(_page_size_of(attempt, page_size))
+        while page.rows:
+            if not _unseen(page.rows, read):
+                raise PagingError('the pages repeat')
+            without_id += sum(not isinstance(row.get('id'), str) for row in page.rows)
+            fresh = _unseen(page.rows, seen)
+            yield fresh, max(0, page.total - len(seen) - without_id)
+            if page.token is None:
+                break
+            page = go_on(page.token)
+        if len(seen) + without_id >= page.total:
+            return
+
+
+def _page_size_of(attempt: int, page_size: int) -> int:
+    """Smaller pages with each attempt to read a list, so that it is cut at other places."""
+    return max(1, page_size - attempt * page_size // (2 * _READS))
 
 
 def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterator[list[Row]]:

@@ -1,8 +1,9 @@
-"""What collectors return: samples, and for streams the cursor that goes with them."""
+"""What collectors return: samples and events, and for streams the cursor that goes with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from datadog_checks.prefect.metrics import MetricSpec
 from datadog_checks.prefect.state import StreamCursor
@@ -19,8 +20,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentEvent:
+    """One event as the Agent takes it. `timestamp` is in epoch seconds; `tags` are without those of the instance."""
+
+    event_type: str
+    title: str
+    text: str
+    timestamp: int
+    alert_type: Literal['error', 'warning', 'success', 'info']
+    priority: Literal['normal', 'low']
+    aggregation_key: str
+    tags: Tags
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What one read of a stream found, and the cursor to persist once the samples are submitted."""
+    """What one read of a stream found, and the cursor to persist once all of it is submitted."""
 
     samples: tuple[Sample, ...]
     cursor: StreamCursor
+    events: tuple[AgentEvent, ...] = ()

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from datadog_checks.prefect.event_names import EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.transport import split_user_info
+from datadog_checks.prefect.ui import ui_url
 
 
 class Names(Protocol):
@@ -45,6 +47,9 @@ class InstanceOptions(Protocol):
     def flow_names(self) -> Names | None: ...
 
     @property
+    def collect_events(self) -> bool | None: ...
+
+    @property
     def event_names(self) -> Names | None: ...
 
     @property
@@ -71,9 +76,12 @@ class Settings:
     """
 
     prefect_url: str
+    ui_url: str
     tags: tuple[str, ...]
     filters: ResourceFilters
     groups: frozenset[str]
+    collect_events: bool
+    event_names: EventNames
     late_start_threshold: timedelta
     worker_retention: timedelta
     max_catchup: timedelta
@@ -84,6 +92,7 @@ class Settings:
         url = split_user_info(options.prefect_url)[0]
         return cls(
             prefect_url=options.prefect_url,
+            ui_url=ui_url(url),
             tags=(f'prefect_url:{url}', *(options.tags or ())),
             filters=ResourceFilters(
                 work_pools=_name_filter(options.work_pool_names),
@@ -91,6 +100,8 @@ class Settings:
                 deployments=_name_filter(options.deployment_names),
             ),
             groups=frozenset(group for group, is_on in options.collect or () if is_on),
+            collect_events=bool(options.collect_events),
+            event_names=EventNames(_name_filter(options.event_names)),
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),
             worker_retention=timedelta(seconds=options.worker_retention or 0),
             max_catchup=timedelta(seconds=options.max_catchup or 0),

@@ -22,12 +22,14 @@ class StreamCursor:
 
     `floor` is the time of the stream's very first check: what happened up to then is never read. `until` is the
     server's time of the last successful read. `seen` maps the digest of each identity that was counted to the epoch
-    second at which it happened. See `stream.py` for how they are used.
+    second at which it happened. `reached` is set when that read was cut: what happened after it is still to be read.
+    See `stream.py` for how they are used.
     """
 
     floor: datetime
     until: datetime
     seen: Mapping[str, int] = field(default_factory=dict)
+    reached: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,7 @@ class CheckState:
         return CheckState({**self.streams, stream: cursor})
 
     def dumps(self) -> str:
-        streams = {
-            name: {'floor': format_time(cursor.floor), 'until': format_time(cursor.until), 'seen': dict(cursor.seen)}
-            for name, cursor in self.streams.items()
-        }
+        streams = {name: _dump_cursor(cursor) for name, cursor in self.streams.items()}
         return json.dumps({'version': VERSION, 'streams': streams}, separators=(',', ':'))
 
     @classmethod
@@ -68,8 +67,21 @@ class CheckState:
             raise StateError(f'not readable: {type(error).__name__}') from error
 
 
+def _dump_cursor(cursor: StreamCursor) -> dict[str, object]:
+    row: dict[str, object] = {'floor': format_time(cursor.floor), 'until': format_time(cursor.until)}
+    if cursor.reached is not None:
+        row['reached'] = format_time(cursor.reached)
+    return row | {'seen': dict(cursor.seen)}
+
+
 def _load_cursor(row: Mapping[str, object]) -> StreamCursor:
     seen = row['seen']
     if not isinstance(seen, dict) or not all(type(second) is int for second in seen.values()):
         raise StateError('"seen" does not map identities to seconds')
-    return StreamCursor(floor=parse_time(str(row['floor'])), until=parse_time(str(row['until'])), seen=seen)
+    reached = row.get('reached')
+    return StreamCursor(
+        floor=parse_time(str(row['floor'])),
+        until=parse_time(str(row['until'])),
+        seen=seen,
+        reached=None if reached is None else parse_time(str(reached)),
+    )

@@ -25,7 +25,7 @@ from datadog_checks.prefect.times import format_time
 
 OVERLAP = timedelta(seconds=120)
 # Most rows show within a second: what is read again of the time before the last check.
-_MARGIN = timedelta(seconds=5)
+MARGIN = timedelta(seconds=5)
 # Identities are kept for longer than they are read again, so that a server clock that steps back by no more than
 # `OVERLAP` meets only identities that are known.
 _RETENTION = 2 * OVERLAP
@@ -48,13 +48,22 @@ class StreamWindow:
     """
 
     def __init__(
-        self, stream: str, cursor: StreamCursor | None, now: datetime, max_catchup: timedelta, log: Log
+        self,
+        stream: str,
+        cursor: StreamCursor | None,
+        now: datetime,
+        max_catchup: timedelta,
+        log: Log,
+        *,
+        margin: timedelta = MARGIN,
     ) -> None:
         self._stream = stream
         self._cursor = cursor or StreamCursor(floor=now, until=now)
         self._now = now
         self._log = log
+        self._margin = margin
         self._fresh: dict[str, int] = {}
+        self._cut_at: datetime | None = None
         self.is_first = cursor is None
         self._is_baseline = self._stepped_back()
         if self._is_baseline:
@@ -65,10 +74,17 @@ class StreamWindow:
 
     def read(self, rows: Callable[[Span], Iterable[R]], count: Callable[[Span], int]) -> list[R]:
         """The rows to look at. `rows` reads those of a span, `count` asks the server for their number."""
-        spans = self.spans
+        return [row for span in self.spans_to_read(count) for row in rows(span)]
+
+    def spans_to_read(self, count: Callable[[Span], int]) -> tuple[Span, ...]:
+        """The spans to read now, ascending: `spans`, or all in one if something in between came late."""
         if self._settled is not None and count(self._settled) != self._known_in(self._settled):
-            spans = (Span(self.since, self.spans[-1].until),)
-        return [row for span in spans for row in rows(span)]
+            return (Span(self.since, self.spans[-1].until),)
+        return self.spans
+
+    def cut(self, reached: datetime) -> None:
+        """Leave what happened after `reached` to the next read."""
+        self._cut_at = reached
 
     def is_new(self, identity: str, at: datetime) -> bool:
         """Whether what happened `at` that time is to be counted now; remembers it."""
@@ -89,7 +105,7 @@ class StreamWindow:
         return at >= self.since and self.is_new(f'{run.id} {at}', at)
 
     def next_cursor(self) -> StreamCursor:
-        horizon = int((self._now - _RETENTION).timestamp())
+        horizon = int(min(self._now - _RETENTION, self._cut_at or self._now).timestamp())
         kept = {digest: second for digest, second in self._cursor.seen.items() if second >= horizon}
         kept.update(self._fresh)
         if len(kept) > _SEEN_CAP:
@@ -102,7 +118,7 @@ class StreamWindow:
             )
             newest = sorted(kept.items(), key=lambda item: item[1])[-_SEEN_CAP:]
             kept = dict(newest)
-        return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept)
+        return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept, reached=self._cut_at)
 
     def _divide(self) -> tuple[tuple[Span, ...], Span | None]:
         """The spans to read, and the one between them of which the number of rows will do.
@@ -116,7 +132,8 @@ class StreamWindow:
         # The clocks of workers may be ahead; what is further ahead than this is read when its time has come.
         end = self._now + OVERLAP
         leaving = max(self.since, _next_second(self._now - OVERLAP))
-        fresh = (min(self._cursor.until, self._now) - _MARGIN).replace(microsecond=0)
+        fresh = min(self._cursor.until, self._now) - self._margin
+        fresh = min(fresh, self._cursor.reached or fresh).replace(microsecond=0)
         if fresh <= leaving:
             return (Span(self.since, end),), None
         spans = (Span(fresh, end),) if leaving == self.since else (Span(self.since, leaving), Span(fresh, end))
@@ -152,7 +169,10 @@ class StreamWindow:
                     format_time(self._cursor.until),
                     format_time(earliest),
                 )
+                return max(earliest, self._cursor.floor)
             since = earliest
+        if self._cursor.reached is not None:
+            since = min(since, self._cursor.reached.replace(microsecond=0))
         return max(since, self._cursor.floor)
 
 

@@ -14,7 +14,7 @@ from datadog_checks.prefect.clock import ServerClock
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
-from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState
 from datadog_checks.prefect.tags import Tags
@@ -72,6 +72,17 @@ class Bench:
         batch = self.batch(collector)
         self._state = self._state.advanced(collector.name, batch.cursor)
         return values(batch.samples)
+
+    def follow_events(self, collector: StreamCollector) -> tuple[list[AgentEvent], Values]:
+        """The same for a collector that gives events."""
+        batch = self.batch(collector)
+        self._state = self._state.advanced(collector.name, batch.cursor)
+        return list(batch.events), values(batch.samples)
+
+    def restart(self) -> None:
+        """What is not persisted is forgotten."""
+        self._known = KnownRuns()
+        self._state = CheckState.loads(self._state.dumps())
 
     def batch(self, collector: StreamCollector) -> Batch:
         """What a stream collector returns now, as if what it returned were lost."""

@@ -92,7 +92,7 @@ class TestSamples:
     def test_full_world_gives_every_series_with_no_other_tags_than_declared(
         self, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
     ) -> None:
-        check = new_check(tags=['team:data'])
+        check = new_check(tags=['team:data'], collect_events=True)
         run_check(check)
         full_world()
         aggregator = run_check(check)
@@ -501,6 +501,61 @@ class TestStreams:
         run_through(fake, start=at(20), seconds=2)
         fake.now = at(30)
         assert total(run_check(check), 'flow_runs.completed.count') == 1
+
+
+class TestEvents:
+    def test_they_carry_the_tags_of_the_instance_and_no_secret(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, prefect_url: str
+    ) -> None:
+        secret_url = prefect_url.replace('//', '//user:secret@')
+        check = new_check(tags=['team:data'], prefect_url=secret_url, collect_events=True)
+        run_check(check)
+        fake.now = at(15)
+        fake.add_event('prefect.flow-run.Failed', occurred=at(10))
+        (event,) = run_check(check).events
+        assert {'team:data', f'prefect_url:{prefect_url}'} <= set(event['tags'])
+        assert event['source_type_name'] == 'prefect'
+        assert event['timestamp'] == at(10).timestamp()
+        assert 'secret' not in json.dumps(event)
+
+    def test_off_asks_for_none_and_says_nothing_of_them(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        check = new_check()
+        for seconds in (0, 15):
+            fake.now = at(seconds)
+            fake.add_event()
+            aggregator = run_check(check)
+        assert aggregator.events == []
+        assert 'prefect.server.events.pending' not in aggregator.metric_names
+        assert 'events' not in success(aggregator)
+        assert not [exchange for exchange in fake.requests if '/events/' in exchange.path]
+
+    def test_metrics_do_not_depend_on_them(
+        self, fake: FakePrefect, new_check: NewCheck, full_world: Callable[[], None], aggregator: AggregatorStub
+    ) -> None:
+        check = new_check(collect_events=True, event_names={'include': ['none']})
+        check.run()
+        full_world()
+        fake.fault = failing('/events/filter')
+        message = run_failing(check, aggregator)
+        assert message.startswith('1 of the collectors failed. events: POST /events/filter: HTTP 500')
+        assert {name for name, good in success(aggregator).items() if not good} == {'events'}
+        assert total(aggregator, 'flow_runs.completed.count') == 2
+        assert total(aggregator, 'task_runs.completed.count')
+        assert 'prefect.server.events.pending' not in aggregator.metric_names
+
+    def test_they_are_sent_before_the_cursor_is_persisted(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An Agent that is killed in between sends them again; the other way round they would be lost."""
+        check = new_check(collect_events=True)
+        run_check(check)
+        fake.now = at(15)
+        fake.add_event(occurred=at(10))
+        monkeypatch.setattr(check, 'event', lambda event: 1 / 0)
+        check.run()
+        assert len(run_check(new_check(collect_events=True)).events) == 1
 
 
 class TestPersistentCacheId:

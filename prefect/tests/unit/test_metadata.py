@@ -12,7 +12,7 @@ from datadog_checks.prefect.metrics import METRICS, MetricSpec
 from tools import metadata
 
 # Of the units that Datadog knows, those that this integration uses.
-UNITS = {'', 'byte', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
+UNITS = {'', 'byte', 'event', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
 STATISTICS = {'avg', 'median', '95percentile', 'max', 'count'}
 FLOW_RUN_DURATIONS = ('execution_duration', 'queue_wait_duration', 'retry_gaps_duration')
 TASK_RUN_DURATIONS = ('execution_duration', 'dependency_wait_duration')
@@ -26,7 +26,7 @@ RUN_COUNTS = {
 }
 
 DOCUMENTED = {
-    '': {'health', 'ready', 'collector.success', 'api.authorized'},
+    '': {'health', 'ready', 'collector.success', 'api.authorized', 'events.pending'},
     'work_pool.': {'is_ready', 'is_not_ready', 'is_paused', 'worker.is_online', 'worker.heartbeat_age_seconds'},
     'work_queue.': {
         'is_ready',

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from datadog_checks.prefect.collectors.base import SnapshotCollector, StreamCollector
 from datadog_checks.prefect.collectors.deployments import Deployments
+from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
 from datadog_checks.prefect.collectors.work_pools import WorkPools
@@ -22,9 +23,11 @@ def snapshot_collectors(groups: Collection[str]) -> tuple[SnapshotCollector, ...
     return (*always, *(new() for group, new in _BY_GROUP if group in groups))
 
 
-def stream_collectors() -> tuple[StreamCollector, ...]:
+def stream_collectors(*, collect_events: bool = False) -> tuple[StreamCollector, ...]:
     """New stream collectors, with empty memories.
 
-    What ended comes before what started: it tells the ends of most upstream task runs.
+    What ended comes before what started: it tells the ends of most upstream task runs. Events come last, when the flow
+    runs of most task runs are known.
     """
-    return (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), FinishedTaskRuns(), StartedTaskRuns())
+    of_runs = (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), FinishedTaskRuns(), StartedTaskRuns())
+    return (*of_runs, Events()) if collect_events else of_runs

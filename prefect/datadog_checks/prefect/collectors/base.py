@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from datadog_checks.prefect.client import PrefectClient
@@ -13,7 +13,7 @@ from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import StreamWindow
+from datadog_checks.prefect.stream import MARGIN, StreamWindow
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class RunContext:
     settings: Settings
     log: Log
 
-    def window(self, stream: str, cursor: StreamCursor | None) -> StreamWindow:
-        """The window of a stream that this run is to read."""
-        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log)
+    def window(self, stream: str, cursor: StreamCursor | None, *, margin: timedelta = MARGIN) -> StreamWindow:
+        """The window of a stream that this run is to read; most of its rows show within `margin`."""
+        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, margin=margin)
 
 
 class SnapshotCollector(Protocol):
