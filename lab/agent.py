@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
@@ -77,6 +78,11 @@ class CheckRunner:
     def __init__(self, instance: Mapping[str, Any], init_config: Mapping[str, Any] | None = None) -> None:
         self._check = PrefectCheck('prefect', dict(init_config or {}), [dict(instance)])
         self._check.check_id = f'prefect:{id(self):x}'
+
+    def read(self, stream: str) -> tuple[datetime, datetime]:
+        """The period of which the check has read a stream: from its first run to its last good one, server's time."""
+        cursor = json.loads(self._check.read_persistent_cache('state'))['streams'][stream]
+        return datetime.fromisoformat(cursor['floor']), datetime.fromisoformat(cursor['until'])
 
     def run(self) -> CheckResult:
         """Run the check once, as the Agent would at one of its intervals."""

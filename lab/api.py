@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +86,16 @@ class PrefectApiDriver:
         while page := self.request('POST', path, {**(body or {}), 'offset': offset}):
             found.update((item['id'], item) for item in page)
             offset += len(page)
+        return list(found.values())
+
+    def events(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """Read all events that occurred from `since` to `until`, both included."""
+        occurred = {'since': since.isoformat(), 'until': until.isoformat()}
+        page = self.request('POST', 'events/filter', {'filter': {'occurred': occurred, 'order': 'ASC'}})
+        found = {event['id']: event for event in page['events']}
+        while page['next_page']:
+            page = self.request('GET', page['next_page'].removeprefix(f'{self._api_url}/'))
+            found.update((event['id'], event) for event in page['events'])
         return list(found.values())
 
     # What the lab makes

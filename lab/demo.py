@@ -1,10 +1,11 @@
 """`make demo`: a real Prefect server at work, and what the Datadog Agent would receive from it.
 
-    python -m lab.demo [--collect-events] [--json] [--svg PATH] [--seconds 170]
+    python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 170]
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
-ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts that the
-check sent are those that the server tells at the end. All processes are stopped and all files removed, also on Ctrl-C.
+ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts and events
+that the check sent are those that the server tells at the end. All processes are stopped and all files removed, also on
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -36,6 +39,10 @@ from lab.workload import TICK_SECONDS, Workload, WorkloadError
 CHECK_INTERVAL_SECONDS = 3.0
 LATE_START_THRESHOLD_SECONDS = 2
 PLAIN_PROGRESS_SECONDS = 10.0
+# The server writes events down every 5 s.
+EVENT_DELAY_SECONDS = 6
+# Of a failed comparison of events.
+SHOWN_DIFFERENCES = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,61 @@ def compare_with_server(recording: Recording, api: PrefectApiDriver) -> list[Com
             series = recording.get(f'prefect.server.{name}')
             comparisons.append(Comparison(name, int(series.total) if series else 0, from_server))
     return comparisons
+
+
+# Name, resource and second of an event: what the check sends carries no id of it.
+EventKey = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class EventComparison:
+    """How often each transition was sent beside how often it happened."""
+
+    sent: Counter[EventKey]
+    happened: Counter[EventKey]
+
+    @property
+    def is_equal(self) -> bool:
+        return self.sent == self.happened
+
+    @property
+    def differences(self) -> list[str]:
+        return [
+            f'{name} of {resource}: sent {self.sent[key]} times, happened {self.happened[key]} times'
+            for key in sorted(self.sent.keys() | self.happened.keys())
+            if self.sent[key] != self.happened[key]
+            for name, resource, _ in [key]
+        ]
+
+
+def compare_events(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> EventComparison:
+    """Compare the events that were sent with those of the server, up to the last that the last check must have read."""
+    since, until = runner.read('events')
+    last = int(until.timestamp()) - EVENT_DELAY_SECONDS
+    sent = Counter(
+        (event['event_type'], event['aggregation_key'], event['timestamp'])
+        for event in recording.events
+        if event['timestamp'] <= last
+    )
+    happened: Counter[EventKey] = Counter()
+    for event in api.events(since, until):
+        name = event['event']
+        second = int(datetime.fromisoformat(event['occurred']).timestamp())
+        is_of_run = name.startswith(('prefect.flow-run.', 'prefect.task-run.')) and not name.endswith('.heartbeat')
+        if second <= last and (is_of_run or name.endswith(('.ready', '.not-ready'))):
+            happened[name, event['resource']['prefect.resource.id'], second] += 1
+    return EventComparison(sent, happened)
+
+
+def event_comparison_line(comparison: EventComparison) -> RenderableType:
+    """Say that each event was sent once, or which were not."""
+    if comparison.is_equal:
+        return Text(
+            f'{comparison.sent.total()} of {comparison.happened.total()} events of the server were sent, each once',
+            style='bold green',
+        )
+    lines = [f'events: {comparison.sent.total()} sent, {comparison.happened.total()} happened']
+    return Text('\n'.join([*lines, *comparison.differences[:SHOWN_DIFFERENCES]]), style='bold red')
 
 
 def comparison_line(comparisons: Sequence[Comparison]) -> RenderableType:
@@ -157,7 +219,9 @@ def observe(workload: Workload, runner: CheckRunner, recording: Recording, progr
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m lab.demo', description='A real Prefect server, and the check.')
-    parser.add_argument('--collect-events', action='store_true', help='collect events too')
+    parser.add_argument(
+        '--collect-events', action=argparse.BooleanOptionalAction, default=True, help='send events too (default: yes)'
+    )
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     parser.add_argument('--svg', type=Path, metavar='PATH', help='draw the report as a picture, too')
     parser.add_argument(
@@ -187,9 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         }
                     )
                     observe(workload, runner, recording, progress)
+                    if options.collect_events:
+                        progress.stage('Waiting until the server has written down its last events')
+                        time.sleep(EVENT_DELAY_SECONDS)
+                        recording.add(runner.run())
                 progress.stage('Asking the server for its own numbers')
                 with PrefectApiDriver(server.api_url) as api:
                     comparisons = compare_with_server(recording, api)
+                    events = compare_events(recording, runner, api) if options.collect_events else None
                     version = api.version()
                 progress.stage('Stopping Prefect')
     except (WorkloadError, RuntimeError, OSError) as error:
@@ -200,16 +269,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
     title = f'Prefect {version} at {server.api_url}, observed for {time.monotonic() - started_at:.0f} s'
-    comparison = comparison_line(comparisons)
+    lines = [comparison_line(comparisons)]
+    numbers = {one.series: {'check': one.from_check, 'server': one.from_server} for one in comparisons}
+    if events is not None:
+        lines.append(event_comparison_line(events))
+        numbers['events'] = {'check': events.sent.total(), 'server': events.happened.total()}
     if options.json:
-        numbers = {one.series: {'check': one.from_check, 'server': one.from_server} for one in comparisons}
         print(json.dumps(as_json(recording) | {'compared_with_server': numbers}, indent=2))
     else:
-        console.print(full_report(recording, title=title, wants_all=True), comparison)
+        console.print(full_report(recording, title=title, wants_all=True), *lines)
     if options.svg:
-        write_svg(options.svg, overview(recording, title=title), comparison)
+        write_svg(options.svg, overview(recording, title=title), *lines)
         console.print(f'The picture is in {options.svg}')
-    is_good = not recording.missing and not recording.errors and all(one.is_equal for one in comparisons)
+    are_equal = all(one.is_equal for one in comparisons) and (events is None or events.is_equal)
+    is_good = not recording.missing and not recording.errors and are_equal
     return 0 if is_good else 1
 
 

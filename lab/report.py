@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +26,6 @@ from lab.recording import DECLARED, DOCUMENTED, FURTHER, OWN, Recording, Series,
 WIDTH = 120
 PICTURE_WIDTH = 154
 TAG_SETS = 2
-EVENTS = 10
 PERCENTILE_GAUGES = 5
 FONT_FACE = re.compile(r'@font-face \{.*?\}', re.DOTALL)
 UNIT_SYMBOLS = {'second': 's', 'percent': '%', 'occurrence': '', 'run': ''}
@@ -120,17 +118,18 @@ def _tag_sets_table(series: Series, tag_sets: int) -> Table:
 
 
 def events_table(recording: Recording) -> RenderableType:
-    """The number of events, and the first of them."""
+    """How many events of each kind there were, and the title of the last of them."""
     events = recording.events
     heading = Text.assemble(('Events', 'bold'), f': {len(events)}')
     if not events:
         return heading
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
-    for event in events[:EVENTS]:
-        when = datetime.fromtimestamp(event['timestamp'], UTC).strftime('%H:%M:%S')
-        table.add_row(when, event.get('alert_type', ''), Text(event.get('msg_title', '')))
-    if len(events) > EVENTS:
-        table.add_row('', '', f'+{len(events) - EVENTS} more')
+    table.add_column(justify='right')
+    last = {(event['event_type'], event['alert_type']): event['msg_title'] for event in events}
+    numbers = Counter((event['event_type'], event['alert_type']) for event in events)
+    for (event_type, alert_type), number_of_events in sorted(numbers.items()):
+        title = Text(last[event_type, alert_type], style='dim')
+        table.add_row(number(number_of_events), event_type, alert_type, title)
     return Group(heading, Padding(table, (0, 0, 0, 2)))
 
 

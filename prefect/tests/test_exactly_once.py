@@ -1,8 +1,8 @@
 """Whole histories against the fake server: whatever happens in between, the sum over all checks is what happened.
 
-A history is a set of flow runs with their task runs, each change of which becomes visible up to `LATEST` seconds
-after the time that it carries, and a series of checks, of which some meet a fault and some are followed by a restart
-of the Agent. The last checks are good ones, and then every stream must add up to the truth, for every tag set.
+A history is a set of flow runs with their task runs and events, each change of which becomes visible up to `LATEST`
+seconds after the time that it carries, and a series of checks, of which some meet a fault and some are followed by a
+restart of the Agent. The last checks are good ones, and then every stream must add up to the truth, for every tag set.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck, clock
+from datadog_checks.prefect.collectors import events
 from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
 
 # Seconds by which a change may become visible late; the promise is for less than 120.
@@ -30,7 +31,10 @@ LATEST = 110
 SETTLED = 400
 TAG_KEYS = ('deployment_name', 'flow_name', 'task_key')
 OUTCOMES = ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
-# (series, tags): for a count the sum of its values, for the `.count` of a duration the number of samples.
+HEARTBEAT = 'prefect.flow-run.heartbeat'
+EVENTS = ('prefect.flow-run.Changed', 'prefect.flow-run.Burst')
+# (series, tags): for a count the sum of its values, for the `.count` of a duration the number of samples;
+# (event name, resource): how often the event was sent.
 Sums = Counter[tuple[str, tuple[str, ...]]]
 
 
@@ -76,11 +80,23 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """Events from a second on, milliseconds apart, every third of which shows late."""
+
+    second: int
+    number: int
+    gap: int
+    delay: int
+
+
+@dataclass(frozen=True)
 class History:
     runs: tuple[RunLife, ...]
     checks: tuple[Check, ...]
     skew: int = 0
     page_limit: int = 200
+    bursts: tuple[Burst, ...] = ()
+    events_per_check: int = events.MOST_PER_RUN
 
 
 @dataclass
@@ -101,6 +117,7 @@ class Story:
         queue = fake.default_queue(pool)
         self._deployments = {name: fake.add_deployment(name=name, work_queue=queue) for name in ('hourly', 'daily')}
         self._flow = fake.add_flow('local')
+        self._numbers = count()
         self.truth = Truth()
 
     def play(self, life: RunLife) -> None:
@@ -181,16 +198,31 @@ class Story:
     def at(self, seconds: int) -> Any:
         return self._begin + timedelta(seconds=seconds)
 
+    def play_burst(self, burst: Burst) -> None:
+        for index in range(burst.number):
+            moment = self.at(burst.second) + timedelta(milliseconds=index * burst.gap)
+            shows = moment + timedelta(seconds=burst.delay if index % 3 == 2 else 0)
+            self.play_event(HEARTBEAT if index % 7 == 6 else 'prefect.flow-run.Burst', moment, shows)
+
+    def play_event(self, name: str, moment: Any, visible_from: Any) -> None:
+        """Each event is about a resource of its own, so that one can be told from another when it was sent."""
+        resource = {'prefect.resource.id': f'prefect.flow-run.{next(self._numbers)}', 'prefect.state-type': 'RUNNING'}
+        self._fake.add_event(name, occurred=moment, visible_from=visible_from, resource=resource, related=[])
+        if name != HEARTBEAT:
+            self.truth.add(name, (resource['prefect.resource.id'],))
+
 
 class Visibility:
-    """When a change of that time shows: late, but in the order of the changes."""
+    """When a change of that time shows: late, but in the order of the changes. Its event shows at the same time."""
 
     def __init__(self, story: Story, delay: int) -> None:
+        self._story = story
         self._delay = timedelta(seconds=delay)
         self._last = story.at(0)
 
     def __call__(self, moment: Any) -> Any:
         self._last = max(self._last, moment + self._delay)
+        self._story.play_event('prefect.flow-run.Changed', moment, self._last)
         return self._last
 
 
@@ -217,16 +249,17 @@ def fault_at(number: int, kind: str) -> Callable[[FakeRequest], FakeResponse | E
 
 
 @contextmanager
-def agent(fake: FakePrefect, skew: int) -> Iterator[Callable[[], PrefectCheck]]:
+def agent(fake: FakePrefect, skew: int, events_per_check: int) -> Iterator[Callable[[], PrefectCheck]]:
     """An Agent with its own clock: gives a new check, as after a restart, with the state persisted so far."""
     datadog_agent.reset()
 
     def make() -> PrefectCheck:
-        check = PrefectCheck('prefect', {}, [{'prefect_url': url}])
+        check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'collect_events': True}])
         check.check_id = 'prefect:test'
         return check
 
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
+        patch.setattr(events, 'MOST_PER_RUN', events_per_check)
         patch.setattr(clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
         yield make
 
@@ -241,6 +274,8 @@ def add_up(sums: Sums) -> None:
             if stub.value and (stub.type == aggregator.COUNT or series.endswith('_duration.count')):
                 tags = tuple(tag for key in TAG_KEYS for tag in stub.tags if tag.startswith(f'{key}:'))
                 sums[series, tags] += int(stub.value)
+    for event in aggregator.events:
+        sums[event['event_type'], (event['aggregation_key'],)] += 1
 
 
 def observe(history: History) -> tuple[Sums, Sums]:
@@ -249,12 +284,14 @@ def observe(history: History) -> tuple[Sums, Sums]:
     fake.default_limit = history.page_limit
     story = Story(fake)
     sums: Sums = Counter()
-    with agent(fake, history.skew) as make:
+    with agent(fake, history.skew, history.events_per_check) as make:
         check = make()
         assert not check.run()
         for life in history.runs:
             story.play(life)
-        good = (Check(after=60),) * (1 + (SETTLED + longest(history)) // 60)
+        for burst in history.bursts:
+            story.play_burst(burst)
+        good = (Check(after=60),) * (1 + (SETTLED + longest(history)) // 60 + waiting(history))
         for planned in (*history.checks, *good):
             fake.now += timedelta(seconds=planned.after)
             fake.fault = fault_at(*planned.fault) if planned.fault else None
@@ -266,6 +303,11 @@ def observe(history: History) -> tuple[Sums, Sums]:
                 check = make()
     fake.assert_all_known()
     return sums, story.truth.sums
+
+
+def waiting(history: History) -> int:
+    """How many checks it takes to send all events, if each sends as few as it may."""
+    return sum(burst.number for burst in history.bursts) // history.events_per_check
 
 
 def longest(history: History) -> int:
@@ -314,12 +356,27 @@ checks = st.builds(
     fault=st.none() | st.tuples(st.integers(min_value=0, max_value=30), st.sampled_from(FAULTS)),
     restarts=st.booleans(),
 )
+bursts = st.builds(
+    Burst,
+    second=st.integers(min_value=1, max_value=300),
+    number=st.integers(min_value=1, max_value=150),
+    gap=st.sampled_from([0, 1, 50, 900]),
+    delay=delays,
+)
 histories = st.builds(
     History,
     runs=st.lists(run_lives, min_size=1, max_size=6).map(tuple),
     checks=st.lists(checks, max_size=8).map(tuple),
     skew=st.sampled_from([0, -90, 90]),
     page_limit=st.sampled_from([200, 3]),
+)
+floods = st.builds(
+    History,
+    runs=st.lists(run_lives, max_size=3).map(tuple),
+    checks=st.lists(checks, max_size=12).map(tuple),
+    bursts=st.lists(bursts, min_size=1, max_size=3).map(tuple),
+    skew=st.sampled_from([0, -90, 90]),
+    events_per_check=st.sampled_from([20, 100, events.MOST_PER_RUN]),
 )
 
 PLAIN = RunLife(expected=5, starts_after=1, runs_for=5, outcome='COMPLETED', delay=0)
@@ -338,3 +395,18 @@ def test_the_sum_over_all_checks_is_what_happened(history: History) -> None:
     counted, happened = observe(history)
 
     assert counted == happened
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(floods)
+def test_each_event_is_sent_once_in_a_flood_too(history: History) -> None:
+    counted, happened = ({key: sums[key] for key in sums if key[0] in EVENTS} for sums in observe(history))
+
+    assert counted == happened
+    assert counted

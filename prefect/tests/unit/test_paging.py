@@ -15,7 +15,9 @@ from datadog_checks.prefect.paging import (
     TASK_RUNS_BY_END,
     PagingError,
     TimeOrder,
+    TokenPage,
     pages_by_time,
+    pages_by_token,
     pages_newest_first,
     rows_by_offset,
 )
@@ -242,3 +244,72 @@ def test_bound_of_a_page_includes_the_last_time_of_the_one_before(fake: FakePref
     by_time(flow_runs, FLOW_RUNS_BY_START)
     second = fake.requests[1].body['flow_runs']['start_time']
     assert second == {'after_': '2026-11-23T08:00:04.000000Z'}
+
+
+class TestByToken:
+    """Tokens that stand for an offset, as those of the server do."""
+
+    def read(self, rows: list[Row], meanwhile: dict[int, Callable[[], object]] | None = None) -> list[list[Row]]:
+        """The pages of 5 rows; `meanwhile[n]` happens after the n-th request."""
+        self.sizes: list[int] = []
+        self.left: list[int] = []
+        requests = count(1)
+
+        def page(total: int, size: int, offset: int) -> TokenPage:
+            token = f'{total} {size} {offset + size}' if offset + size < total else None
+            answer = TokenPage(rows[offset : offset + size], total, token)
+            (meanwhile or {}).get(next(requests), lambda: None)()
+            return answer
+
+        def begin(size: int) -> TokenPage:
+            self.sizes.append(size)
+            return page(len(rows), size, 0)
+
+        pages = []
+        for fresh, left in pages_by_token(begin, lambda token: page(*map(int, token.split())), PAGE):
+            pages.append(fresh)
+            self.left.append(left)
+        return pages
+
+    @pytest.mark.parametrize('number', [1, 4, 5, 6, 10, 11])
+    def test_all_rows_come_once(self, number: int) -> None:
+        rows = [{'id': str(index)} for index in range(number)]
+        pages = self.read(rows)
+        assert [row for page in pages for row in page] == rows
+        assert len(self.sizes) == 1
+        assert self.left == [max(0, number - PAGE * (index + 1)) for index in range(len(pages))]
+
+    def test_no_rows_are_no_pages(self) -> None:
+        assert self.read([]) == []
+
+    def test_row_that_comes_late_pushes_none_out(self) -> None:
+        rows = [{'id': str(index)} for index in range(12)]
+        pages = self.read(rows, {1: lambda: rows.insert(0, {'id': 'late'})})
+        assert ids(iter(pages)) == [str(index) for index in range(12)]
+        assert len(self.sizes) == 1
+
+    def test_row_that_goes_makes_the_list_be_read_again(self) -> None:
+        rows = [{'id': str(index)} for index in range(12)]
+        pages = self.read(rows, {1: lambda: rows.pop(0)})
+        assert sorted(ids(iter(pages)), key=int) == [str(index) for index in range(12)]
+        assert self.sizes == [PAGE, 5]
+
+    def test_ties_in_another_order_on_each_page_are_all_found(self) -> None:
+        rows = [{'id': str(index)} for index in range(12)]
+        pages = self.read(rows, {1: rows.reverse, 2: rows.reverse})
+        assert sorted(ids(iter(pages)), key=int) == [str(index) for index in range(12)]
+
+    def test_rows_without_an_id_are_no_reason_to_read_again(self) -> None:
+        assert self.read([{}, {'id': '1'}, {'id': None}]) == [[{}, {'id': '1'}, {'id': None}]]
+        assert self.sizes == [PAGE]
+
+    def test_page_that_repeats_is_an_error(self) -> None:
+        page = TokenPage([{'id': '1'}], 2, 'again')
+        with pytest.raises(PagingError, match='repeat'):
+            list(pages_by_token(lambda size: page, lambda token: page, PAGE))
+
+    def test_empty_page_is_the_end_whatever_its_token_says(self) -> None:
+        """The total of the first page holds rows that were deleted meanwhile."""
+        first, last = TokenPage([{'id': '1'}], 2, 'more'), TokenPage([], 2, 'more')
+        pages = pages_by_token(lambda size: first, lambda token: last, PAGE)
+        assert ids(rows for rows, _ in pages) == ['1']

@@ -21,6 +21,11 @@ def test_round_trip_keeps_everything() -> None:
     assert CheckState.loads(state.dumps()) == state
 
 
+def test_read_that_was_cut_is_kept() -> None:
+    state = CheckState().advanced('one', StreamCursor(at(0), at(15), {'a': 1}, reached=at(7.25)))
+    assert CheckState.loads(state.dumps()) == state
+
+
 def test_format_of_version_1_stays_readable() -> None:
     """What an older release persisted."""
     assert CheckState.loads(document()).cursor('runs') == StreamCursor(START, at(15.25), {'a': 1})
@@ -62,6 +67,7 @@ def test_nothing_persisted_is_an_empty_state() -> None:
         pytest.param(document(until='2026-11-23T08:00:00'), id='time without a zone'),
         pytest.param(document(until=None), id='time null'),
         pytest.param(document(floor=7), id='time is a number'),
+        pytest.param(document(reached=7), id='reached is a number'),
         pytest.param(document(seen=[]), id='seen is a list'),
         pytest.param(document(seen={'a': '1'}), id='second is a text'),
         pytest.param(document(seen={'a': True}), id='second is a boolean'),

@@ -132,6 +132,64 @@ class TestCatchUp:
         assert window(cursor, 1000, timedelta()).since == at(1000) - OVERLAP
 
 
+class TestCut:
+    """A read that left what happened after a time to the next one."""
+
+    def cut(self, cursor: StreamCursor, seconds: float, reached: float, happenings: Iterable[float]) -> StreamCursor:
+        current = window(cursor, seconds)
+        for second in happenings:
+            assert current.is_new(str(second), at(second))
+        current.cut(at(reached))
+        return current.next_cursor()
+
+    def test_next_read_goes_on_there(self, cursor: StreamCursor) -> None:
+        cursor = self.cut(cursor, 60, 20.5, [10, 20.5])
+        assert cursor.until == at(60)
+        assert window(cursor, 75).spans == (Span(at(20), at(195)),)
+        assert read(cursor, 75, [10, 20.5, 21, 50])[0] == [21, 50]
+
+    def test_what_comes_late_before_it_is_found(self, cursor: StreamCursor) -> None:
+        _, cursor = read(cursor, 300, [])
+        cursor = self.cut(cursor, 315, 310.5, [250, 310.5])
+        current = window(cursor, 330)
+        assert current.spans == (Span(at(195), at(211)), Span(at(310), at(450)))
+        assert current.spans_to_read(lambda span: 1) == current.spans
+        assert current.spans_to_read(lambda span: 2) == (Span(at(195), at(450)),)
+
+    @pytest.mark.parametrize('later', [121, 300, 1000, 3000])
+    def test_nothing_before_it_is_read_again_once_the_overlap_has_passed(
+        self, cursor: StreamCursor, later: float
+    ) -> None:
+        cursor = self.cut(cursor, 200, 20.5, [10, 20.25, 20.5])
+        assert window(cursor, 200 + later).since == at(20)
+        assert read(cursor, 200 + later, [20.25, 20.5, 20.75, 30])[0] == [20.75, 30]
+
+    def test_identities_are_kept_as_long_as_they_may_be_read_again(self, cursor: StreamCursor) -> None:
+        cursor = self.cut(cursor, 200, 20.5, [10, 20.25, 20.5])
+        cursor = self.cut(cursor, 2000, 20.75, [20.75])
+        assert read(cursor, 3000, [20.25, 20.5, 20.75, 20.8])[0] == [20.8]
+        assert len(cursor.seen) == 3
+
+    def test_reader_that_is_behind_is_no_gap_to_catch_up(
+        self, cursor: StreamCursor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It was there all the time: `max_catchup` is for what nobody looked at."""
+        cursor = self.cut(cursor, 3000, 20, [20])
+        cursor = self.cut(cursor, 6000, 30, [30])
+        assert window(cursor, 7000).since == at(30)
+        assert not caplog.records
+
+    def test_gap_afterwards_is_cut_like_any_other(self, cursor: StreamCursor, caplog: pytest.LogCaptureFixture) -> None:
+        cursor = self.cut(cursor, 3000, 20, [20])
+        assert window(cursor, 10_000).since == at(10_000) - HOUR
+        assert len(caplog.records) == 1
+
+    def test_read_to_the_end_is_cut_no_more(self, cursor: StreamCursor) -> None:
+        cursor = self.cut(cursor, 60, 20.5, [20.5])
+        _, cursor = read(cursor, 75, [30])
+        assert cursor.reached is None
+
+
 class TestClockThatJumpsBack:
     @pytest.mark.parametrize('step', [1, 60, 120])
     def test_small_step_counts_all_once(
