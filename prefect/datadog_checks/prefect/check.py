@@ -169,8 +169,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self._report_version(version)
             require_supported(version)
         except UnsupportedVersion as error:
-            for collector in (*self._snapshot_collectors, *self._stream_collectors):
-                self._report(collector.name, error, {})
+            snapshots, streams = self._snapshot_collectors, self._stream_collectors
+            for name in (*(item.name for item in snapshots), *(item.name for item in streams)):
+                self._report(name, error, time.monotonic(), {})
             raise
         except PrefectError as error:
             self.log.debug('No version: %s', error)

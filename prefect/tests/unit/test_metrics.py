@@ -42,8 +42,8 @@ def test_percentiles_warn_of_averages() -> None:
 
 
 def test_there_are_59_documented_series_beside_those_on_the_check_itself() -> None:
-    documented = [spec for spec in METRICS.values() if not spec.group and spec.family not in ('api', 'collector', 'events')]
-    assert len(documented) == 59
+    own = ('api', 'collector', 'events')
+    assert sum(not spec.group and spec.family not in own for spec in METRICS.values()) == 59
 
 
 @pytest.mark.parametrize(
