@@ -34,14 +34,16 @@ class Point:
 class CheckResult:
     """What one run of the check gave.
 
-    `error` is the message that `agent status` would show, None for a good run; `warnings` are those that the check
-    raised for `agent status`; `log` holds its log lines of level WARNING and above.
+    `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
+    JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
+    lines of level WARNING and above.
     """
 
     points: tuple[Point, ...]
     events: tuple[Mapping[str, Any], ...]
     metadata: Mapping[str, str]
     error: str | None
+    answer: str
     warnings: tuple[str, ...]
     log: tuple[str, ...]
     seconds: float
@@ -104,6 +106,7 @@ class CheckRunner:
                 if check_id == self._check.check_id
             },
             error=json.loads(answer)[0]['message'] if answer else None,
+            answer=answer,
             warnings=tuple(str(warning) for warning in self._check.get_warnings()),
             log=tuple(log),
             seconds=seconds,

@@ -15,6 +15,7 @@ from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector
 from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError, UnsupportedVersion
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.log import silence_telltales
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
 from datadog_checks.prefect.sample import AgentEvent, Sample
@@ -46,6 +47,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def __init__(self, name: str, init_config: dict[str, Any], instances: list[dict[str, Any]]) -> None:
         super().__init__(name, init_config, instances)
+        silence_telltales()
         self._clock = ServerClock()
         self._known_runs = KnownRuns()
         # Names of the collectors that the last run had no time for.
@@ -59,6 +61,10 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._state: CheckState
         # After `load_configuration_models`, which checks every option.
         self.check_initializations.append(self._initialize)
+
+    def log_typos_in_options(self, user_config: dict[str, Any] | None, models_config: Any, level: str) -> None:
+        """Called by the base for `init_config` and `instances`; its own warning is for names that are nearly right."""
+        warn_of_unknown_options(user_config or {}, type(models_config).model_fields, self.log)
 
     def persistent_cache_id(self) -> str:
         """Keeps the state over edits of tags, credentials and time-outs, and apart from that of other filters."""
@@ -185,10 +191,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._settings = Settings.from_options(self._options())
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
         self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
-        options = self._options()
-        warn_of_unknown_options(self.instance, type(options).model_fields, self.log)
         self._transport = Transport(
-            self.http, self._settings.prefect_url, self._clock, self.log, auth_string=options.auth_string
+            self.http, self._settings.prefect_url, self._clock, self.log, auth_string=self._options().auth_string
         )
         self._client = PrefectClient(self._transport, self.log)
         self._state = self._load_state()

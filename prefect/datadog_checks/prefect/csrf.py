@@ -46,7 +46,9 @@ class CsrfToken:
             token, expiration = None, now
         # It becomes a header.
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise PrefectApiError(f'GET {PATH}', 'the answer is not a token with an expiration')
+            raise PrefectApiError(
+                f'GET {PATH}', 'the answer is not a token with an expiration. Does a proxy answer for the server?'
+            )
         self._token = token
         self._renew_at = time.monotonic() + _RENEWAL * (expiration - now).total_seconds()
 

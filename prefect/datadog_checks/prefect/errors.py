@@ -91,6 +91,7 @@ _HINTS = {
     403: 'forbidden. Check the credentials and what they allow; CSRF tokens are fetched by the check itself',
     404: 'not found. Is /api missing from prefect_url?',
     405: 'method not allowed. Is /api missing from prefect_url?',
+    407: 'the HTTP proxy wants credentials. Check proxy',
     422: 'refused as invalid. Is this version of Prefect server supported?',
     429: 'too many requests. Raise min_collection_interval, or filter by names',
     500: 'the server failed. Look at its log; is its database available?',

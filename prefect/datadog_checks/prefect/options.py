@@ -9,14 +9,26 @@ from typing import Any
 from datadog_checks.base.utils.http import DEFAULT_REMAPPED_FIELDS, STANDARD_FIELDS
 from datadog_checks.prefect.log import Log
 
-# Options of any instance that the Agent reads itself.
-_OF_THE_AGENT = frozenset(['ignore_autodiscovery_tags', 'loader', 'name', 'namespace', 'no_index'])
+# Options of `instances` and `init_config` of any check that the Agent and its base read themselves.
+_OF_THE_AGENT = frozenset(
+    [
+        'ignore_autodiscovery_tags',
+        'loader',
+        'name',
+        'namespace',
+        'no_index',
+        'process_isolation',
+        'profile_memory',
+        'set_breakpoint',
+        'use_agent_proxy',
+    ]
+)
 
 
-def warn_of_unknown_options(instance: Mapping[str, Any], known: Collection[str], log: Log) -> None:
-    """Name each option of `instance` that is none of `known`, and the one that was probably meant."""
+def warn_of_unknown_options(options: Mapping[str, Any], known: Collection[str], log: Log) -> None:
+    """Name each of `options` that is none of `known`, and the one that was probably meant."""
     read_elsewhere = {*STANDARD_FIELDS, *DEFAULT_REMAPPED_FIELDS, *_OF_THE_AGENT}
-    for option in sorted(set(map(str, instance)) - set(known) - read_elsewhere):
+    for option in sorted(set(map(str, options)) - set(known) - read_elsewhere):
         nearest = get_close_matches(option, known, n=1, cutoff=0.5)
         meant = f'did you mean `{nearest[0]}`?' if nearest else 'see conf.yaml.example for those that there are'
         log.warning('Unknown option `%s` is ignored: %s', option[:100], meant)

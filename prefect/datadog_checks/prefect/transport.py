@@ -144,9 +144,10 @@ class Transport:
             return _loads(answer.content)
         except (ValueError, RecursionError):
             kind = answer.headers.get('Content-Type', 'no content type')[:60]
-            raise PrefectApiError(
-                endpoint, f'the answer is not JSON ({kind}). Is /api missing from prefect_url, or is this a login page?'
-            ) from None
+            hint = 'Is /api missing from prefect_url, or is this a login page?'
+            if kind.startswith('application/json'):
+                hint = 'It should be: does a proxy cut or change it?'
+            raise PrefectApiError(endpoint, f'the answer is not JSON ({kind}). {hint}') from None
 
     def _send(self, endpoint: str, method: str, url: str, options: dict[str, Any]) -> _Answer:
         """The answer, whatever its status. A connection that is lost before there is one is tried once more."""
@@ -218,9 +219,18 @@ class Transport:
             return f'the answer of {address} is damaged: it cannot be decompressed. Does a proxy change it?'
         if _is_any(causes, HTTPException) and not _is_any(causes, ConnectionError):
             return f'the answer of {address} is not HTTP. Is prefect_url right: its port, http:// or https://?'
+        if _is_any(causes, RemoteDisconnected):
+            return f'{address} closed the connection without an answer. Is prefect_url right: http:// or https://?'
         if isinstance(error, requests.exceptions.ConnectionError):
             return f'no connection to {address}: {_root_cause(causes)}. Is the server running, is prefect_url right?'
-        return f'the request failed: {type(error).__name__}'
+        if isinstance(error, requests.exceptions.InvalidHeader):
+            return (
+                'the request could not be made: a header is not valid. Check headers and extra_headers for line breaks'
+            )
+        # That prefect_url is one was checked with the options.
+        if isinstance(error, requests.exceptions.InvalidURL):
+            return 'the request could not be made: the address of the HTTP proxy is not valid. Check proxy'
+        return f'the request could not be made: {type(error).__name__}. Check prefect_url and proxy'
 
     def _describe_slow(self, reason: str, limit: float) -> str:
         address = urlsplit(self.base_url).netloc
@@ -301,8 +311,6 @@ def _is_any(errors: list[BaseException], kinds: type[BaseException] | tuple[type
 def _root_cause(causes: list[BaseException]) -> str:
     """The innermost reason in the words of the operating system or the TLS library."""
     cause = causes[-1]
-    if isinstance(cause, RemoteDisconnected):
-        return 'closed without an answer'
     text = getattr(cause, 'verify_message', '') or getattr(cause, 'strerror', '') or type(cause).__name__
     return _TLS_SOURCE.sub('', str(text)).rstrip('.')[:200]
 
@@ -321,11 +329,15 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _tls_problem(reason: str) -> str:
     if 'WRONG_VERSION_NUMBER' in reason or 'RECORD_LAYER_FAILURE' in reason:
         return 'the answer is not TLS. Is prefect_url https:// for a server that speaks http://?'
+    if 'CERTIFICATE_REQUIRED' in reason:
+        return 'the server demands a client certificate. Set tls_cert and tls_private_key'
     return f'{reason}. Check tls_verify, tls_ca_cert and tls_cert'
 
 
 def _describe_preparation(error: Exception) -> str:
     """Why no request could be made. Only an error of the operating system says no more than a path."""
+    if isinstance(error, UnicodeError):
+        return 'the request could not be made: a header has a character beyond Latin-1. Check extra_headers and proxy'
     hint = 'Check the files of auth_token, tls_ca_cert, tls_cert and tls_private_key'
     if isinstance(error, OSError) and error.strerror:
         name = f' ({error.filename})' if error.filename else ''

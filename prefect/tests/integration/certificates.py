@@ -16,10 +16,10 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """A private CA whose files are in `folder`; `certificate` is the value for `tls_ca_cert`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = 'A private CA') -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name('A private CA')
+        self._name = _name(name)
         signed = (
             self._builder(self._name, is_authority=True)
             .issuer_name(self._name)

@@ -1,7 +1,7 @@
 """What the check does when something breaks, each fault in front of a real server; written down in docs/failures.md.
 
 Every fault meets a check that ran well before, and is followed by a good check: whatever ended meanwhile is counted
-exactly once. `UPDATE_FAILURES=1 pytest` writes docs/failures.md anew.
+exactly once, and no secret was said. `UPDATE_FAILURES=1 pytest` writes docs/failures.md anew.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import gzip
 import json
 import os
 import re
+import signal
 import socket
 import threading
-import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -28,6 +29,7 @@ from lab.api import PrefectApiDriver
 from lab.prefect_server import ROOT, PrefectServer
 from tests.integration.certificates import Authority
 from tests.integration.front import Exchange, Fault, Front
+from tests.integration.leaks import leaks, listening
 
 DOCUMENT = ROOT / 'docs' / 'failures.md'
 HEALTH = 'prefect.server.health'
@@ -36,31 +38,51 @@ SUCCESS = 'prefect.server.collector.success'
 COMPLETED = 'prefect.server.flow_runs.completed.count'
 GROUPS = defaults.instance_collect()
 COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(GROUPS), *stream_collectors()))}
-# The option `timeout` in these tests, seconds. What is no hang is over long before.
-TIMEOUT = 1.0
+# The option `timeout`, seconds; the default is what the page tells.
+DEFAULT_TIMEOUT = 10.0
+# What hangs is tried with a short one. On a busy machine a good answer may take longer than that: then with the next.
+TIMEOUTS = (1.0, 3.0, DEFAULT_TIMEOUT)
 SLACK = 2.0
+# How many checks a busy server may spoil before one is good.
+RUNS = 5
 FLOW = 'something broke'
 FLOW_RUNS = '/flow_runs/filter'
+TASK_RUNS = '/task_runs/filter'
 WORK_POOLS = '/work_pools/filter'
+CSRF_TOKEN = '/csrf-token'
 HTML = {'Content-Type': 'text/html; charset=utf-8'}
+JSON = {'Content-Type': 'application/json'}
+SECRETS = {
+    'auth_string': 'sesame-string',
+    'Authorization': b64encode(b'bob:sesame-string').decode(),
+    'extra_headers': 'sesame-header',
+    'user info': 'sesame-url',
+    'proxy': 'sesame-proxy',
+}
 
 Middle = Callable[['Stage'], AbstractContextManager[None]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stage:
-    """The fronts before one server, and the check behind each of them."""
+    """The fronts before one server, and what can be done to it."""
 
+    server: PrefectServer
     api: PrefectApiDriver
     authority: Authority
+    stranger: Authority
     http: Front
     https: Front
-    checks: dict[Front, CheckRunner] = field(default_factory=dict)
 
-    def new_check(self, front: Front, timeout: float = TIMEOUT) -> CheckRunner:
+    def new_check(self, front: Front, **options: Any) -> CheckRunner:
         """With the state of the one before, as after a restart of the Agent."""
-        certificate = str(self.authority.certificate)
-        return CheckRunner({'prefect_url': front.url, 'timeout': timeout, 'tls_ca_cert': certificate})
+        instance = {
+            'prefect_url': front.url.replace('//', f'//bob:{SECRETS["user info"]}@'),
+            'auth_string': f'bob:{SECRETS["auth_string"]}',
+            'extra_headers': {'X-Team': SECRETS['extra_headers']},
+            'tls_ca_cert': str(self.authority.certificate),
+        }
+        return CheckRunner(instance | options)
 
     def end_a_flow_run(self) -> None:
         flow_run = self.api.request('POST', 'flow_runs/', {'flow_id': self.api.create_flow(FLOW), 'state': None})
@@ -73,7 +95,7 @@ class Case:
     """A fault. `begin` lets it be there; `message` must be in the error; `timeouts` is how many the check takes.
 
     `is_down`: the server counts as unreachable. `is_good`: the check has no error. `up_to`: it may take less time.
-    `restarted_with`: the Agent is restarted before, with that timeout.
+    `restarted_with`: the Agent is restarted before, with these options.
     """
 
     name: str
@@ -84,7 +106,7 @@ class Case:
     is_tls: bool = False
     is_good: bool = False
     up_to: bool = False
-    restarted_with: float | None = None
+    restarted_with: Mapping[str, Any] | None = None
 
     @property
     def seconds(self) -> str:
@@ -110,7 +132,7 @@ def answers(status: int, content: bytes = b'', headers: Mapping[str, str] | None
 
 
 def says(document: object, status: int = 200) -> Fault:
-    return answers(status, json.dumps(document).encode(), {'Content-Type': 'application/json'})
+    return answers(status, json.dumps(document).encode(), JSON)
 
 
 def hang(exchange: Exchange) -> None:
@@ -120,6 +142,12 @@ def hang(exchange: Exchange) -> None:
 
 def reset(exchange: Exchange) -> None:
     exchange.close(reset=True)
+
+
+def banner(exchange: Exchange) -> None:
+    """What another service says to whoever comes."""
+    exchange.wfile.write(b'SSH-2.0-OpenSSH_9.2p1\r\n')
+    exchange.close()
 
 
 def drip(*, body: bool) -> Fault:
@@ -151,6 +179,12 @@ def cut_in_half(*, chunked: bool) -> Fault:
     return fault
 
 
+def cut_compressed(exchange: Exchange) -> None:
+    """The first half of an answer in gzip, as long as it says."""
+    content = gzip.compress(exchange.ask().content)
+    exchange.answer(200, content[: len(content) // 2], {**JSON, 'Content-Encoding': 'gzip'})
+
+
 def in_chunks(exchange: Exchange) -> None:
     """A good answer in chunks of a few bytes."""
     answer = exchange.ask()
@@ -180,14 +214,39 @@ def without(*fields: str) -> Fault:
     return changed(lambda rows: [{key: value for key, value in row.items() if key not in fields} for row in rows])
 
 
-def full_pages(*, repeating: bool) -> Fault:
+def full_pages(*, repeating: bool, **fields: str) -> Fault:
     """A list that does not end: the same page again and again, or always a new one."""
     pages = iter(range(10**9))
 
     def fault(exchange: Exchange) -> None:
         limit, page = json.loads(exchange.content)['limit'], 0 if repeating else next(pages)
-        rows = [{'id': f'{page}-{number}', 'name': 'x', 'type': 'process'} for number in range(limit)]
+        rows = [{'id': f'{page}-{number}', 'name': 'x', 'type': 'process', **fields} for number in range(limit)]
         exchange.answer(200, json.dumps(rows).encode())
+
+    return fault
+
+
+def dated(date: str) -> Fault:
+    """The server's answers, from another time."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.ask()
+        headers = {name: value for name, value in answer.headers.items() if name.lower() != 'date'}
+        exchange.answer(answer.status, answer.content, headers | {'Date': date})
+
+    return fault
+
+
+def csrf_protection(token: Fault) -> Fault:
+    """Every POST is refused for its CSRF token, which can be had like this."""
+
+    def fault(exchange: Exchange) -> None:
+        if exchange.command == 'POST':
+            says({'detail': 'Invalid CSRF token or client identifier.'}, 403)(exchange)
+        elif exchange.endpoint == CSRF_TOKEN:
+            token(exchange)
+        else:
+            exchange.pass_on()
 
     return fault
 
@@ -243,29 +302,44 @@ def full_backlog(stage: Stage) -> Iterator[None]:
     stage.http.restart()
 
 
-def resolver(answer: Callable[[], None]) -> Middle:
-    """The resolver does this to every question."""
+def resolver(*, hangs: bool) -> Middle:
+    """The resolver knows no name, or does not answer."""
 
     @contextmanager
     def begin(stage: Stage) -> Iterator[None]:
+        is_over = threading.Event()
+
         def getaddrinfo(*arguments: object, **options: object) -> None:
-            answer()
+            if hangs:
+                is_over.wait(60)
             raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
 
         stage.http.cut()
         with mock.patch.object(socket, 'getaddrinfo', getaddrinfo):
             yield
+        is_over.set()
 
     return begin
 
 
-def certificate(**options: Any) -> Middle:
-    """The server has this certificate."""
+@contextmanager
+def suspended(stage: Stage) -> Iterator[None]:
+    """The processes of the server itself are stopped, and go on afterwards."""
+    os.killpg(stage.server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(stage.server.pid, signal.SIGCONT)
+
+
+def certificate(*, is_known: bool = True, **options: Any) -> Middle:
+    """The server has this certificate, of an authority that the check knows or not."""
 
     @contextmanager
     def begin(stage: Stage) -> Iterator[None]:
         good = stage.https.tls
-        stage.https.tls = stage.authority.server_context(stage.authority.issue('wrong', **options))
+        authority = stage.authority if is_known else stage.stranger
+        stage.https.tls = authority.server_context(authority.issue('wrong', **options))
         stage.https.cut()
         yield
         stage.https.tls = good
@@ -298,23 +372,31 @@ def only_tls(stage: Stage) -> Iterator[None]:
     stage.http.tls = None
 
 
+NOON = '2026-11-23T12:00:00Z'
 NO_CONNECTION = 'health: GET /health: no connection to HOST:PORT'
 CASES = [
     # No connection
     Case('Nothing listens on the port', refused, f'{NO_CONNECTION}: Connection refused. Is the server', is_down=True),
-    Case('The name of the host is not known', resolver(lambda: None), f'{NO_CONNECTION}: Name or', is_down=True),
+    Case('The name of the host is not known', resolver(hangs=False), f'{NO_CONNECTION}: Name or', is_down=True),
     Case(
         'The resolver hangs',
-        resolver(lambda: time.sleep(2.5 * TIMEOUT)),
-        'GET /health: no complete answer from HOST:PORT within 1 s',
+        resolver(hangs=True),
+        'GET /health: no complete answer from HOST:PORT within 10 s',
         is_down=True,
         timeouts=1,
     ),
-    Case('The connection hangs', full_backlog, f'{NO_CONNECTION} within 1 s', is_down=True, timeouts=1),
+    Case('The connection hangs', full_backlog, f'{NO_CONNECTION} within 10 s', is_down=True, timeouts=1),
     Case('The connection is reset, at each request', every(reset), f'{NO_CONNECTION}: Connection reset', is_down=True),
     # TLS
     Case('TLS: expired certificate', certificate(days=-2), 'certificate has expired', is_down=True, is_tls=True),
     Case('TLS: another host', certificate(host='x.example'), 'Hostname mismatch', is_down=True, is_tls=True),
+    Case(
+        'TLS: an authority that is not known',
+        certificate(is_known=False),
+        'unable to get local issuer certificate. Check tls_verify, tls_ca_cert',
+        is_down=True,
+        is_tls=True,
+    ),
     Case(
         'TLS: self-signed certificate',
         certificate(self_signed=True),
@@ -325,7 +407,7 @@ CASES = [
     Case(
         'TLS: the server demands a client certificate',
         client_certificate,
-        'GET /health: TLS with HOST:PORT failed',
+        'TLS with HOST:PORT failed: the server demands a client certificate. Set tls_cert',
         is_down=True,
         is_tls=True,
     ),
@@ -336,8 +418,18 @@ CASES = [
         is_down=True,
         is_tls=True,
     ),
-    Case('`http://` for a server that speaks TLS', only_tls, 'HOST:PORT: closed without an answer', is_down=True),
+    Case('`http://` for a server that speaks TLS', only_tls, 'HOST:PORT closed the connection', is_down=True),
+    Case('Another service listens on the port', every(banner), 'the answer of HOST:PORT is not HTTP', is_down=True),
+    Case(
+        'The HTTP proxy refuses connections',
+        lambda stage: stage.http.having(Exchange.pass_on),
+        'GET /health: the HTTP proxy gave no connection. Check proxy',
+        is_down=True,
+        restarted_with={'proxy': {'http': f'http://bob:{SECRETS["proxy"]}@127.0.0.1:9'}},
+    ),
+    Case('The HTTP proxy wants credentials', every(answers(407)), 'HTTP 407, the HTTP proxy wants', is_down=True),
     # No answer
+    Case('The processes of the server are suspended', suspended, 'GET /health: no answer', is_down=True, timeouts=1),
     Case('Every request hangs', every(hang), 'health: GET /health: no answer', is_down=True, timeouts=1),
     Case('Each answer drips in, byte by byte', every(drip(body=True)), 'GET /health: no', is_down=True, timeouts=1),
     Case(
@@ -352,13 +444,13 @@ CASES = [
     Case(
         'All but the health hangs',
         lambda stage: stage.http.having(lambda item: item.pass_on() if item.endpoint == '/health' else hang(item)),
-        "not run: the check's time of 3 s is used up by GET /ready",
+        "not run: the check's time of 30 s is used up by GET /ready",
         timeouts=3,
         up_to=True,
     ),
     Case('An answer drips in', every(drip(body=True), FLOW_RUNS), FLOW_RUNS, timeouts=3, up_to=True),
     Case('The server is shut down in the middle', dies_after(6), 'no connection to HOST:PORT: Connection refused'),
-    Case('The server starts up: it answers 503', every(answers(503)), 'GET /health: HTTP 503, unav', is_down=True),
+    Case('A proxy answers 503 while the server starts', every(answers(503)), 'HTTP 503, unav', is_down=True),
     Case('One endpoint resets the connection', every(reset, FLOW_RUNS), 'no connection to HOST:PORT: Connection reset'),
     # Answers that are damaged
     Case('An answer is cut off', every(cut_in_half(chunked=False), FLOW_RUNS), 'the answer of HOST:PORT broke off'),
@@ -368,6 +460,8 @@ CASES = [
         every(answers(200, b'no gzip', {'Content-Encoding': 'gzip'}), WORK_POOLS),
         'it cannot be decompressed',
     ),
+    Case('A compressed answer is cut off', every(cut_compressed, WORK_POOLS), 'not JSON (application/json)'),
+    Case('JSON that is cut off', every(answers(200, b'[{"id": "1', JSON), FLOW_RUNS), 'does a proxy cut or change it?'),
     Case('Answers come in chunks', every(in_chunks), '', is_good=True),
     # Statuses
     *(
@@ -397,12 +491,27 @@ CASES = [
         ),
         'POST /work_pools/filter: HTTP 401, not authorized',
     ),
+    Case(
+        'The CSRF token is none',
+        every(csrf_protection(says([]))),
+        'GET /csrf-token: the answer is not a token with an expiration',
+    ),
+    Case(
+        'The CSRF token is refused though it is new',
+        every(csrf_protection(says({'token': 'new', 'expiration': '2999-01-01T00:00:00Z'}))),
+        '(the server says: Invalid CSRF token or client identifier.)',
+    ),
     Case('The database is away: `/ready` answers 503', every(answers(503), '/ready'), 'health: GET /ready: HTTP 503'),
     Case(
         'A redirect to another host',
         every(answers(302, b'', {'Location': 'http://user:pw@elsewhere.example/login?to=x'})),
         'GET /health: HTTP 302, redirected to http://elsewhere.example/login. Not followed.',
         is_down=True,
+    ),
+    Case(
+        'A redirect of one endpoint to https://',
+        every(answers(308, b'', {'Location': 'https://elsewhere.example/api/flow_runs/filter'}), FLOW_RUNS),
+        'HTTP 308, redirected to https://elsewhere.example/api/flow_runs/filter. Not followed.',
     ),
     # Answers of another kind
     Case('A web page with status 200', every(answers(200, b'<html>', HTML)), 'not JSON (text/html', is_down=True),
@@ -416,16 +525,23 @@ CASES = [
     ),
     Case('A list of something else', every(says([None, 1]), WORK_POOLS), 'the answer is not a list of objects'),
     Case('A text instead of a number', every(says('7'), '/flow_runs/count'), 'the answer is not a number'),
+    Case('A number beyond reason', every(says(10**30), '/flow_runs/count'), 'the answer is not a number'),
     Case(
         'No page limit, after a restart of the Agent',
         every(says([]), '/flow_runs/paginate'),
         'the answer does not tell the page limit',
-        restarted_with=TIMEOUT,
+        restarted_with={},
     ),
     Case('Rows without their id and name', every(without('id', 'name'), WORK_POOLS), '', is_good=True),
     Case(
         'Rows with null in every field',
         every(changed(lambda rows: [dict.fromkeys(row) for row in rows]), WORK_POOLS, FLOW_RUNS),
+        '',
+        is_good=True,
+    ),
+    Case(
+        'Rows with texts for objects and objects for texts',
+        every(each(state='x', state_name={}, state_type=[], task_inputs=7, start_time={}), FLOW_RUNS, TASK_RUNS),
         '',
         is_good=True,
     ),
@@ -442,19 +558,25 @@ CASES = [
         'Pages that repeat', every(full_pages(repeating=True), WORK_POOLS), 'POST /work_pools/filter: the pages repeat'
     ),
     Case(
+        'Pages of runs that repeat',
+        every(full_pages(repeating=True, end_time=NOON, start_time=NOON, expected_start_time=NOON), FLOW_RUNS),
+        'POST /flow_runs/filter: the pages repeat',
+    ),
+    Case(
         'Pages that never end',
         every(full_pages(repeating=False), WORK_POOLS),
-        "the check's time of 3 s is used up by POST /work_pools/filter",
+        "the check's time of 30 s is used up by POST /work_pools/filter",
         timeouts=3,
     ),
-    Case('An answer of 50 MB', every(large(50), WORK_POOLS), '', is_good=True, restarted_with=10.0),
-    Case('An answer of 70 MB', every(large(70), WORK_POOLS), 'the answer is larger than 64 MB', restarted_with=10.0),
+    Case('An answer of 50 MB', every(large(50), WORK_POOLS), '', is_good=True),
+    Case('An answer of 70 MB', every(large(70), WORK_POOLS), 'the answer is larger than 64 MB'),
+    Case('`Date` says the year 9999', every(dated('Fri, 31 Dec 9999 23:59:59 GMT')), '', is_good=True),
 ]
 
 
 @pytest.fixture(scope='module')
 def stage(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    authority = Authority(tmp_path_factory.mktemp('certificates'))
+    authority, stranger = (Authority(tmp_path_factory.mktemp('ca'), name) for name in ('A private CA', 'A stranger'))
     tls = authority.server_context(authority.issue('good'))
     with (
         PrefectApiDriver(prefect_server.api_url) as api,
@@ -462,12 +584,7 @@ def stage(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactor
         Front(prefect_server.api_url, tls=tls) as https,
     ):
         api.create_work_pool('faults')
-        stage = Stage(api, authority, http, https)
-        for front in (http, https):
-            # The first answers of a new server take their time.
-            stage.new_check(front, timeout=30).run()
-            stage.checks[front] = stage.new_check(front)
-        yield stage
+        yield Stage(prefect_server, api, authority, stranger, http, https)
         api.delete_work_pool('faults')
 
 
@@ -476,21 +593,35 @@ ROWS: dict[str, str] = {}
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: re.sub(r'\W+', ' ', case.name).strip())
 def test_fault(stage: Stage, case: Case) -> None:
+    timeouts = TIMEOUTS if case.timeouts else (DEFAULT_TIMEOUT,)
+    for timeout in timeouts:
+        try:
+            ROWS[case.name] = row_of(stage, case, timeout)
+        except AssertionError:
+            if timeout == timeouts[-1]:
+                raise
+        else:
+            break
+
+
+def row_of(stage: Stage, case: Case, timeout: float) -> str:
+    """Let the fault happen to a check that has this `timeout`; what the page says of it."""
     front = stage.https if case.is_tls else stage.http
-    check = stage.checks[front]
-    # On a busy machine a good answer may take more than the short timeout of these tests.
-    assert any(check.run().error is None for _ in range(3)), 'before the fault'
+    check = stage.new_check(front, timeout=timeout)
+    run_until_good(check)
     stage.end_a_flow_run()
     if case.restarted_with is not None:
-        check = stage.new_check(front, case.restarted_with)
-    with case.begin(stage):
+        check = stage.new_check(front, timeout=timeout, **case.restarted_with)
+    with case.begin(stage), listening() as log:
         broken = check.run()
-    good = check.run()
+    if case.restarted_with is not None:
+        check = stage.new_check(front, timeout=timeout)
+    after = run_until_good(check)
 
-    message = broken.error or ''
+    message = anonymous(broken.error or '', timeout)
     success = {tag(point.tags, 'collector'): point.value for point in broken.points if point.name == SUCCESS}
     failed = {name for name, value in success.items() if not value}
-    assert case.message in anonymous(message)
+    assert case.message in message
     assert bool(message) is not case.is_good
     assert failed == named(message)
     if case.is_down:
@@ -501,15 +632,26 @@ def test_fault(stage: Stage, case: Case) -> None:
         assert values(broken, HEALTH) == [1]
         assert values(broken, READY) == ['health' not in failed]
         assert set(success) == COLLECTORS
-    assert case.up_to or 0.8 * case.timeouts * TIMEOUT <= broken.seconds
-    assert broken.seconds <= max(case.timeouts, 0.5) * (case.restarted_with or TIMEOUT) + SLACK
+    assert case.up_to or 0.8 * case.timeouts * timeout <= broken.seconds
+    assert broken.seconds <= (case.timeouts * timeout + SLACK if case.timeouts else timeout)
+    assert leaks(SECRETS, broken, log) == []
+    # The Agent base looks for a missing intermediate certificate, and says so.
+    warnings = [line for line in broken.log if 'AIA chasing' not in line]
+    assert all(line.startswith('WARNING Skipped ') for line in warnings)
+    assert broken.warnings == ()
 
-    assert good.error is None
-    assert values(good, HEALTH) == values(good, READY) == [1]
-    assert completed(broken) + completed(good) == 1
-    is_malformed = any('malformed' in line for line in broken.log)
-    series = series_of(case, failed, is_malformed=is_malformed)
-    ROWS[case.name] = f'| {case.name} | {shown(message)} | {series} | {case.seconds} |'
+    assert values(after[-1], HEALTH) == values(after[-1], READY) == [1]
+    assert sum(completed(result) for result in (broken, *after)) == 1
+    return f'| {case.name} | {shown(message)} | {series_of(case, failed, warnings)} | {case.seconds} |'
+
+
+def run_until_good(check: CheckRunner) -> list[CheckResult]:
+    """The runs up to the first good one, which is the first unless the machine is busy."""
+    results: list[CheckResult] = []
+    while not results or (results[-1].error is not None and len(results) < RUNS):
+        results.append(check.run())
+    assert results[-1].error is None
+    return results
 
 
 def test_document_says_what_the_tests_found() -> None:
@@ -528,9 +670,9 @@ HEAD = '| Fault | The error of the check | Series | Time |\n|---|---|---|---|'
 INTRODUCTION = """# What happens when something breaks
 
 Written by `prefect/tests/integration/test_failures.py`, which lets each fault happen in front of a real Prefect server.
-The error is the line that `datadog-agent status` shows; `HOST:PORT` stands for those of `prefect_url`, and some numbers
-for what they happen to be. A timeout is the option `timeout`, 10 s unless configured otherwise (1 s in the tests, so
-that a message says `within 1 s`); a check takes three of them at most, whatever hangs.
+The error is the line that `datadog-agent status` shows; `HOST:PORT` stands for those of `prefect_url`, and `N` for a
+number that depends on how far the check came. A timeout is the option `timeout`, 10 s unless configured otherwise; a
+check takes three of them at most, whatever hangs.
 
 "Nothing else" means that only `health`, `ready` and `collector.success` are sent. Series of a collector that failed are
 not sent; all others are as ever. After each fault the next check was good, and a flow run that ended while the fault
@@ -558,20 +700,25 @@ def named(message: str) -> set[str]:
     return {name for part in parts if part for name in part.partition(': ')[0].split(', ')}
 
 
-def anonymous(message: str) -> str:
-    """The message without what differs from one run of the tests to the next."""
+def anonymous(message: str, timeout: float) -> str:
+    """The message without what differs from one run of the tests to the next, as with the default timeout."""
     message = re.sub(r'(127\.0\.0\.1|localhost):\d+', 'HOST:PORT', message)
     message = re.sub(r'\(\d+\.\d s\)', '(N s)', message)
-    return re.sub(r'within 0\.\d+ s', 'within N s', message)
+    message = message.replace(
+        f"the check's time of {3 * timeout:g} s", f"the check's time of {3 * DEFAULT_TIMEOUT:g} s"
+    )
+    message = message.replace(f'within {timeout:g} s', f'within {DEFAULT_TIMEOUT:g} s')
+    return re.sub(r'within \d\.\d+ s', 'within N s', message)
 
 
 def shown(message: str) -> str:
-    return f'`{anonymous(message)}`' if message else 'none'
+    return f'`{message}`' if message else 'none'
 
 
-def series_of(case: Case, failed: set[str], *, is_malformed: bool) -> str:
+def series_of(case: Case, failed: set[str], warnings: list[str]) -> str:
     if case.is_good:
-        return 'all but those of the objects that are malformed, of which one warning tells' if is_malformed else 'all'
+        said = '; '.join(f'`{re.sub("[0-9]+", "N", line.removeprefix("WARNING "), count=1)}`' for line in warnings)
+        return f'all but those of the malformed objects; the log warns: {said}' if said else 'all'
     if case.is_down:
         return '`health` 0, `ready` 0, `collector.success` 0 for `health`; nothing else'
     ready = '`ready` 0, ' if 'health' in failed else ''

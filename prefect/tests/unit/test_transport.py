@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from http.client import RemoteDisconnected
 
 import pytest
 import requests
@@ -138,6 +139,12 @@ class TestAnswer:
         assert 'not JSON (text/html; charset=utf-8)' in str(error)
         assert '/api missing from prefect_url' in str(error)
 
+    def test_json_that_is_cut_off_is_an_error_that_asks_for_a_proxy(
+        self, fake: FakePrefect, transport: Transport
+    ) -> None:
+        error = refused(fake, transport, FakeResponse(200, b'[{"id": ', {'Content-Type': 'application/json'}))
+        assert 'not JSON (application/json). It should be: does a proxy cut or change it?' in str(error)
+
     @pytest.mark.parametrize('body', [b'', b'{', b'\xff', b'[' * 100_000], ids=['empty', 'cut off', 'bytes', 'deep'])
     def test_what_is_not_json_is_an_error(self, fake: FakePrefect, transport: Transport, body: bytes) -> None:
         assert 'not JSON' in str(refused(fake, transport, FakeResponse(200, body)))
@@ -171,7 +178,24 @@ class TestNoAnswer:
                 id='unknown host',
             ),
             pytest.param(requests.exceptions.ChunkedEncodingError('sesame'), 'broke off', id='broken off'),
-            pytest.param(requests.exceptions.InvalidURL('http://u:sesame@host'), 'InvalidURL', id='another'),
+            pytest.param(
+                requests.ConnectionError(RemoteDisconnected('sesame')), 'closed the connection without', id='closed'
+            ),
+            pytest.param(
+                requests.exceptions.SSLError(OSError(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] sesame')),
+                'demands a client certificate. Set tls_cert',
+                id='client certificate',
+            ),
+            pytest.param(
+                requests.exceptions.InvalidProxyURL('http://u:sesame@host'), 'HTTP proxy is not', id='proxy URL'
+            ),
+            pytest.param(requests.exceptions.InvalidHeader('sesame'), 'Check headers and extra_headers', id='header'),
+            pytest.param(
+                UnicodeEncodeError('latin-1', 'sesame\u20ac', 6, 7, 'ordinal not in range'),
+                'character beyond Latin-1',
+                id='character',
+            ),
+            pytest.param(requests.exceptions.InvalidSchema('socks9://u:sesame@host'), 'InvalidSchema', id='another'),
         ],
     )
     def test_message_says_what_happened_and_no_more(

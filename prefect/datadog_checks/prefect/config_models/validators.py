@@ -162,6 +162,14 @@ def shared_timeout(value: Any, field: Any) -> float:
     return _timeout('timeout', value) or float(defaults.shared_timeout())
 
 
+def instance_proxy(value: Any, field: Any) -> Any:
+    return _proxy(value)
+
+
+def shared_proxy(value: Any, field: Any) -> Any:
+    return _proxy(value)
+
+
 def instance_tls_ca_cert(value: Any, field: Any) -> Any:
     return _existing_path('tls_ca_cert', value)
 
@@ -249,9 +257,30 @@ def _timeout(option: str, value: Any) -> float | None:
 
 def _existing_path(option: str, value: Any) -> Any:
     """A path that can be opened; what is no path at all is left to the model to refuse."""
+    if isinstance(value, str) and '-----BEGIN' in value:
+        raise _error(f'must be the path of a file and not what is in it, for example: `{option}: /etc/prefect.pem`')
     if isinstance(value, str) and not os.path.exists(os.path.expanduser(value)):
         raise _error(f'names a file that is not there, or not for the user of the Agent: `{option}: {value[:200]}`')
     return value
+
+
+def _proxy(value: Any) -> Any:
+    """Addresses of proxies, which may hold a password; what is no mapping is left to the model to refuse."""
+    for scheme, url in value.items() if isinstance(value, dict) else ():
+        if scheme in ('http', 'https') and isinstance(url, str) and url and not _is_address(url):
+            raise _error(
+                f'`proxy.{scheme}` has no valid scheme, host and port, '
+                f'for example: `proxy: {{{scheme}: http://user:password@localhost:3128}}`'
+            )
+    return value
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def _error(message: str) -> PydanticCustomError:
