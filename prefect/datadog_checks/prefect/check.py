@@ -46,7 +46,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     }
 
     def __init__(self, name: str, init_config: dict[str, Any], instances: list[dict[str, Any]]) -> None:
-        super().__init__(name, init_config, instances)
+        # `tls_verify:` without a value would turn verification off.
+        set_options = [{key: value for key, value in instance.items() if value is not None} for instance in instances]
+        super().__init__(name, init_config, set_options)
         silence_telltales()
         self._clock = ServerClock()
         self._known_runs = KnownRuns()

@@ -29,6 +29,6 @@ def warn_of_unknown_options(options: Mapping[str, Any], known: Collection[str], 
     """Name each of `options` that is none of `known`, and the one that was probably meant."""
     read_elsewhere = {*STANDARD_FIELDS, *DEFAULT_REMAPPED_FIELDS, *_OF_THE_AGENT}
     for option in sorted(set(map(str, options)) - set(known) - read_elsewhere):
-        nearest = get_close_matches(option, known, n=1, cutoff=0.5)
+        nearest = get_close_matches(option, known, n=1, cutoff=0.5) or sorted(name for name in known if option in name)
         meant = f'did you mean `{nearest[0]}`?' if nearest else 'see conf.yaml.example for those that there are'
         log.warning('Unknown option `%s` is ignored: %s', option[:100], meant)

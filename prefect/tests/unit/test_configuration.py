@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import datadog_checks.prefect
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.config_models.instance import InstanceConfig
+from datadog_checks.prefect.config_models.shared import SharedConfig
+from datadog_checks.prefect.config_models.validators import EXAMPLES
 from datadog_checks.prefect.stream import OVERLAP
 
 URL = 'http://localhost:4200/api'
@@ -65,10 +70,13 @@ def test_no_optional_option_gets_its_example_as_default() -> None:
 
 
 def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
-    options = ('collect', 'collect_events', 'late_start_threshold', 'max_catchup', 'worker_retention', 'event_names')
+    empty = dict.fromkeys(set(InstanceConfig.model_fields) - {'prefect_url'})
 
-    assert load(**dict.fromkeys((*options, 'deployment_names'))) == load()
+    assert load(**empty) == load()
+    assert make_check(**empty).http.options['verify'] is True
+    assert make_check(**empty).http.options['timeout'] == (10, 10)
     assert load(collect={'late_runs': None}) == load()
+
 
 
 def test_groups_are_switched_one_by_one() -> None:
@@ -127,7 +135,6 @@ def test_right_urls(url: str) -> None:
 @pytest.mark.parametrize(
     ('url', 'problem'),
     [
-        pytest.param(None, 'must be the address of the Prefect API', id='nothing'),
         pytest.param(' ', 'must be the address of the Prefect API', id='blank'),
         pytest.param(4200, 'must be the address of the Prefect API', id='a number'),
         pytest.param('localhost:4200/api', 'must start with `http://` or `https://`', id='no scheme'),
@@ -154,8 +161,11 @@ def test_wrong_urls_are_named_without_their_secrets(url: Any, problem: str) -> N
     assert not [secret for secret in SECRETS if secret in make_check(prefect_url=url).run()]
 
 
-def test_missing_url() -> None:
-    assert error_of(prefect_url=...) == ['prefect_url', '  Field required']
+@pytest.mark.parametrize('url', [..., None], ids=['missing', 'nothing'])
+def test_missing_url(url: Any) -> None:
+    (message,) = (line for line in error_of(prefect_url=url) if line.strip())
+    assert '`prefect_url` is missing' in message
+    assert '`prefect_url: http://localhost:4200/api`' in message
 
 
 @pytest.mark.parametrize('option', FILTERS)
@@ -239,17 +249,87 @@ def test_every_wrong_option_is_named() -> None:
     assert [line for line in lines if not line.startswith(' ')] == [
         'max_catchup',
         'prefect_url',
-        'tags -> 1',
+        'tags',
         'tls_verify',
     ]
 
 
-@pytest.mark.parametrize('option', ['password', 'auth_token', 'headers', 'extra_headers', 'proxy'])
-def test_values_of_secret_options_are_not_repeated(option: str) -> None:
-    error = make_check(**{option: ['hunter2'] if option == 'password' else 'hunter2'}).run()
+# What is no value of an option that the model declares as such.
+WRONG: dict[str, list[Any]] = {
+    'bool': ['hunter2', 2, ['true'], {}],
+    'float': ['hunter2', True, ['1'], {}, -1, float('nan')],
+    'str': [2, True, ['hunter2'], {'hunter2': 'hunter2'}],
+    'tuple': ['hunter2', 2, [1], {'hunter2': 'hunter2'}],
+    'mapping': ['hunter2', 2, ['hunter2']],
+}
+# The base looks into it when the check is made, before any option is checked.
+READ_BEFORE = 'metric_patterns'
 
-    assert option in error
-    assert 'hunter2' not in error
+
+def wrong_values(model: type[BaseModel]) -> list[Any]:
+    """(option, wrong value) for each option of a model."""
+    found = []
+    for option in set(model.model_fields) - {READ_BEFORE}:
+        declared = str(model.model_fields[option].annotation).replace('mappingproxy[str', 'mapping')
+        kind = next((kind for kind in ('tuple', 'bool', 'float', 'str') if kind in declared), 'mapping')
+        kind = 'str' if 'Literal' in declared else kind
+        found += [pytest.param(option, value, id=f'{option}-{value}') for value in WRONG[kind]]
+    return sorted(found, key=lambda parameters: parameters.id)
+
+
+@pytest.mark.parametrize(('option', 'value'), wrong_values(InstanceConfig))
+def test_wrong_kind_of_value_is_told_with_an_example(option: str, value: Any) -> None:
+    name, message = error_of(**{option: value})
+
+    assert name == option
+    assert 'must ' in message or 'has no valid' in message
+    assert f'`{option}: ' in message
+    assert 'hunter2' not in message
+
+
+@pytest.mark.parametrize(('option', 'value'), wrong_values(SharedConfig))
+def test_wrong_kind_of_value_in_init_config_is_told_with_an_example(option: str, value: Any) -> None:
+    answer = PrefectCheck('prefect', {option: value}, [{'prefect_url': URL}]).run()
+    _, name, message = json.loads(answer)[0]['message'].splitlines()
+
+    assert name == option
+    assert f'`{option}: ' in message
+
+
+@pytest.mark.parametrize('option', sorted(EXAMPLES))
+def test_examples_in_messages_are_right(option: str) -> None:
+    together = {'username': EXAMPLES['username'], 'password': EXAMPLES['password']}
+    example = yaml.safe_load(f'{option}: {EXAMPLES[option]}')
+    load(**((together | example) if option in together else example))
+
+
+def warnings_of(init_config: dict[str, Any], **options: Any) -> list[str]:
+    """The warnings that a check logs as it reads its options."""
+    with mock.patch.object(logging.LoggerAdapter, 'warning') as warning:
+        PrefectCheck('prefect', init_config, [{'prefect_url': URL, **options}]).load_configuration_models()
+    return [call.args[0] % call.args[1:] for call in warning.call_args_list]
+
+
+@pytest.mark.parametrize(
+    ('option', 'meant'),
+    [
+        ('pasword', 'did you mean `password`?'),
+        ('url', 'did you mean `prefect_url`?'),
+        ('work_pools', 'did you mean `work_pool_names`?'),
+        ('deployments', 'did you mean `deployment_names`?'),
+        ('tls_verfy', 'did you mean `tls_verify`?'),
+        ('zzz', 'see conf.yaml.example for those that there are'),
+    ],
+)
+def test_unknown_option_is_told_with_the_nearest_name(option: str, meant: str) -> None:
+    assert warnings_of({}, **{option: 'hunter2'}) == [f'Unknown option `{option}` is ignored: {meant}']
+    assert warnings_of({'tiemout': 'hunter2'}) == ['Unknown option `tiemout` is ignored: did you mean `timeout`?']
+
+
+def test_no_option_that_is_read_is_unknown() -> None:
+    known = {'loader': 'python', 'name': 'x', 'no_index': True, 'tls_validate_hostname': True, 'kerberos': 'disabled'}
+    examples = {option: yaml.safe_load(example) for option, example in EXAMPLES.items()}
+    assert warnings_of({'timeout': 5, 'skip_proxy': True, 'use_agent_proxy': False}, **known, **examples) == []
 
 
 def test_example_is_a_configuration_that_loads() -> None:

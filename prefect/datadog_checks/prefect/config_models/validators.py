@@ -4,7 +4,8 @@ The Agent base class calls `instance_<option>` with the value of an option that 
 and `check_instance` with the finished model. A raised `PydanticCustomError` becomes one error of the check: a line with
 the option's name and a line with the message as it is. No message repeats a value that could hold a credential.
 
-An option that is set to nothing (`max_catchup:` in YAML) counts as not set and gets its default.
+An option that is set to nothing (`max_catchup:` in YAML) counts as not set: the check leaves it out before. An option
+of the Agent base without a function of its own is held to the kind of its example below, by `__getattr__`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,53 @@ MIN_CATCHUP_SECONDS = 120
 
 URL_EXAMPLE = 'for example: `prefect_url: http://localhost:4200/api`'
 
+# Options of `instances/http`, `instances/default` and their like in `init_config`, each with a right value in YAML.
+EXAMPLES: dict[str, str] = {
+    'allow_redirects': 'true',
+    'auth_token': '{reader: {type: file, path: /etc/token}, writer: {type: header, name: Authorization}}',
+    'aws_host': 'prefect.example.com',
+    'aws_region': 'eu-west-1',
+    'aws_service': 'execute-api',
+    'disable_generic_tags': 'true',
+    'empty_default_hostname': 'true',
+    'enable_legacy_tags_normalization': 'true',
+    'extra_headers': '{Authorization: Bearer <TOKEN>}',
+    'headers': '{Authorization: Bearer <TOKEN>}',
+    'kerberos_cache': '/tmp/krb5cc_0',
+    'kerberos_delegate': 'false',
+    'kerberos_force_initiate': 'false',
+    'kerberos_hostname': 'prefect.example.com',
+    'kerberos_keytab': '/etc/prefect.keytab',
+    'kerberos_principal': 'agent@EXAMPLE.COM',
+    'log_requests': 'false',
+    'metric_patterns': '{include: ["flow_runs"]}',
+    'ntlm_domain': 'EXAMPLE',
+    'password': '"<PASSWORD>"',
+    'persist_connections': 'true',
+    'service': 'prefect',
+    'skip_proxy': 'true',
+    'tags': '["team:data"]',
+    'tls_ciphers': '["ALL"]',
+    'tls_ignore_warning': 'false',
+    'tls_protocols_allowed': '["TLSv1.3"]',
+    'tls_use_host_header': 'false',
+    'tls_verify': 'true',
+    'use_legacy_auth_encoding': 'false',
+    'username': '"<USER>"',
+}
+
 AUTH_TYPES = ('basic', 'digest', 'ntlm', 'kerberos', 'aws')
 
+KERBEROS_AUTH = ('required', 'optional', 'disabled')
+
 YES, NO = {'true', 'yes', 'on', '1'}, {'false', 'no', 'off', '0'}
+
+
+def initialize_instance(values: dict[str, Any]) -> dict[str, Any]:
+    """Called with all options as they are configured."""
+    if 'prefect_url' not in values:
+        raise _error(f'`prefect_url` is missing: the address of the Prefect API, {URL_EXAMPLE}')
+    return values
 
 
 def instance_prefect_url(value: Any, field: Any) -> str:
@@ -56,23 +101,23 @@ def instance_prefect_url(value: Any, field: Any) -> str:
     return url
 
 
-def instance_work_pool_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+def instance_work_pool_names(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('work_pool_names', value)
 
 
-def instance_work_queue_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+def instance_work_queue_names(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('work_queue_names', value)
 
 
-def instance_deployment_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+def instance_deployment_names(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('deployment_names', value)
 
 
-def instance_flow_names(value: Any, field: Any) -> dict[str, list[str]] | None:
+def instance_flow_names(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('flow_names', value)
 
 
-def instance_prefect_tags(value: Any, field: Any) -> dict[str, list[str]] | None:
+def instance_prefect_tags(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('prefect_tags', value)
 
 
@@ -80,8 +125,6 @@ def instance_collect(value: Any, field: Any) -> dict[str, bool]:
     """Fill in the default of each group that is not named."""
     groups: dict[str, bool] = dict(defaults.instance_collect())
     example = 'for example: `collect: {late_runs: false}`'
-    if value is None:
-        return groups
     if not isinstance(value, dict):
         raise _error(f'must be a mapping of groups to true or false, {example}')
     for group, chosen in value.items():
@@ -96,39 +139,34 @@ def instance_collect(value: Any, field: Any) -> dict[str, bool]:
 
 def instance_event_names(value: Any, field: Any) -> dict[str, list[str]]:
     """Fill in the default of the key that is not set, so that no filter lets heartbeats in by the way."""
-    return {**defaults.instance_event_names(), **(_name_filter('event_names', value) or {})}
+    return {**defaults.instance_event_names(), **_name_filter('event_names', value)}
 
 
 def instance_collect_events(value: Any, field: Any) -> bool:
-    if value is None:
-        return bool(defaults.instance_collect_events())
-    word = str(value).strip().lower()
-    if word in YES | NO:
-        return word in YES
-    raise _error('must be true or false, for example: `collect_events: true`')
+    return _yes_or_no('collect_events', value, 'true')
 
 
 def instance_late_start_threshold(value: Any, field: Any) -> float:
-    if value is None:
-        return float(defaults.instance_late_start_threshold())
     return _seconds('late_start_threshold', value, minimum=0, example=60)
 
 
 def instance_max_catchup(value: Any, field: Any) -> float:
-    if value is None:
-        return float(defaults.instance_max_catchup())
     return _seconds('max_catchup', value, minimum=MIN_CATCHUP_SECONDS, example=7200)
 
 
 def instance_worker_retention(value: Any, field: Any) -> float:
-    if value is None:
-        return float(defaults.instance_worker_retention())
     return _seconds('worker_retention', value, minimum=0, example=86400)
 
 
-def instance_auth_string(value: Any, field: Any) -> str | None:
-    if value is None:
-        return None
+def instance_min_collection_interval(value: Any, field: Any) -> float:
+    return _seconds('min_collection_interval', value, minimum=0, example=15)
+
+
+def instance_request_size(value: Any, field: Any) -> float:
+    return _number('request_size', value, 'KiB', minimum=1, example=16)
+
+
+def instance_auth_string(value: Any, field: Any) -> str:
     user, colon, password = value.partition(':') if isinstance(value, str) else ('', '', '')
     if not user or not colon or not password:
         raise _error('must be a user name and a password, as in PREFECT_API_AUTH_STRING: `auth_string: user:password`')
@@ -136,8 +174,6 @@ def instance_auth_string(value: Any, field: Any) -> str | None:
 
 
 def instance_auth_type(value: Any, field: Any) -> str:
-    if value is None:
-        return str(defaults.instance_auth_type())
     if str(value).lower() in AUTH_TYPES:
         return str(value)
     raise _error(
@@ -146,20 +182,26 @@ def instance_auth_type(value: Any, field: Any) -> str:
     )
 
 
+def instance_kerberos_auth(value: Any, field: Any) -> str:
+    if value in KERBEROS_AUTH:
+        return str(value)
+    raise _error(f'must be one of {", ".join(KERBEROS_AUTH)}, for example: `kerberos_auth: required`')
+
+
 def instance_timeout(value: Any, field: Any) -> float:
-    return _timeout('timeout', value) or float(defaults.instance_timeout())
+    return _timeout('timeout', value)
 
 
-def instance_connect_timeout(value: Any, field: Any) -> float | None:
+def instance_connect_timeout(value: Any, field: Any) -> float:
     return _timeout('connect_timeout', value)
 
 
-def instance_read_timeout(value: Any, field: Any) -> float | None:
+def instance_read_timeout(value: Any, field: Any) -> float:
     return _timeout('read_timeout', value)
 
 
 def shared_timeout(value: Any, field: Any) -> float:
-    return _timeout('timeout', value) or float(defaults.shared_timeout())
+    return _timeout('timeout', value)
 
 
 def instance_proxy(value: Any, field: Any) -> Any:
@@ -170,15 +212,15 @@ def shared_proxy(value: Any, field: Any) -> Any:
     return _proxy(value)
 
 
-def instance_tls_ca_cert(value: Any, field: Any) -> Any:
+def instance_tls_ca_cert(value: Any, field: Any) -> str:
     return _existing_path('tls_ca_cert', value)
 
 
-def instance_tls_cert(value: Any, field: Any) -> Any:
+def instance_tls_cert(value: Any, field: Any) -> str:
     return _existing_path('tls_cert', value)
 
 
-def instance_tls_private_key(value: Any, field: Any) -> Any:
+def instance_tls_private_key(value: Any, field: Any) -> str:
     return _existing_path('tls_private_key', value)
 
 
@@ -202,11 +244,32 @@ def check_instance(model: InstanceConfig) -> InstanceConfig:
     return model
 
 
-def _name_filter(option: str, value: Any) -> dict[str, list[str]] | None:
-    """Return `{include: [regex], exclude: [regex]}` with the keys that are set, or None if there is none."""
-    if value is None:
-        return None
+def __getattr__(name: str) -> Any:
+    """`instance_<option>` and `shared_<option>` for an option with an example."""
+    prefix, _, option = name.partition('_')
+    if prefix not in ('instance', 'shared') or option not in EXAMPLES:
+        raise AttributeError(name)
 
+    def like_its_example(value: Any, field: Any) -> Any:
+        example = EXAMPLES[option]
+        if example in YES | NO:
+            return _yes_or_no(option, value, example)
+        if example.startswith('['):
+            what = 'a list of texts'
+            is_right = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+        elif example.startswith('{'):
+            what, is_right = 'a mapping', isinstance(value, dict)
+        else:
+            what, is_right = 'a text (in quotes, if it is a number)', isinstance(value, str)
+        if not is_right:
+            raise _error(f'must be {what}, for example: `{option}: {example}`')
+        return value
+
+    return like_its_example
+
+
+def _name_filter(option: str, value: Any) -> dict[str, list[str]]:
+    """Return `{include: [regex], exclude: [regex]}` with the keys that are set."""
     example = f'for example: `{option}: {{include: ["^prod"], exclude: ["test$"]}}`'
     if not isinstance(value, dict):
         raise _error(f'must be a mapping of `include` and `exclude`, {example}')
@@ -239,43 +302,56 @@ def _pattern_problems(path: str, patterns: list[Any] | tuple[Any, ...]) -> list[
     return problems
 
 
+def _yes_or_no(option: str, value: Any, example: str) -> bool:
+    word = str(value).strip().lower()
+    if word in YES | NO:
+        return word in YES
+    raise _error(f'must be true or false, for example: `{option}: {example}`')
+
+
 def _seconds(option: str, value: Any, *, minimum: float, example: float) -> float:
-    seconds = math.nan
+    return _number(option, value, 'seconds', minimum=minimum, example=example)
+
+
+def _number(option: str, value: Any, unit: str, *, minimum: float, example: float) -> float:
+    number = math.nan
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            seconds = float(value)
-        except ValueError:
+            number = float(value)
+        except (ValueError, OverflowError):
             pass
-    if not math.isfinite(seconds) or seconds < minimum:
-        raise _error(f'must be a number of seconds, {minimum:g} or more, for example: `{option}: {example:g}`')
-    return seconds
+    if not math.isfinite(number) or number < minimum:
+        raise _error(f'must be a number of {unit}, {minimum:g} or more, for example: `{option}: {example:g}`')
+    return number
 
 
-def _timeout(option: str, value: Any) -> float | None:
-    return None if value is None else _seconds(option, value, minimum=0.001, example=10)
+def _timeout(option: str, value: Any) -> float:
+    return _seconds(option, value, minimum=0.001, example=10)
 
 
-def _existing_path(option: str, value: Any) -> Any:
-    """A path that can be opened; what is no path at all is left to the model to refuse."""
-    if isinstance(value, str) and '-----BEGIN' in value:
+def _existing_path(option: str, value: Any) -> str:
+    """A path that can be opened."""
+    if not isinstance(value, str) or '-----BEGIN' in value:
         raise _error(f'must be the path of a file and not what is in it, for example: `{option}: /etc/prefect.pem`')
-    if isinstance(value, str) and not os.path.exists(os.path.expanduser(value)):
+    if not os.path.exists(os.path.expanduser(value)):
         raise _error(f'names a file that is not there, or not for the user of the Agent: `{option}: {value[:200]}`')
     return value
 
 
 def _proxy(value: Any) -> Any:
-    """Addresses of proxies, which may hold a password; what is no mapping is left to the model to refuse."""
-    for scheme, url in value.items() if isinstance(value, dict) else ():
-        if scheme in ('http', 'https') and isinstance(url, str) and url and not _is_address(url):
-            raise _error(
-                f'`proxy.{scheme}` has no valid scheme, host and port, '
-                f'for example: `proxy: {{{scheme}: http://user:password@localhost:3128}}`'
-            )
+    """Addresses of proxies, which may hold a password; an empty one is a proxy that is not used."""
+    example = 'for example: `proxy: {http: http://user:password@localhost:3128}`'
+    if not isinstance(value, dict):
+        raise _error(f'must be a mapping of `http`, `https` and `no_proxy`, {example}')
+    for scheme in ('http', 'https'):
+        if value.get(scheme) and not _is_address(value[scheme]):
+            raise _error(f'`proxy.{scheme}` has no valid scheme, host and port, {example}')
     return value
 
 
-def _is_address(url: str) -> bool:
+def _is_address(url: Any) -> bool:
+    if not isinstance(url, str):
+        return False
     try:
         parts = urlsplit(url)
         return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
