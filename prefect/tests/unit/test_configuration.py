@@ -78,7 +78,6 @@ def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
     assert load(collect={'late_runs': None}) == load()
 
 
-
 def test_groups_are_switched_one_by_one() -> None:
     groups = dict(load(collect={'late_runs': False, 'freshness': 'no', 'concurrency': 'on'}).collect)
 
@@ -323,7 +322,7 @@ def warnings_of(init_config: dict[str, Any], **options: Any) -> list[str]:
 )
 def test_unknown_option_is_told_with_the_nearest_name(option: str, meant: str) -> None:
     assert warnings_of({}, **{option: 'hunter2'}) == [f'Unknown option `{option}` is ignored: {meant}']
-    assert warnings_of({'tiemout': 'hunter2'}) == ['Unknown option `tiemout` is ignored: did you mean `timeout`?']
+    assert warnings_of({'timeuot': 'hunter2'}) == ['Unknown option `timeuot` is ignored: did you mean `timeout`?']
 
 
 def test_no_option_that_is_read_is_unknown() -> None:
