@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PREFECT := 3.8.8
+UNSUPPORTED := 2.20.27
 DEV := .envs/dev/bin/python
 ENVIRONMENTS := $(PYTHON) -m tools.environments
 
@@ -27,8 +28,9 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 ##### Test it
 
 .PHONY: test
-test: lint types metadata validate wheel ## all gates; pytest comes last
+test: lint types metadata validate wheel env-unsupported ## all gates; pytest comes last
 	@$(DEV) -m pytest -q
+	@$(DEV) -m tools.matrix --short --jobs 2 oldest newest
 	@cat .envs/ddev.skipped 2>/dev/null || true
 
 .PHONY: lint
@@ -48,6 +50,10 @@ unit: env-dev ## unit tests
 .PHONY: integration
 integration: env-dev env-prefect ## tests against a real Prefect server
 	@$(DEV) -m pytest -q -m integration
+
+.PHONY: test-matrix
+test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 newest' DATABASE=PostgreSQL SHORT=1
+	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
 soak: env-dev env-prefect ## every run counted once, for a while, through faults and kills: MINUTES=20
@@ -93,10 +99,12 @@ clean: ## remove environments, caches and what was built
 	rm -rf .envs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks prefect/dist
 	find lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: env-dev env-agent env-prefect
+.PHONY: env-dev env-agent env-prefect env-unsupported
 env-dev:
 	@$(ENVIRONMENTS) dev
 env-agent:
 	@$(ENVIRONMENTS) agent
 env-prefect:
 	@$(ENVIRONMENTS) prefect-$(PREFECT)
+env-unsupported:
+	@$(ENVIRONMENTS) prefect-$(UNSUPPORTED)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -244,19 +245,24 @@ class PrefectApiDriver:
     def flow_run_totals(self) -> Totals:
         """Count, from the states that each flow run went through, how often runs finished and how many started.
 
-        A run that was retried by hand finishes more than once.
+        A run that was retried by hand finishes more than once. A terminal state right after another is no further end:
+        a client of 3.0 may send it twice.
         """
         finished: Counter[str] = Counter()
         started = 0
         body = {'flow_runs': {'state': {'type': {'any_': [t for t in FLOW_RUN_STATE_TYPES if t != 'SCHEDULED']}}}}
         for flow_run in self.read_all('flow_runs/filter', body):
             state_types = [state['type'] for state in self.flow_run_states(flow_run['id'])]
-            finished.update(state_type for state_type in state_types if state_type in TERMINAL_STATE_TYPES)
+            finished.update(
+                state_type
+                for previous, state_type in pairwise(state_types)
+                if state_type in TERMINAL_STATE_TYPES and previous not in TERMINAL_STATE_TYPES
+            )
             started += 'RUNNING' in state_types
         return Totals(finished, started)
 
     def task_run_totals(self) -> Totals:
-        """Count task runs by terminal state type and those that started, without the stand-ins of subflows."""
+        """Count task runs that ended by state type and those that started, without the stand-ins of subflows."""
         task_runs = self.read_all('task_runs/filter', {'task_runs': NOT_A_SUBFLOW})
-        finished = Counter(run['state_type'] for run in task_runs if run['state_type'] in TERMINAL_STATE_TYPES)
+        finished = Counter(run['state_type'] for run in task_runs if run['end_time'])
         return Totals(finished, sum(run['run_count'] > 0 for run in task_runs))

@@ -38,6 +38,8 @@ QUIET_SETTINGS = {
     'PREFECT_SERVER_ANALYTICS_ENABLED': 'false',
     'PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT': 'false',
     'PYTHONUNBUFFERED': '1',
+    # What libraries have to say of each other: it depends on their versions, and is nothing of Prefect's.
+    'PYTHONWARNINGS': 'ignore',
 }
 
 

@@ -32,7 +32,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab.api import PrefectApiDriver
+from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
 from lab.fault_proxy import FaultPlan, FaultProxy, Traffic
 from lab.journal import Journal, Sums
@@ -212,7 +212,7 @@ class Soak:
 
     def _settle(self, api: PrefectApiDriver) -> None:
         """Wait until the server has written all and two checks without faults have read all of that."""
-        ended = {'task_runs': {'end_time': {'is_null_': False}}}
+        ended = {'task_runs': {'state': {'type': {'any_': sorted(TERMINAL_STATE_TYPES)}}}}
         number, unchanged_since = -1, time.monotonic()
 
         def is_settled() -> bool:

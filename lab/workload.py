@@ -243,6 +243,12 @@ class Workload:
                 raise WorkloadError(f'flow run {name} is {now}, not {wanted}:\n{self._worker.process.log_tail()}')
             yield
 
+    def _retry(self, flow_run_id: str, *state_types: str) -> Story:
+        """Retry by hand, and wait until the run is in one of these states."""
+        self._api.retry_flow_run(flow_run_id)
+        self._state_types[flow_run_id] = 'SCHEDULED'
+        yield from self._until(flow_run_id, *state_types)
+
     @staticmethod
     def _pause(seconds: float) -> Story:
         deadline = time.monotonic() + seconds
@@ -265,9 +271,10 @@ class Workload:
         flow_run = self._ask_for(INVOICES)
         yield from self._until(flow_run, 'FAILED')
         # At once: checks in between never see the run FAILED, only the history of its states tells it.
-        self._api.retry_flow_run(flow_run)
-        self._state_types[flow_run] = 'SCHEDULED'
-        yield from self._until(flow_run, 'COMPLETED')
+        yield from self._retry(flow_run, 'COMPLETED', 'CRASHED')
+        # The worker may take the end of the failed process for a crash of the run that waits for its retry (3.0-3.7).
+        if self._state_types[flow_run] == 'CRASHED':
+            yield from self._retry(flow_run, 'COMPLETED')
 
     def _waits_for_approval(self) -> Story:
         """a flow run pauses until somebody resumes it"""

@@ -34,6 +34,8 @@ NO_PYTHON = 3
 
 # Environments that do not run on the Python that runs this file.
 PYTHON_OF_ENVIRONMENT = {'ddev': '3.13'}
+# Lists that pip installs as they are: they are complete, and it would not find all that their packages ask for.
+WITHOUT_DEPENDENCIES = {'prefect-2.20.27', 'prefect-3.9.1'}
 # Environments that the check itself is installed into, from the tree.
 WITH_CHECK = {'dev'}
 
@@ -135,7 +137,7 @@ def _make(name: str, folder: Path, python: Path) -> None:
     ]
     log.write_text('')
     _run([python, '-m', 'venv', folder], log)
-    _run([*pip, '--requirement', requirements], log)
+    _run([*pip, *(['--no-deps'] if name in WITHOUT_DEPENDENCIES else []), '--requirement', requirements], log)
     if name in WITH_CHECK:
         _run([*pip, '--no-deps', '--no-build-isolation', '--editable', ROOT / 'prefect'], log)
     print(f'{time.monotonic() - started:.0f} s', file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ import pytest
 from datadog_checks.base.stubs import aggregator as stub_aggregator
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.prefect import PrefectCheck, clock
+from lab import postgres
 from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
 
@@ -92,6 +93,18 @@ def prefect_server() -> Iterator[PrefectServer]:
     """A real Prefect server, started by the first test that asks for it and stopped at the end."""
     with PrefectServer() as server:
         yield server
+
+
+@pytest.fixture(scope='module', params=['SQLite', 'PostgreSQL'])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The database of a Prefect server; None stands for SQLite. PostgreSQL is started if this machine has it."""
+    if request.param == 'SQLite':
+        yield None
+        return
+    if problem := postgres.missing():
+        pytest.skip(problem)
+    with postgres.PostgresServer() as server:
+        yield server.url
 
 
 @pytest.fixture(scope='session')

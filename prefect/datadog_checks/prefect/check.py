@@ -13,7 +13,7 @@ from datadog_checks.prefect.clock import ServerClock
 from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
-from datadog_checks.prefect.errors import CollectionError, OutOfTime, PrefectError, UnsupportedVersion
+from datadog_checks.prefect.errors import CollectionError, NotFound, OutOfTime, PrefectError, UnsupportedVersion
 from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.log import silence_telltales
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
@@ -23,7 +23,7 @@ from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState, StateError
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.transport import Transport
-from datadog_checks.prefect.versions import require_supported
+from datadog_checks.prefect.versions import differences, require_supported
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.config_models.instance import InstanceConfig
@@ -176,13 +176,19 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             version = self._client.version()
             self._report_version(version)
             require_supported(version)
+            for difference in differences(version):
+                self.log.debug('%s', difference)
         except UnsupportedVersion as error:
             snapshots, streams = self._snapshot_collectors, self._stream_collectors
             for name in (*(item.name for item in snapshots), *(item.name for item in streams)):
                 self._report(name, error, time.monotonic(), {})
             raise
+        except NotFound as error:
+            self.log.debug('The server hides its version: %s', error)
         except PrefectError as error:
+            # Asked again at the next run: what an old server lacks has to be known while the overlap still holds.
             self.log.debug('No version: %s', error)
+            return
         self._version_asked_at = time.monotonic()
 
     @AgentCheck.metadata_entrypoint

@@ -41,6 +41,7 @@ from datadog_checks.prefect.paging import (
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.times import RESOLUTION, format_time
 from datadog_checks.prefect.transport import Transport
+from datadog_checks.prefect.versions import Difference, differences
 
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100
@@ -74,6 +75,7 @@ class PrefectClient:
         cloud = _CLOUD_URL.fullmatch(transport.base_url)
         self._cloud_url = cloud and cloud['api']
         self._page_size: int | None = None
+        self._differences: Sequence[Difference] = ()
         # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
         self._malformed: Counter[str] = Counter()
 
@@ -106,7 +108,12 @@ class PrefectClient:
         version = self._transport.get('/admin/version')
         if not isinstance(version, str):
             raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+        self._differences = differences(version)
         return version
+
+    def has(self, item: Difference) -> bool:
+        """Whether the server has what older ones lack: yes, unless it has told a `version` that is too old."""
+        return item not in self._differences
 
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)

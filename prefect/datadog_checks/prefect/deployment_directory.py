@@ -80,13 +80,16 @@ class DeploymentDirectory:
         if self._is_fresh:
             return self._by_id
         # A queue that was deleted is still named here: that is no edit either.
-        expected = {queue.id: _expected_status(queue, now) for queue in queues}
+        expected: dict[str | tuple[str | None, str] | None, str | None] = {}
+        for queue in queues:
+            status = _expected_status(queue, now)
+            expected |= {queue.id: status, (queue.work_pool_name, queue.name): status}
         changed: list[str] = []
         queueless: list[str] = []
         others: list[str] = []
         for item in deployments:
-            status = expected.get(item.work_queue_id or '', _QUEUE_IS_GONE)
-            if item.work_queue_id is None:
+            status = expected.get(item.work_queue_key, _QUEUE_IS_GONE)
+            if item.work_queue_key is None:
                 queueless.append(item.id)
             elif status not in (None, item.status) and self._listed_for.get(item.id) != status:
                 changed.append(item.id)
@@ -98,7 +101,7 @@ class DeploymentDirectory:
             *self._longest_not_listed(others, _ANY),
         ]
         self._add(client.deployments_by_id(chosen))
-        self._listed_for.update((key, expected.get(self._by_id[key].work_queue_id or '')) for key in chosen)
+        self._listed_for.update((key, expected.get(self._by_id[key].work_queue_key)) for key in chosen)
         return self._by_id
 
     def _list_all(self, client: PrefectClient, total: int) -> None:

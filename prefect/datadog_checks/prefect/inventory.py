@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from datadog_checks.prefect import tags
 from datadog_checks.prefect.client import PrefectClient
@@ -15,6 +16,7 @@ from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.models import (
     LIVE_STATE_TYPES,
+    TERMINAL_STATE_TYPES,
     Deployment,
     FlowRun,
     FlowRunState,
@@ -23,15 +25,24 @@ from datadog_checks.prefect.models import (
     WorkQueue,
 )
 from datadog_checks.prefect.once import Once
-from datadog_checks.prefect.paging import FLOW_RUNS_BY_END, FLOW_RUNS_BY_NEXT_START, FLOW_RUNS_BY_START
+from datadog_checks.prefect.paging import (
+    FLOW_RUNS_BY_END,
+    FLOW_RUNS_BY_EXPECTED_START,
+    FLOW_RUNS_BY_NEXT_START,
+    FLOW_RUNS_BY_START,
+    TimeOrder,
+)
 from datadog_checks.prefect.recent import Recent
 from datadog_checks.prefect.scope import RunScope
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
+from datadog_checks.prefect.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, START_FILTER_OF_UNSTARTED_FLOW_RUNS
 
 # SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
 _RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
+# How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
+_UNSTARTED_DUE = timedelta(days=1)
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
 _KNOWN_RUNS = 20_000
 _KNOWN_FOR = timedelta(minutes=10)
@@ -66,6 +77,8 @@ class Inventory:
         self._finished: dict[Span, list[FlowRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
         self._all_work_queues = Once(client.work_queues)
+        self._queue_ids = Once(self._index_work_queues)
+        self._flow_runs_ended_unstarted = Once(self._read_flow_runs_ended_unstarted)
         self.work_pools = Once(self._select_work_pools)
         self.work_queues = Once(self._select_work_queues)
         self.deployments = Once(self._select_deployments)
@@ -75,14 +88,16 @@ class Inventory:
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
 
     def finished_flow_runs(self, span: Span) -> list[FlowRun]:
-        """The flow runs that ended in a span and are still ended, newest first."""
+        """The flow runs that ended in a span and are still ended."""
         if span not in self._finished:
             body = self.scope().flow_runs({'end_time': span.criterion()})
-            self._finished[span] = self.allowed(self._client.flow_runs(body, FLOW_RUNS_BY_END))
+            finished = self.allowed(self._client.flow_runs(body, FLOW_RUNS_BY_END))
+            self._finished[span] = [*finished, *self._ended_unstarted_in(span)]
         return self._finished[span]
 
     def count_finished_flow_runs(self, span: Span) -> int:
-        return self._client.count_flow_runs(self.scope().flow_runs({'end_time': span.criterion()}))
+        counted = self._client.count_flow_runs(self.scope().flow_runs({'end_time': span.criterion()}))
+        return counted + len(self._ended_unstarted_in(span))
 
     def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
         """The flow runs that may have left a state in these spans that their rows do not show any more."""
@@ -147,7 +162,7 @@ class Inventory:
         return self._tags_of(
             work_pool.id if work_pool else None,
             deployment.work_pool_name,
-            deployment.work_queue_id,
+            deployment.work_queue_id or self._queue_ids().get(deployment.work_queue_key),
             deployment.work_queue_name,
             deployment.id,
             deployment.flow_id,
@@ -199,7 +214,7 @@ class Inventory:
     def _read_live_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
         live = {'state': {'type': {'any_': list(LIVE_STATE_TYPES)}}}
-        return self.allowed(self._client.flow_runs(self.scope().flow_runs(live), FLOW_RUNS_BY_START))
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(live), self._order_of_unstarted()))
 
     def _read_due_flow_runs(self) -> list[FlowRun]:
         """The flow runs in a SCHEDULED state whose time has come."""
@@ -210,7 +225,33 @@ class Inventory:
     def _read_restarting_flow_runs(self) -> list[FlowRun]:
         """The flow runs that have run and wait to run again."""
         restarting = {'state': {'name': {'any_': _RESTARTING_STATE_NAMES}}}
-        return self.allowed(self._client.flow_runs(self.scope().flow_runs(restarting), FLOW_RUNS_BY_START))
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(restarting), self._order_of_unstarted()))
+
+    def _order_of_unstarted(self) -> TimeOrder:
+        """In which to read runs of which some have not started. For the first SQLite has an index (3.8.8)."""
+        has_filter = self._client.has(START_FILTER_OF_UNSTARTED_FLOW_RUNS)
+        return FLOW_RUNS_BY_START if has_filter else FLOW_RUNS_BY_EXPECTED_START
+
+    def _ended_unstarted_in(self, span: Span) -> list[FlowRun]:
+        runs = self._flow_runs_ended_unstarted()
+        return [run for run in runs if run.ended_at is not None and span.holds(run.ended_at)]
+
+    def _read_flow_runs_ended_unstarted(self) -> list[FlowRun]:
+        """The flow runs that ended without a start, on a server that notes no end for them: it can only tell when they
+        were due, and a run may be cancelled long after that or before.
+        """
+        if self._client.has(ENDS_OF_UNSTARTED_FLOW_RUNS):
+            return []
+        criteria: dict[str, Any] = {
+            'start_time': {'is_null_': True},
+            'expected_start_time': {'after_': format_time(self._now - _UNSTARTED_DUE)},
+            'state': {'type': {'any_': sorted(TERMINAL_STATE_TYPES)}},
+        }
+        return self.allowed(self._client.flow_runs(self.scope().flow_runs(criteria), FLOW_RUNS_BY_EXPECTED_START))
+
+    def _index_work_queues(self) -> dict[str | tuple[str | None, str] | None, str]:
+        """The id of each queue by what a deployment without it names."""
+        return {(queue.work_pool_name, queue.name): queue.id for queue in self._all_work_queues()}
 
     def _allows(self, run: FlowRun) -> bool:
         filters = self._filters

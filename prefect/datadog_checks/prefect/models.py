@@ -103,7 +103,7 @@ class WorkQueue:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`POST /deployments/filter`. `status` is READY or NOT_READY."""
+    """`POST /deployments/filter`. `status` is READY or NOT_READY. Up to 3.6.1 there is no `work_queue_id`."""
 
     id: str
     name: str
@@ -129,6 +129,13 @@ class Deployment:
             work_queue_name=_optional_text(row, 'work_queue_name'),
         )
 
+    @property
+    def work_queue_key(self) -> str | tuple[str | None, str] | None:
+        """What identifies its queue: the id, or the names of pool and queue; None without a queue."""
+        if self.work_queue_id is None and self.work_queue_name is not None:
+            return self.work_pool_name, self.work_queue_name
+        return self.work_queue_id
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -147,7 +154,8 @@ class FlowRun:
     """`POST /flow_runs/filter`.
 
     `start_time` is the first RUNNING and is kept over retries; `end_time` is null again once an ended run is retried by
-    hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0.
+    hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0; before,
+    both are null.
     `state_time` is when the run entered its present state.
     """
 
@@ -189,6 +197,12 @@ class FlowRun:
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
         )
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """`end_time`, or the time of the terminal state of a run that ended unstarted on a server before 3.6.14."""
+        ended_unstarted = self.start_time is None and self.state_type in TERMINAL_STATE_TYPES
+        return self.state_time if ended_unstarted and self.end_time is None else self.end_time
 
     @property
     def was_interrupted(self) -> bool:

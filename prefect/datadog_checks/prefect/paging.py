@@ -56,6 +56,7 @@ class TimeOrder:
 
 
 FLOW_RUNS_BY_START = TimeOrder('START_TIME_ASC', 'start_time', ('start_time', 'expected_start_time'))
+FLOW_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_start_time', ('expected_start_time',))
 FLOW_RUNS_BY_NEXT_START = TimeOrder(
     'NEXT_SCHEDULED_START_TIME_ASC', 'next_scheduled_start_time', ('next_scheduled_start_time',)
 )
@@ -104,21 +105,23 @@ def pages_newest_first(
     """The pages of `body` down to the first row older than `since`, for a list that cannot be filtered by its time.
 
     Each page begins with the last row of the one before. If that row is no longer there, rows have left the list and
-    others moved up past the reader, who goes back.
+    others moved up past the reader, who goes back. Rows without a time come first on PostgreSQL, in any order.
     """
     overlap = 1 if page_size > 1 else 0
     seen: set[str] = set()
     offset = steps_back = 0
+    has_time = False
     while True:
         rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
-        if overlap and offset and (not rows or rows[0].get('id') not in seen):
+        if overlap and has_time and offset and (not rows or rows[0].get('id') not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
                 raise PagingError('the rows move faster than they can be read')
             offset = max(0, offset - page_size // 2)
             continue
         yield _unseen(rows, seen)
-        if len(rows) < page_size or order.time(rows[-1]) < since:
+        has_time = bool(rows) and rows[-1].get(order.fields[0]) is not None
+        if len(rows) < page_size or (has_time and order.time(rows[-1]) < since):
             return
         offset += page_size - overlap
 

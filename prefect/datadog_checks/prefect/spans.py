@@ -21,3 +21,6 @@ class Span:
         if self.until is not None:
             criterion['before_'] = format_time(self.until - RESOLUTION)
         return criterion
+
+    def holds(self, time: datetime) -> bool:
+        return self.since <= time and (self.until is None or time < self.until)

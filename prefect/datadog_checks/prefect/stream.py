@@ -70,6 +70,9 @@ class StreamWindow:
             # The clock may have been ahead when the floor was set: it would hold the stream until then.
             self._cursor = replace(self._cursor, floor=min(self._cursor.floor, now))
         self.since = self._start(max_catchup)
+        # All identities from here on are known. The states of a run that shows late may be older than what is read.
+        is_cut = self.since > min(self._cursor.until, now) - OVERLAP
+        self.known_since = self.since if is_cut else min(self.since, self._cursor.until - _RETENTION)
         self.spans, self._settled = self._divide()
 
     def read(self, rows: Callable[[Span], Iterable[R]], count: Callable[[Span], int]) -> list[R]:
@@ -102,7 +105,7 @@ class StreamWindow:
 
     def is_new_for(self, run: HasId, at: datetime) -> bool:
         """Whether the start or end of `run` at that time is to be counted now; id and time identify it."""
-        return at >= self.since and self.is_new(f'{run.id} {at}', at)
+        return at >= self.known_since and self.is_new(f'{run.id} {at}', at)
 
     def next_cursor(self) -> StreamCursor:
         horizon = int(min(self._now - _RETENTION, self._cut_at or self._now).timestamp())

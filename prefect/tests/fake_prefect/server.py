@@ -223,8 +223,12 @@ class FakePrefect(World):
     def _collection(self, request: FakeRequest, collection: str, action: str) -> object:
         keys = FILTER_KEYS[collection]
         body = self._body(request, keys, PAGING_KEYS[action] | ({'sort'} if collection in queries.SORTS else set()))
+        if self.release < (3, 6, 22) and 'end_time' in body.get('task_runs', {}):
+            raise Refusal(422, {'exception_message': 'Invalid request received.'})
         view = self.view()
         rows = queries.select(collection, queries.compile_filters(body, keys, view), view)
+        if self.release < (3, 4, 1) and {'after_', 'before_'} & body.get('flow_runs', {}).get('start_time', {}).keys():
+            rows = [row for row in rows if row['start_time'] is not None]
         if action == 'count':
             return len(rows)
         sort = queries.sort_of(collection, body) if collection in queries.SORTS else queries.BY_NAME
@@ -361,6 +365,8 @@ class FakePrefect(World):
             return [queries.with_estimates(row, self.now) for row in rows]
         if collection == 'work_pools':
             return queries.with_active_slots(rows, 'work_pool_id', SLOT_STATE_TYPES, view)
+        if collection == 'deployments' and self.release <= (3, 6, 1):
+            return [{key: value for key, value in row.items() if key != 'work_queue_id'} for row in rows]
         return rows
 
     @staticmethod

@@ -331,9 +331,9 @@ class World:
             run['start_time'] = run['start_time'] or timestamp
         if run['state_type'] in TERMINAL_STATE_TYPES and not is_terminal:
             run['end_time'] = None
-        if is_terminal and run['end_time'] is None:
-            if self._sets_start_time_of_runs_that_never_ran():
-                run['start_time'] = run['start_time'] or timestamp
+        if self.release >= (3, 6, 14) and is_terminal and run['end_time'] is None:
+            run['start_time'] = run['start_time'] or timestamp
+        if is_terminal and run['end_time'] is None and run['start_time'] is not None:
             run['end_time'] = timestamp
         run['expected_start_time'] = run['expected_start_time'] or due or timestamp
         run['next_scheduled_start_time'] = due
@@ -345,8 +345,10 @@ class World:
         self._histories.setdefault(run['id'], []).append(state)
         self.tables['flow_run_states'].add(state, visible_from)
 
-    def _sets_start_time_of_runs_that_never_ran(self) -> bool:
-        return tuple(int(part) for part in self.version.split('.')) >= (3, 6, 14)
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version as numbers."""
+        return tuple(int(part) for part in self.version.split('.'))
 
     def _new_state(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 
 from lab.prefect_server import PrefectServer
@@ -14,7 +12,7 @@ FAULTS = {'reset', 'delay', 'truncated', 'error 500', 'error 503'}
 
 
 @pytest.fixture(scope='module')
-def result(prefect_server: PrefectServer) -> Result:
+def result(database_url: str | None) -> Result:
     """Several hundred flow runs by the REST API and real flows with tasks, dependencies and retries, for a minute."""
     plan = SoakPlan(
         seconds=45,
@@ -23,9 +21,9 @@ def result(prefect_server: PrefectServer) -> Result:
         kill_seconds=(5, 10),
         kills_until=0.9,
         deaths=0.05,
-        prefix=f'live-{uuid4().hex[:6]}-',
     )
-    return Soak(prefect_server.api_url, plan).run()
+    with PrefectServer(database_url=database_url) as server:
+        return Soak(server.api_url, plan).run()
 
 
 def test_every_sum_over_all_checks_is_what_the_server_tells(result: Result) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from io import StringIO
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import requests
 from rich.console import Console
 
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.dev.utils import get_metadata_metrics
+from datadog_checks.prefect.versions import (
+    DIFFERENCES,
+    ENDS_OF_TIMED_OUT_TASK_RUNS,
+    ENDS_OF_UNSTARTED_FLOW_RUNS,
+    START_FILTER_OF_UNSTARTED_FLOW_RUNS,
+    TASK_RUN_END_FILTER,
+    differences,
+)
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, compare_with_server, observe
@@ -27,6 +38,15 @@ Row = dict[str, Any]
 # What the server's clock and ours may differ by in an age, and what passes between the check and our own question.
 SECONDS = 5.0
 TERMINAL = ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
+# What two other instances of the check are about, by tag: each way makes other criteria for the server.
+FILTERS = {
+    'include': {
+        'work_pool_name': '^workshop$',
+        'work_queue_name': '^(critical|frozen)$',
+        'deployment_name': '^(on-demand|frozen)$',
+    },
+    'exclude': {'work_pool_name': '^unattended$', 'work_queue_name': '^reports$', 'deployment_name': '^every-'},
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,7 @@ class FullRun:
 
     recording: Recording
     last: CheckResult
+    filtered: Mapping[str, CheckResult]
     counts_agree: Mapping[str, tuple[int, int]]
     flow_runs: list[Row]
     task_runs: list[Row]
@@ -44,6 +65,8 @@ class FullRun:
     work_pools: list[Row]
     work_queues: list[Row]
     workers: list[Row]
+    filters_task_runs_by_end: bool
+    filters_unstarted_by_expected_start: bool
     logs: Mapping[str, str]
     now: datetime
 
@@ -89,15 +112,26 @@ def tag(tags: tuple[str, ...], key: str) -> str:
     return next(value for name, _, value in (item.partition(':') for item in tags) if name == key)
 
 
+def is_accepted(api: PrefectApiDriver, path: str, **body: Row) -> bool:
+    """Whether the server knows the filters of a request."""
+    try:
+        api.request('POST', path, body)
+    except requests.HTTPError as error:
+        if error.response.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return False
+    return True
+
+
 def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
 @pytest.fixture(scope='module')
-def full_run() -> Iterator[FullRun]:
+def full_run(database_url: str | None) -> Iterator[FullRun]:
     """The demo's workload on a server of its own: what the other tests do there would count too."""
     recording = Recording()
-    with PrefectServer() as server, PrefectApiDriver(server.api_url) as api:
+    with PrefectServer(database_url=database_url) as server, PrefectApiDriver(server.api_url) as api:
         instance = {
             'prefect_url': server.api_url,
             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
@@ -106,16 +140,20 @@ def full_run() -> Iterator[FullRun]:
         with Workload(server.api_url) as workload:
             workload.set_up()
             runner = CheckRunner(instance)
+            filtered = {
+                kind: CheckRunner(instance | {f'{key}s': {kind: [pattern]} for key, pattern in patterns.items()})
+                for kind, patterns in FILTERS.items()
+            }
+            # Their second and last check, at the end, catches up with everything.
+            assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
+            now = datetime.now(UTC)
             last = runner.run()
             recording.add(last)
             flow_runs = api.read_all('flow_runs/filter')
             yield FullRun(
                 recording=recording,
                 last=last,
-                counts_agree={
-                    one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
-                },
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
                 states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
@@ -124,10 +162,21 @@ def full_run() -> Iterator[FullRun]:
                 work_pools=api.read_all('work_pools/filter'),
                 work_queues=api.read_all('work_queues/filter'),
                 workers=api.read_all('work_pools/workshop/workers/filter'),
+                filters_unstarted_by_expected_start=api.count_flow_runs(
+                    flow_runs={'start_time': {'after_': '2000-01-01T00:00:00Z', 'is_null_': True}}
+                )
+                > 0,
+                filters_task_runs_by_end=is_accepted(
+                    api, 'task_runs/count', task_runs={'end_time': {'is_null_': True}}
+                ),
                 logs={
                     name: path.read_text() for name, path in ({'server': server.log_path} | workload.log_paths).items()
                 },
-                now=datetime.now(UTC),
+                counts_agree={
+                    one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
+                },
+                filtered={kind: other.run() for kind, other in filtered.items()},
+                now=now,
             )
 
 
@@ -165,6 +214,22 @@ def test_version_is_that_of_prefect(full_run: FullRun) -> None:
     assert full_run.recording.metadata['version.raw'] == prefect_version()
 
 
+def test_server_lacks_what_is_declared_for_its_version(full_run: FullRun) -> None:
+    """What the README says of older versions, seen in the rows of this one."""
+    unstarted = [run for run in full_run.flow_runs if run['state_type'] in TERMINAL and not run['run_count']]
+    timed_out = [run for run in full_run.task_runs if run['state_name'] == 'TimedOut']
+    assert unstarted
+    assert timed_out
+    lacking = {
+        TASK_RUN_END_FILTER: not full_run.filters_task_runs_by_end,
+        START_FILTER_OF_UNSTARTED_FLOW_RUNS: not full_run.filters_unstarted_by_expected_start,
+        ENDS_OF_UNSTARTED_FLOW_RUNS: not any(run['end_time'] for run in unstarted),
+        ENDS_OF_TIMED_OUT_TASK_RUNS: not any(run['end_time'] for run in timed_out),
+    }
+    assert set(lacking) == set(DIFFERENCES)
+    assert {item for item, lacks in lacking.items() if lacks} == set(differences(prefect_version()))
+
+
 def test_counts_equal_the_records_of_the_server(full_run: FullRun) -> None:
     assert {name: check for name, (check, _) in full_run.counts_agree.items()} == {
         name: server for name, (_, server) in full_run.counts_agree.items()
@@ -176,8 +241,8 @@ def test_flow_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
         ends = Counter(
             full_run.flow_name(run)
             for run in full_run.flow_runs
-            for state in full_run.states[run['id']]
-            if state['type'] == state_type
+            for previous, state in pairwise(full_run.states[run['id']])
+            if state['type'] == state_type and previous['type'] not in TERMINAL
         )
         assert full_run.counted(f'flow_runs.{state_type.lower()}.count') == ends
 
@@ -201,7 +266,7 @@ def test_execution_durations_add_up_to_the_time_in_running(full_run: FullRun) ->
         for state, following in pairwise(states):
             if state['type'] == 'RUNNING':
                 running += (moment(following['timestamp']) - moment(state['timestamp'])).total_seconds()
-            if following['type'] in TERMINAL and running:
+            if following['type'] in TERMINAL and state['type'] not in TERMINAL and running:
                 expected[full_run.flow_name(run)] += running
 
     assert full_run.total_seconds('flow_runs.execution_duration') == pytest.approx(expected, abs=0.01)
@@ -228,6 +293,8 @@ def test_retry_gaps_add_up_to_the_time_in_awaiting_retry(full_run: FullRun) -> N
                 gap = moment(state['timestamp']) - waiting_since
                 expected[full_run.flow_name(run)] += gap.total_seconds()
                 waiting_since = None
+            elif state['type'] in TERMINAL:
+                waiting_since = None
 
     assert full_run.total_seconds('flow_runs.retry_gaps_duration') == pytest.approx(expected, abs=0.01)
 
@@ -235,7 +302,9 @@ def test_retry_gaps_add_up_to_the_time_in_awaiting_retry(full_run: FullRun) -> N
 def test_task_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
     for state_type in TERMINAL:
         ends = Counter(
-            full_run.flow_name_of_task_run(run) for run in full_run.task_runs if run['state_type'] == state_type
+            full_run.flow_name_of_task_run(run)
+            for run in full_run.task_runs
+            if run['state_type'] == state_type and run['end_time']
         )
         assert full_run.counted(f'task_runs.{state_type.lower()}.count') == ends
 
@@ -358,6 +427,36 @@ def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -
         assert all(
             point.value == 0 for point in full_run.last.points if point.name == f'prefect.server.task_runs.{series}'
         )
+
+
+@pytest.mark.parametrize('kind', FILTERS)
+def test_filters_leave_out_what_they_are_meant_to_and_nothing_else(full_run: FullRun, kind: str) -> None:
+    filtered = full_run.filtered[kind]
+    assert filtered.error is None
+    everything = counts(full_run.recording.results)
+    assert counts([filtered]) == {key: value for key, value in everything.items() if passes(key[1], kind)}
+    assert 0 < len(counts([filtered])) < len(everything)
+    for series in ('deployment.is_ready', 'flow_runs.scheduled', 'flow_runs.paused'):
+        of_all = {point.tags: point.value for point in full_run.last.points if point.name == f'prefect.server.{series}'}
+        of_some = {point.tags: point.value for point in filtered.points if point.name == f'prefect.server.{series}'}
+        assert of_some == {tags: value for tags, value in of_all.items() if passes(tags, kind)}
+
+
+def counts(results: Iterable[CheckResult]) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The sum of each count over these checks, by series and tags, where there is any."""
+    sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for result in results:
+        for point in result.points:
+            if point.type == 'count':
+                sums[point.name, point.tags] += int(point.value)
+    return +sums
+
+
+def passes(tags: tuple[str, ...], kind: str) -> bool:
+    """Whether a filter keeps what carries these tags. What has no such parent passes `exclude` only."""
+    names = dict(item.split(':', 1) for item in tags)
+    matches = [key in names and bool(re.search(pattern, names[key])) for key, pattern in FILTERS[kind].items()]
+    return all(matches) if kind == 'include' else not any(matches)
 
 
 def test_every_line_that_the_processes_printed_is_parsed_or_listed(full_run: FullRun) -> None:

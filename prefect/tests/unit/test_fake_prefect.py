@@ -106,13 +106,14 @@ class TestStates:
             'Completed',
         ]
 
-    @pytest.mark.parametrize(('version', 'has_start'), [('3.6.13', False), ('3.6.14', True), ('3.8.8', True)])
-    def test_runs_that_never_ran_have_a_start_in_newer_versions(self, version: str, has_start: bool) -> None:
+    @pytest.mark.parametrize(('version', 'has_end'), [('3.6.13', False), ('3.6.14', True), ('3.8.8', True)])
+    def test_runs_that_never_ran_have_start_and_end_in_newer_versions(self, version: str, has_end: bool) -> None:
         fake = FakePrefect()
         fake.version = version
         run = fake.add_flow_run()
         fake.set_flow_run_state(run, 'CANCELLED', at=at(fake, 5))
-        assert run['start_time'] == (run['end_time'] if has_start else None)
+        end = '2026-11-23T08:00:05Z' if has_end else None
+        assert (run['start_time'], run['end_time']) == (end, end)
         assert run['run_count'] == 0
 
     def test_states_of_one_run_have_different_timestamps(self, fake: FakePrefect) -> None:

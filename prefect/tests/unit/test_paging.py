@@ -166,6 +166,14 @@ class TestPagesNewestFirst:
         assert {run['id'] for run in runs[93:]} <= set(found)
         assert task_runs.pages == 2
 
+    def test_rows_without_a_time_that_come_first_hide_no_others(self, fake: FakePrefect, task_runs: Reader) -> None:
+        fake.database = 'postgresql'
+        for index in range(10 * PAGE):
+            run_task_through(fake, start=at(index))['end_time'] = None
+        runs = [run_task_through(fake, start=at(index), seconds=0.5) for index in range(100)]
+        assert {run['id'] for run in runs[93:]} <= set(self.read(task_runs, 93))
+        assert task_runs.pages == 15
+
     def test_rows_that_come_between_pages_hide_no_others(self, fake: FakePrefect, task_runs: Reader) -> None:
         runs = [run_task_through(fake, start=at(index), seconds=0.5) for index in range(12)]
         task_runs.meanwhile[1] = lambda: [run_task_through(fake, start=at(50 + index)) for index in range(9)]

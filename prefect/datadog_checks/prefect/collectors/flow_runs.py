@@ -82,7 +82,7 @@ class FinishedFlowRuns:
         durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
         inventory = run.inventory
         finished = window.read(inventory.finished_flow_runs, inventory.count_finished_flow_runs)
-        for flow_run, tags in inventory.tag(window.select_new(finished, lambda item: item.end_time)):
+        for flow_run, tags in inventory.tag(window.select_new(finished, lambda item: item.ended_at)):
             if flow_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[flow_run.state_type], tags)
             if flow_run.run_count:
@@ -150,7 +150,7 @@ class RetryGaps:
         gaps = Durations(FLOW_RUNS_RETRY_GAPS_DURATION)
         for _, tags, states in self._histories.read(run, window):
             for running, gap in history.retry_gaps(states):
-                if running.timestamp >= window.since and window.is_new(running.id, running.timestamp):
+                if running.timestamp >= window.known_since and window.is_new(running.id, running.timestamp):
                     gaps.add(tags, gap)
         self._histories.commit()
         return Batch(tuple(gaps.samples()), window.next_cursor())

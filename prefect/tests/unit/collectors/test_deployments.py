@@ -6,6 +6,7 @@ import pytest
 
 from datadog_checks.prefect.collectors.deployments import Deployments
 from tests.fake_prefect import FakePrefect
+from tests.fake_prefect.times import to_text
 from tests.unit.harness import Bench, Row, bodies, tags_of
 
 
@@ -33,6 +34,32 @@ def test_deployment_without_work_pool_has_no_tags_of_one(fake: FakePrefect, benc
     deployment = fake.add_deployment(flow=flow)
     tags = tags_of(deployment=deployment, flow=flow, is_paused=False)
     assert bench.read(Deployments()) == {('deployment.is_ready', tags): 1}
+
+
+def test_work_queue_that_is_only_named_is_found_by_its_names(fake: FakePrefect, bench: Bench) -> None:
+    """Up to 3.6.1, where every work pool has a queue `default`."""
+    fake.version = '3.4.25'
+    flow = fake.add_flow('etl')
+    queues = [fake.default_queue(fake.add_work_pool(name)) for name in ('prod', 'test')]
+    deployments = [fake.add_deployment(name='hourly', flow=flow, work_queue=queue) for queue in queues]
+    assert set(bench.read(Deployments())) == {
+        ('deployment.is_ready', tags_of(deployment=deployment, flow=flow, work_queue=queue, is_paused=False))
+        for deployment, queue in zip(deployments, queues, strict=True)
+    }
+
+
+def test_deployments_are_not_listed_again_while_the_work_queue_that_they_name_has_their_status(
+    fake: FakePrefect, bench: Bench
+) -> None:
+    fake.version = '3.4.25'
+    queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high', last_polled=to_text(fake.now))
+    for index in range(50):
+        fake.add_deployment(name=str(index), work_queue=queue, status='READY')
+    collector = Deployments()
+    bench.read(collector)
+    bench.read(collector)
+    ids = bodies(fake, '/deployments/filter')[-1]['deployments']['id']['any_']
+    assert len(ids) == 10
 
 
 def test_deployments_of_the_same_name_stay_apart(fake: FakePrefect, bench: Bench) -> None:

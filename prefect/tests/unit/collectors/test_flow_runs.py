@@ -12,6 +12,7 @@ from tests.unit.harness import (
     Bench,
     Row,
     at,
+    bodies,
     failing,
     five,
     nonzero,
@@ -216,14 +217,20 @@ class TestFlowRuns:
             ('flow_runs.running', tags_of(flow=child_flow)): 1,
         }
 
+    @pytest.mark.parametrize('version', ['3.8.8', '3.4.0'])
     def test_runs_of_many_pages_are_all_counted(
-        self, fake: FakePrefect, bench: Bench, collector: FlowRuns, deployment: Row, tags: tuple[str, ...]
+        self, fake: FakePrefect, bench: Bench, collector: FlowRuns, deployment: Row, tags: tuple[str, ...], version: str
     ) -> None:
+        """Before 3.4.1 the filter that continues a page by the start leaves out what has not started."""
+        fake.version = version
+        bench.client.version()
         fake.default_limit = 7
         for index in range(30):
             fake.add_flow_run(deployment=deployment, state=('RUNNING', 'Running'), at=at(-index // 3))
+            fake.add_flow_run(deployment=deployment, state=('PENDING', 'Pending'), at=at(-index // 3))
             fake.add_flow_run(deployment=deployment, scheduled_time=at(100 + index // 10))
         assert nonzero(bench.read(collector)) == {
+            ('flow_runs.pending', tags): 30,
             ('flow_runs.running', tags): 30,
             ('flow_runs.scheduled', tags): 30,
         }
@@ -287,6 +294,46 @@ class TestFinishedFlowRuns:
         assert run['start_time'] is not None
         fake.now = at(15)
         assert nonzero(bench.follow(collector)) == {('flow_runs.cancelled.count', tags): 1}
+
+    @pytest.mark.parametrize(
+        ('due', 'end'),
+        [
+            pytest.param(3, 'CRASHED', id='crashed while pending'),
+            pytest.param(7200, 'CANCELLED', id='cancelled long before its time'),
+            pytest.param(-86000, 'CANCELLED', id='cancelled long after its time'),
+        ],
+    )
+    def test_run_that_ended_without_having_run_counts_once_on_a_server_that_notes_no_end_of_it(
+        self,
+        fake: FakePrefect,
+        bench: Bench,
+        collector: FinishedFlowRuns,
+        deployment: Row,
+        tags: tuple[str, ...],
+        due: float,
+        end: str,
+    ) -> None:
+        fake.version = '3.6.13'
+        bench.client.version()
+        run = fake.add_flow_run(deployment=deployment, scheduled_time=at(due))
+        fake.set_flow_run_state(run, end, at=at(8))
+        assert (run['start_time'], run['end_time']) == (None, None)
+        counted = []
+        for seconds in (15, 30, 60, 90, 150, 180):
+            fake.now = at(seconds)
+            counted.append(nonzero(bench.follow(collector)))
+        assert counted == [{(f'flow_runs.{end.lower()}.count', tags): 1}, *[{}] * 5]
+
+    def test_runs_that_ended_without_having_run_are_not_asked_for_where_they_have_an_end(
+        self, fake: FakePrefect, bench: Bench, collector: FinishedFlowRuns
+    ) -> None:
+        fake.version = '3.6.14'
+        bench.client.version()
+        fake.now = at(15)
+        bench.follow(collector)
+        assert not [
+            body for body in bodies(fake, '/flow_runs/filter') if 'is_null_' in body['flow_runs'].get('start_time', {})
+        ]
 
     def test_duration_is_the_time_in_running_without_pauses_and_waits(
         self, fake: FakePrefect, bench: Bench, collector: FinishedFlowRuns, deployment: Row, tags: tuple[str, ...]

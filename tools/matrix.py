@@ -1,0 +1,96 @@
+"""Run the tests that need a whole Prefect on other versions of it: `python -m tools.matrix [--short] [VERSION ...]`
+
+A version is one that `requirements/prefect-<version>.txt` lists the packages of, or `oldest` or `newest` for the ends
+of what is supported; without any it is each of them. Its environment, `.envs/prefect-<version>`, is made when it is
+missing. The exit code is 0 if all tests passed on all versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from datadog_checks.prefect.versions import OLDEST
+from lab import postgres
+from tools.environments import REQUIREMENTS, ROOT, EnvironmentFailed, ensure
+
+TESTS = ROOT / 'prefect' / 'tests' / 'integration'
+FULL_RUN = TESTS / 'test_full_run.py'
+EXACTLY_ONCE = TESTS / 'test_exactly_once_live.py'
+UNSUPPORTED = TESTS / 'test_unsupported_version.py'
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tests to run on one version, of which `database` selects those of one database."""
+
+    version: str
+    tests: tuple[Path, ...]
+    database: str | None = None
+
+    def run(self, *, quiet: bool) -> tuple[bool, float]:
+        """Return whether all tests passed, and the seconds. If `quiet`, what they print comes at their end."""
+        started = time.monotonic()
+        environment = os.environ | {'PREFECT_ENV': str(ensure(f'prefect-{self.version}'))}
+        selection = ['-k', self.database] if self.database else []
+        command = [sys.executable, '-m', 'pytest', '-q', *selection, *map(str, self.tests)]
+        output = subprocess.PIPE if quiet else None
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
+        print(f'Prefect {self.version}\n{done.stdout or ""}{done.stderr or ""}', end='', flush=True)
+        return done.returncode == 0, time.monotonic() - started
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split('.'))
+
+
+def known_versions() -> list[str]:
+    """Return the versions that there is a list of packages for, oldest first."""
+    names = [path.stem.removeprefix('prefect-') for path in REQUIREMENTS.glob('prefect-*.txt')]
+    return sorted(names, key=release)
+
+
+def supported_versions() -> list[str]:
+    return [version for version in known_versions() if release(version) >= OLDEST]
+
+
+def job_for(version: str, *, is_short: bool, database: str | None) -> Job:
+    if release(version) < OLDEST:
+        return Job(version, (UNSUPPORTED,))
+    if not is_short:
+        return Job(version, (FULL_RUN, EXACTLY_ONCE), database)
+    is_newest = version == supported_versions()[-1]
+    return Job(version, (FULL_RUN,), database or ('PostgreSQL' if is_newest and not postgres.missing() else 'SQLite'))
+
+
+def main() -> int:
+    known, supported = known_versions(), supported_versions()
+    words = {'oldest': supported[0], 'newest': supported[-1]}
+    parser = argparse.ArgumentParser(prog='python -m tools.matrix', description='The full run on other versions.')
+    parser.add_argument('versions', nargs='*', metavar='VERSION', help=f'one of {", ".join([*known, *words])}')
+    parser.add_argument('--short', action='store_true', help='the full run only, on one database')
+    parser.add_argument('--database', choices=['SQLite', 'PostgreSQL'], help='this database only')
+    parser.add_argument('--jobs', type=int, default=1, help='how many versions to run at the same time (default: 1)')
+    options = parser.parse_args()
+    versions = [words.get(name, name) for name in options.versions or known]
+    if unknown := [version for version in versions if version not in known]:
+        parser.error(f'{", ".join(unknown)} is none of {", ".join([*known, *words])}')
+    jobs = [job_for(version, is_short=options.short, database=options.database) for version in versions]
+    with ThreadPoolExecutor(options.jobs) as executor:
+        results = list(executor.map(lambda job: job.run(quiet=options.jobs > 1), jobs))
+    for job, (has_passed, seconds) in zip(jobs, results, strict=True):
+        print(f'Prefect {job.version:8}{"passed" if has_passed else "FAILED"} in {seconds:.0f} s')
+    return 0 if all(has_passed for has_passed, _ in results) else 1
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except EnvironmentFailed as error:
+        sys.exit(str(error))
