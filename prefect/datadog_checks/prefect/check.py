@@ -46,9 +46,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     }
 
     def __init__(self, name: str, init_config: dict[str, Any], instances: list[dict[str, Any]]) -> None:
-        # `tls_verify:` without a value would turn verification off.
-        set_options = [{key: value for key, value in instance.items() if value is not None} for instance in instances]
-        super().__init__(name, init_config, set_options)
+        super().__init__(name, _that_are_set(init_config), [_that_are_set(instance) for instance in instances])
         silence_telltales()
         self._clock = ServerClock()
         self._known_runs = KnownRuns()
@@ -215,3 +213,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def _options(self) -> InstanceConfig:
         """The options after validation; the base loads them before any other initialization."""
         return self.config
+
+
+def _that_are_set(options: dict[str, Any] | None) -> dict[str, Any]:
+    """The options that have a value: without one, `tls_verify:` would turn verification off and `timeout:` fail."""
+    return {option: value for option, value in (options or {}).items() if value is not None}

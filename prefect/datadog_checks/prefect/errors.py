@@ -72,9 +72,9 @@ class CollectionError(PrefectError):
 def _parts(failures: Mapping[str, Exception]) -> Iterator[str]:
     """'workers, work_pools: error'; a cause that several endpoints share is told with the first of them."""
     collectors: defaultdict[str, list[str]] = defaultdict(list)
-    errors = {str(error): error for error in failures.values()}
+    errors = {_text(error): error for error in failures.values()}
     for name, error in failures.items():
-        collectors[str(error)].append(name)
+        collectors[_text(error)].append(name)
     told: set[str] = set()
     for text, names in collectors.items():
         error = errors[text]
@@ -85,7 +85,14 @@ def _parts(failures: Mapping[str, Exception]) -> Iterator[str]:
         yield f'{", ".join(names)}: {text}'
 
 
-_HINTS = {
+def _text(error: Exception) -> str:
+    """The error in one line. What an exception says that is none of ours may be anything, even data of the server."""
+    if isinstance(error, PrefectError):
+        return str(error)
+    return f'unexpected {type(error).__name__}, a defect of the check. See the log of the Agent'
+
+
+HINTS = {
     400: 'bad request. Does a proxy change requests, or wait for https://?',
     401: 'not authorized. Check auth_string, username and password, or the Authorization header in extra_headers',
     403: 'forbidden. Check the credentials and what they allow; CSRF tokens are fetched by the check itself',
@@ -111,7 +118,7 @@ def status_error(
         target = f' to {location}' if location else ''
         hint = f'redirected{target}. Not followed. Set prefect_url to the address of the API itself'
     else:
-        hint = _HINTS.get(status, 'unexpected status. Look at the logs of the server and of the proxies before it')
+        hint = HINTS.get(status, 'unexpected status. Look at the logs of the server and of the proxies before it')
     cause = f'HTTP {status}, {hint}'
     if retry_after:
         cause += f' (Retry-After: {retry_after[:40]})'

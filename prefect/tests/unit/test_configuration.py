@@ -76,6 +76,8 @@ def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
     assert make_check(**empty).http.options['verify'] is True
     assert make_check(**empty).http.options['timeout'] == (10, 10)
     assert load(collect={'late_runs': None}) == load()
+    empty_init_config = dict.fromkeys(SharedConfig.model_fields)
+    assert PrefectCheck('prefect', empty_init_config, [{'prefect_url': URL}]).http.options['timeout'] == (10, 10)
 
 
 def test_groups_are_switched_one_by_one() -> None:
