@@ -324,7 +324,7 @@ def warnings_of(init_config: dict[str, Any], **options: Any) -> list[str]:
 )
 def test_unknown_option_is_told_with_the_nearest_name(option: str, meant: str) -> None:
     assert warnings_of({}, **{option: 'hunter2'}) == [f'Unknown option `{option}` is ignored: {meant}']
-    assert warnings_of({'timeuot': 'hunter2'}) == ['Unknown option `timeuot` is ignored: did you mean `timeout`?']
+    assert warnings_of({'timeouts': 'hunter2'}) == ['Unknown option `timeouts` is ignored: did you mean `timeout`?']
 
 
 def test_no_option_that_is_read_is_unknown() -> None:
