@@ -3,7 +3,7 @@
 One JSON object per line, each written by one unbuffered system call before the next thing is done:
 
 - `{"start": pid, "state": digest}`: a process begins, with the persisted state of that digest ('' if there is none);
-- `{"sample": [series, tags, value]}`: a value was submitted;
+- `{"sample": [series, tags, value]}`: a value was submitted; for an event its name and how many the batch has so far;
 - `{"persist": digest}`: the state of that digest is about to be written;
 - `{"check": {...}}`: a check is done, see `CheckRecord`.
 
@@ -86,8 +86,8 @@ class JournalWriter:
 class Sums:
     """Counts, numbers of durations, and seconds of durations, by series and tag set.
 
-    `counts` holds the sums of the count series and of the `.count` gauges of durations; `seconds` the sums of the
-    durations, by the same keys.
+    `counts` holds the sums of the count series, of the `.count` gauges of durations, and of events by name; `seconds`
+    the sums of the durations, by the same keys.
     """
 
     counts: Counter[Key] = field(default_factory=Counter)

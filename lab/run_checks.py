@@ -17,7 +17,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from lab.journal import CheckRecord, JournalWriter
 
 JOURNAL_NAME = 'journal.jsonl'
 DURATION_GAUGES = ('_duration.avg', '_duration.count')
+# What an event itself tells: the deployment of a task run is looked up, and may be gone by then.
+EVENT_TAGS = ('flow_name:', 'task_key:')
 SUCCESS = f'{NAMESPACE}.collector.success'
 
 
@@ -61,6 +64,8 @@ class Persistence:
         self._deaths = deaths
         self._random = random.Random(seed)
         self._has_samples = False
+        # Events since the last batch, by name and tags.
+        self._events: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self.state_bytes = 0
 
     def read(self, key: str) -> str:
@@ -80,6 +85,7 @@ class Persistence:
         if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         self._has_samples = False
+        self._events.clear()
         self.state_bytes = len(document)
 
     def sample(self, name: str, type_code: int, value: float, tags: Sequence[str]) -> None:
@@ -87,6 +93,13 @@ class Persistence:
         if value and (type_code == aggregator.COUNT or name.endswith(DURATION_GAUGES)):
             self.journal.sample(name.removeprefix(f'{NAMESPACE}.'), tags, value)
             self._has_samples = True
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Write down how many events of this name and these tags there are in the batch so far."""
+        tags = tuple(tag for tag in event['tags'] if tag.startswith(EVENT_TAGS))
+        self._events[event['event_type'], tags] += 1
+        self.journal.sample(event['event_type'], tags, self._events[event['event_type'], tags])
+        self._has_samples = True
 
     @property
     def is_read(self) -> bool:
@@ -109,7 +122,11 @@ class Persistence:
             self.sample(name, type_code, value, tags)
             submit(check, check_id, type_code, name, value, tags, *more)
 
+        def submit_event(check: object, check_id: str, event: Mapping[str, Any]) -> None:
+            self.event(event)
+
         aggregator.submit_metric = submit_metric  # type: ignore[method-assign]
+        aggregator.submit_event = submit_event  # type: ignore[method-assign]
         datadog_agent.read_persistent_cache = self.read  # type: ignore[method-assign]
         datadog_agent.write_persistent_cache = self.write  # type: ignore[method-assign]
 

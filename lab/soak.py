@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,6 +49,7 @@ STREAMS = (
     'flow_runs.retry_gaps',
     'task_runs.finished',
     'task_runs.started',
+    'events',
 )
 LATE_START_THRESHOLD_SECONDS = 1.0
 # Shorter than the longest delay, so that some requests time out.
@@ -58,8 +60,8 @@ LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
 MOST_OPEN_LIVES = 200
 LOOK_SECONDS = 2.0
-# The server's recorder writes task runs a moment after they ended.
-SETTLE_SECONDS = 5.0
+# The server writes task runs a moment after they ended, and events every 5 s.
+SETTLE_SECONDS = 8.0
 # For the lives that are open when the time is over, and for the last checks.
 GRACE_SECONDS = 120.0
 # Of the sum of many durations.
@@ -146,6 +148,7 @@ class Soak:
                 'prefect_url': self._proxy.url,
                 'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                 'timeout': TIMEOUT_SECONDS,
+                'collect_events': True,
             }
             self._checks = CheckProcess(instance, folder)
             flow_names = [f'{plan.prefix}{name}' for name in (*FLOW_NAMES, *EXERCISE_FLOWS)]
@@ -160,11 +163,11 @@ class Soak:
             self._lives.set_up()
             self._proxy.pass_through()
             stack.enter_context(self._checks)
-            began = time.time()
+            self._began = time.time()
             self._wait('the first check', lambda: self._reads_since(0) > 0)
             self._play(stack)
             self._settle(api)
-            return self._result(time.time() - began)
+            return self._result(time.time() - self._began)
 
     def _play(self, stack: ExitStack) -> None:
         """Let runs begin and end, under faults and kills."""
@@ -224,6 +227,7 @@ class Soak:
 
         self._wait('the server to write down the last task runs', is_settled)
         self._truth.add_all()
+        self._truth.add_events(datetime.fromtimestamp(self._began, UTC), datetime.now(UTC))
         self._proxy.pass_through()
         settled = time.time()
         self._wait('two good checks at the end', lambda: self._reads_since(settled) >= 2)

@@ -1,4 +1,5 @@
-"""What a check should have counted, from the server's own records of runs and of the states that they went through.
+"""What a check should have counted, from the server's own records of runs, of the states that they went through, and of
+events.
 
 It is computed when nothing changes any more, from the whole history of every run: no window, no cursor, and no code of
 the check.
@@ -35,6 +36,17 @@ class Truth:
     def add_all(self) -> None:
         """Add every flow run that the server has, and its task runs."""
         self._add({})
+
+    def add_events(self, since: datetime, until: datetime) -> None:
+        """Add the events of runs of the flows, by name, flow and task."""
+        for event in self._api.events(since, until):
+            name = event['event']
+            if name.startswith(('prefect.flow-run.', 'prefect.task-run.')) and not name.endswith('.heartbeat'):
+                flows = [item for item in event['related'] if item['prefect.resource.role'] == 'flow']
+                task_run = event['payload'].get('task_run') or {}
+                for flow in flows:
+                    tags = {'flow_name': flow['prefect.resource.name'], 'task_key': task_run.get('task_key')}
+                    self.sums.counts[key_of(name, tags)] += 1
 
     def _add(self, criteria: Row) -> None:
         criteria = {**criteria, 'flows': {'name': {'any_': self.flow_names}}}

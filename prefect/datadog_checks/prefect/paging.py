@@ -19,6 +19,8 @@ Fetch = Callable[[dict[str, Any]], list[Row]]
 
 # How often a list with ties is read anew until it is complete.
 _READS = 5
+# After how many readings that bring nothing new a list is left as it is.
+_FRUITLESS_READS = 3
 # How often a reader goes back in a list that shrinks under its hands.
 _STEPS_BACK = 20
 
@@ -162,26 +164,29 @@ def pages_by_token(
     """The pages of a list that the server continues by a token: rows, each once, and how many are left after them.
 
     `begin` takes the size of the pages. A token stands for an offset, so between ties, and where rows come or go
-    meanwhile, one row may come twice and another not at all: then the list is read again, cut at other places, until as
-    many rows are known as there were at its beginning. Raises PagingError.
+    meanwhile, one row may come twice and another not at all. Then the list is read again, cut at other places, until as
+    many rows are known as there were at its beginning, or reading does not help any more. Raises PagingError.
     """
     seen: set[str] = set()
-    for attempt in range(_READS):
+    attempt = fruitless = 0
+    while fruitless < _FRUITLESS_READS:
+        known = len(seen)
         counted = without_id = 0
-        page = begin(_page_size_of(attempt, page_size))
+        page = begin(_page_size_of(attempt % _READS, page_size))
         while page.rows:
             counted += len(page.rows)
             # A page may hold only rows that were read before, for between ties the order is one of chance.
             if counted > page.total + page_size:
                 raise PagingError('the pages never end')
             without_id += sum(not isinstance(row.get('id'), str) for row in page.rows)
-            fresh = _unseen(page.rows, seen)
-            yield fresh, max(0, page.total - len(seen) - without_id)
+            yield _unseen(page.rows, seen), max(0, page.total - len(seen) - without_id)
             if page.token is None:
                 break
             page = go_on(page.token)
         if len(seen) + without_id >= page.total:
             return
+        attempt += 1
+        fruitless = 0 if len(seen) > known else fruitless + 1
 
 
 def _page_size_of(attempt: int, page_size: int) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from datadog_checks.prefect.models import Event
 from datadog_checks.prefect.sample import AgentEvent
 from tests.fake_prefect import recorded
 
+README = Path(__file__).parents[2] / 'README.md'
 UI = 'http://localhost:4200'
 RECORDED = [name for name in recorded.cases('events_filter') if name != 'page']
 
@@ -191,3 +194,15 @@ def test_events_of_one_object_go_together(name: str) -> None:
     event = row(name)
 
     assert text_of(event).aggregation_key == event['resource']['prefect.resource.id']
+
+
+def test_readme_tells_the_alert_types() -> None:
+    rows = re.findall(r'^\| .* \| (`prefect.*) \| (\w+) \| (\w+) \|$', README.read_text(), re.MULTILINE)
+    told = {name: (alert, priority) for names, alert, priority in rows for name in re.findall('`(.*?)`', names)}
+    sent = {name: text_of(row(name)) for name in told.keys() & set(RECORDED)}
+
+    assert {alert for alert, _ in told.values()} == {'error', 'warning', 'success', 'info'}
+    assert len(sent) >= 18
+    assert {name: (event.alert_type, event.priority) for name, event in sent.items()} == {
+        name: told[name] for name in sent
+    }
