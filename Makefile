@@ -59,6 +59,11 @@ test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 new
 soak: env-dev env-prefect ## every run counted once, for a while, through faults and kills: MINUTES=20
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
 
+.PHONY: bench
+bench: env-dev env-prefect env-bench ## what a check costs on servers of several sizes, ten minutes: BENCH='tiny large'
+	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
+	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
+
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared
 	@$(DEV) -m tools.metadata --check
@@ -97,13 +102,15 @@ environments: env-dev env-agent env-prefect ## make the environments, without an
 .PHONY: clean
 clean: ## remove environments, caches and what was built
 	rm -rf .envs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks prefect/dist
-	find lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: env-dev env-agent env-prefect env-unsupported
+.PHONY: env-dev env-agent env-bench env-prefect env-unsupported
 env-dev:
 	@$(ENVIRONMENTS) dev
 env-agent:
 	@$(ENVIRONMENTS) agent
+env-bench:
+	@$(ENVIRONMENTS) bench
 env-prefect:
 	@$(ENVIRONMENTS) prefect-$(PREFECT)
 env-unsupported:

@@ -1,0 +1,50 @@
+"""Measure what a check costs, show a table and write JSON: `make bench`.
+
+python -m benchmarks [--sizes tiny large] [--output .benchmarks/results.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.measure import Bench, Costs
+from benchmarks.sizes import CHANGING, SIZES
+from benchmarks.table import show
+from lab.report import make_console
+
+_OUTPUT = Path('.benchmarks/results.json')
+_WIDTH = 150
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description='Measure what a check costs.')
+    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES), help='all by default')
+    parser.add_argument('--output', type=Path, default=_OUTPUT, help=f'for the results as JSON (default: {_OUTPUT})')
+    options = parser.parse_args(arguments)
+    # What is started here stops with this process, however it is asked to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    console = make_console()
+    measured: dict[str, Costs] = {}
+    with tempfile.TemporaryDirectory(prefix='prefect-bench-') as folder:
+        bench = Bench(Path(folder), console.print)
+        for name in options.sizes:
+            measured[name] = bench.measure(name, SIZES[name], with_changes=name == CHANGING)
+            results.write(options.output, measured)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    show(console, results.machine(), measured)
+    console.print(f'As JSON: {options.output}')
+    return 0
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,281 @@
+"""Life on a seeded server: flow runs that start and end, and what schedulers and people add and delete.
+
+The rows are written into the database beside the server. Everything else of the server is asleep (`seed.SETTINGS`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from benchmarks.seed import (
+    DEPLOYMENT,
+    FLOW,
+    FUTURE,
+    QUEUE,
+    SCHEDULE_SECONDS,
+    Row,
+    Samples,
+    add_future_runs,
+    connected,
+    python_id,
+    sql_time,
+)
+from benchmarks.sizes import FLOW_RUNS_PER_INTERVAL, INTERVAL_SECONDS, TASK_RUNS_PER_FLOW_RUN, Size
+
+_HALF_OF_TASK_RUNS = TASK_RUNS_PER_FLOW_RUN // 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class _FlowRun:
+    """A run that is played. Every other one goes on into the next interval."""
+
+    id: str
+    deployment: int
+    expected: datetime
+    start: datetime
+    # Task runs that go on or did not begin yet, the first of them being the one whose end the next one waits for.
+    open_task_runs: list[Row] = field(default_factory=list)
+
+
+class Activity:
+    """What happens on one server, an interval at a time."""
+
+    def __init__(self, path: Path, samples: Samples, size: Size) -> None:
+        self._path = path
+        self._samples = samples
+        self._size = size
+        self._running: list[_FlowRun] = []
+        self._played = 0
+        self._added = size.future_runs
+        self._until: datetime | None = None
+
+    def play_back(self, seconds: float) -> None:
+        """Write down what happened in the last so many seconds, interval by interval."""
+        for number in reversed(range(ceil(seconds / INTERVAL_SECONDS))):
+            self.play(datetime.now(UTC) - timedelta(seconds=number * INTERVAL_SECONDS))
+
+    def play(self, now: datetime | None = None) -> None:
+        """Write down what happened up to now, or then, since the last time."""
+        now = now or datetime.now(UTC)
+        began = self._until or now - timedelta(seconds=INTERVAL_SECONDS)
+        self._until = now
+        with connected(self._path) as database:
+            self._poll(database, now)
+            for number, run in enumerate(self._running, 1):
+                self._end(database, run, began, began + (now - began) * number / (len(self._running) + 1))
+            self._running = []
+            for number, run in enumerate(self._start(database, began, now), 1):
+                if number % 2:
+                    self._end(database, run, began, run.start + (now - run.start) / 2)
+                else:
+                    self._begin_task_runs(database, run, now)
+                    self._running.append(run)
+
+    def _poll(self, database: sqlite3.Connection, now: datetime) -> None:
+        """Workers say that they are there, and ask for work."""
+        database.execute('UPDATE worker SET last_heartbeat_time = ?', (_stored(now),))
+        database.execute('UPDATE work_queue SET last_polled = ?', (_stored(now),))
+        database.execute('UPDATE deployment SET last_polled = ?', (_stored(now),))
+
+    def _start(self, database: sqlite3.Connection, began: datetime, now: datetime) -> list[_FlowRun]:
+        """Start what was due in the interval, and by hand as many more as there are to be in one."""
+        due = database.execute(
+            "SELECT id, deployment_id, next_scheduled_start_time FROM flow_run WHERE state_type = 'SCHEDULED' "
+            'AND next_scheduled_start_time <= ? ORDER BY next_scheduled_start_time LIMIT ?',
+            (_stored(now), FLOW_RUNS_PER_INTERVAL),
+        ).fetchall()
+        runs = []
+        for number in range(FLOW_RUNS_PER_INTERVAL):
+            start = began + (now - began) * (number + 0.5) / FLOW_RUNS_PER_INTERVAL
+            self._played += 1
+            if number < len(due):
+                deployment = int(due[number]['deployment_id'][-12:], 16)
+                expected = _read(due[number]['next_scheduled_start_time'])
+                run = _FlowRun(due[number]['id'], deployment, expected, max(start, expected))
+            else:
+                run = _FlowRun(str(uuid4()), self._played % self._size.deployments, start, start)
+                _insert(database, 'flow_run', self._flow_run_row(run))
+            is_second_attempt = number == 1
+            second = run.start + (now - run.start) / 4
+            state = self._enter(database, run, 'RUNNING', 'Running', run.start)
+            if is_second_attempt:
+                self._enter(database, run, 'SCHEDULED', 'AwaitingRetry', run.start + (second - run.start) / 2)
+                state = self._enter(database, run, 'RUNNING', 'Running', second)
+            start_times = {'start_time': _stored(run.start), 'next_scheduled_start_time': None}
+            _update(database, 'flow_run', run.id, state | start_times | {'run_count': 1 + is_second_attempt})
+            runs.append(run)
+        return runs
+
+    def _flow_run_row(self, run: _FlowRun) -> Row:
+        pool = run.deployment % self._size.work_pools
+        sample = self._samples.finished_run
+        ids = {
+            sample['flow_id']: python_id(FLOW, run.deployment),
+            sample['deployment_id']: python_id(DEPLOYMENT, run.deployment),
+            sample['work_queue_id']: python_id(QUEUE, pool),
+        }
+        times = {'expected_start_time': _stored(run.expected), 'created': _stored(run.expected), 'end_time': None}
+        return _copy(sample, ids) | times | {'id': run.id, 'idempotency_key': None, 'total_run_time': _stored(_EPOCH)}
+
+    def _enter(self, database: sqlite3.Connection, run: _FlowRun, type: str, name: str, at: datetime) -> Row:  # noqa: A002
+        """A flow run enters a state; what that changes in its row."""
+        sample = self._samples.finished_states['COMPLETED']
+        state = _copy(sample, {sample['flow_run_id']: run.id})
+        state |= {'id': str(uuid4()), 'type': type, 'name': name, 'timestamp': _stored(at), 'created': _stored(at)}
+        _insert(database, 'flow_run_state', state)
+        return _state_columns(state)
+
+    def _end(self, database: sqlite3.Connection, run: _FlowRun, began: datetime, end: datetime) -> None:
+        """End a flow run, and those of its task runs that are open, after the interval began."""
+        is_failed = self._played % FLOW_RUNS_PER_INTERVAL == 0 and not run.open_task_runs
+        type_and_name = ('FAILED', 'Failed') if is_failed else ('COMPLETED', 'Completed')
+        if not run.open_task_runs:
+            self._begin_task_runs(database, run, end, of_them=TASK_RUNS_PER_FLOW_RUN)
+        last_end = began
+        step = (end - began) / max(1, len(run.open_task_runs))
+        for task_run in run.open_task_runs:
+            start = task_run['start_time'] or _stored(last_end)
+            last_end += step
+            state = self._enter_task(database, task_run['id'], run.id, 'COMPLETED', last_end)
+            times = {'start_time': start, 'end_time': _stored(last_end), 'run_count': 1}
+            seconds = _stored(_EPOCH + (last_end - _read(start)))
+            _update(database, 'task_run', task_run['id'], state | times | {'total_run_time': seconds})
+        state = self._enter(database, run, *type_and_name, end)
+        total = _stored(_EPOCH + (end - run.start))
+        _update(database, 'flow_run', run.id, state | {'end_time': _stored(end), 'total_run_time': total})
+
+    def _begin_task_runs(
+        self, database: sqlite3.Connection, run: _FlowRun, until: datetime, of_them: int = _HALF_OF_TASK_RUNS
+    ) -> None:
+        """A chain of task runs, some of which ended by then; two of the others are running, the rest waits for them."""
+        step = (until - run.start) / (of_them + 1)
+        upstream = ''
+        for number in range(TASK_RUNS_PER_FLOW_RUN):
+            start, end = run.start + step * number, run.start + step * (number + 1)
+            row = self._task_run_row(run, number, upstream)
+            if number < of_them:
+                times = {'start_time': _stored(start), 'end_time': _stored(end), 'run_count': 1}
+                row |= times | {'total_run_time': _stored(_EPOCH + step)}
+                row |= self._enter_task(database, row['id'], run.id, 'COMPLETED', end)
+            elif number < of_them + 2:
+                row |= {'start_time': _stored(until - step / 2), 'end_time': None, 'run_count': 1}
+                row |= self._enter_task(database, row['id'], run.id, 'RUNNING', until - step / 2)
+                run.open_task_runs.append(row)
+            else:
+                row |= {'start_time': None, 'end_time': None, 'run_count': 0}
+                row |= self._enter_task(database, row['id'], run.id, 'PENDING', until - step / 2)
+                run.open_task_runs.append(row)
+            _insert(database, 'task_run', row)
+            # The two that are running wait for the same one.
+            if number != of_them:
+                upstream = row['id']
+
+    def _task_run_row(self, run: _FlowRun, number: int, upstream: str) -> Row:
+        sample = self._samples.task_run
+        ids = {sample['flow_run_id']: run.id}
+        inputs = f'{{"upstream": [{{"input_type": "task_run", "id": "{upstream}"}}]}}' if upstream else '{}'
+        return _copy(sample, ids) | {
+            'id': str(uuid4()),
+            'task_key': f'step-{number}',
+            'dynamic_key': str(number),
+            'task_inputs': inputs,
+            'expected_start_time': _stored(run.start),
+            'total_run_time': _stored(_EPOCH),
+        }
+
+    def _enter_task(self, database: sqlite3.Connection, task_run_id: str, run_id: str, type: str, at: datetime) -> Row:  # noqa: A002
+        sample = self._samples.task_run_state
+        ids = {sample['task_run_id']: task_run_id, self._samples.task_run['flow_run_id']: run_id}
+        state = _copy(sample, ids) | {'id': str(uuid4()), 'type': type, 'name': type.title(), 'timestamp': _stored(at)}
+        _insert(database, 'task_run_state', state)
+        return _state_columns(state)
+
+    def add_and_delete_one(self) -> None:
+        """One scheduled run less of the first deployment, one more of the last: the total stays as it was."""
+        with connected(self._path) as database:
+            database.execute(
+                'DELETE FROM flow_run WHERE id = (SELECT id FROM flow_run WHERE deployment_id = ? AND state_type = '
+                "'SCHEDULED' ORDER BY next_scheduled_start_time DESC LIMIT 1)",
+                (python_id(DEPLOYMENT, 0),),
+            )
+            last = self._size.deployments - 1
+            # Numbers go from deployment to deployment; the next one that falls to the last.
+            first = self._added + (last - self._added) % self._size.deployments
+            self._add(database, first, 1)
+
+    def add_to_all(self, rounds: int) -> None:
+        """So many more scheduled runs of every deployment."""
+        with connected(self._path) as database:
+            self._add(database, self._added, rounds * self._size.deployments)
+
+    def delete_of_all(self, share: int) -> None:
+        """Delete one of `share` of all scheduled runs."""
+        with connected(self._path) as database:
+            database.execute(
+                f"DELETE FROM flow_run WHERE state_type = 'SCHEDULED' AND id LIKE '{FUTURE}%' AND rowid % ? = 0",
+                (share,),
+            )
+
+    def scheduled_by_deployment(self) -> dict[str, int]:
+        """The truth that `flow_runs.scheduled` is to tell, 0 left out."""
+        with connected(self._path) as database:
+            rows = database.execute(
+                "SELECT deployment_id, count(*) FROM flow_run WHERE state_type = 'SCHEDULED' GROUP BY 1"
+            ).fetchall()
+        return dict(rows)
+
+    def _add(self, database: sqlite3.Connection, first: int, number: int) -> None:
+        periods_ahead = self._size.future_runs // self._size.deployments
+        now = datetime.now(UTC).timestamp()
+        due = sql_time(
+            f'{now} + {SCHEDULE_SECONDS} * ({periods_ahead} + (n - {first} + 1.0) / {self._size.deployments})'
+        )
+        add_future_runs(database, self._samples, self._size, first, number, due)
+        self._added = first + number
+
+
+def _copy(sample: Row, ids: dict[str, str]) -> Row:
+    """The row with other ids, wherever they stand in it."""
+    row: Row = {}
+    for column, value in sample.items():
+        if isinstance(value, str):
+            for old, new in ids.items():
+                value = value.replace(old, new)
+        row[column] = value
+    return row
+
+
+def _state_columns(state: Row) -> Row:
+    return {
+        'state_id': state['id'],
+        'state_type': state['type'],
+        'state_name': state['name'],
+        'state_timestamp': state['timestamp'],
+    }
+
+
+def _insert(database: sqlite3.Connection, table: str, row: Row) -> None:
+    database.execute(
+        f'INSERT INTO {table} ({", ".join(row)}) VALUES ({", ".join("?" * len(row))})', tuple(row.values())
+    )
+
+
+def _update(database: sqlite3.Connection, table: str, key: str, changes: dict[str, Any]) -> None:
+    assignments = ', '.join(f'{column} = ?' for column in changes)
+    database.execute(f'UPDATE {table} SET {assignments} WHERE id = ?', (*changes.values(), key))
+
+
+def _stored(time: datetime) -> str:
+    """A time as the server stores it."""
+    return time.strftime('%Y-%m-%d %H:%M:%S.%f')
+
+
+def _read(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -1,0 +1,191 @@
+"""One server of a size: the check on it, the floor of its requests, and the naive plan."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks import seed
+from benchmarks.activity import Activity
+from benchmarks.floor import replay
+from benchmarks.process import Subject, cpu_seconds
+from benchmarks.sizes import INTERVAL_SECONDS, Size
+from benchmarks.subject import Run
+from lab.prefect_server import PrefectServer
+
+# How far a check ever reads back: the overlap of its streams, and the interval before it.
+_PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
+_STEADY_CHECKS = 3
+# A check of the naive plan, and a server that reads its future for the first time, may take some of this.
+_PATIENCE_SECONDS = 300.0
+_RIGHT_WITHIN_SECONDS = 60.0
+
+
+@dataclass
+class Cost:
+    """What one check costs. Bytes are those on the wire; `own_` and `server_` seconds are those of a processor."""
+
+    requests: int
+    wire_bytes: int
+    connections: int
+    seconds: float
+    server_seconds: float
+    own_seconds: float = 0.0
+    peak_bytes: int = 0
+    state_bytes: int = 0
+    samples: int = 0
+
+    @property
+    def processor_seconds(self) -> float:
+        """That of both sides. What else the machine does is not in it, while it is in `seconds`."""
+        return self.server_seconds + self.own_seconds
+
+
+@dataclass
+class Costs:
+    """The costs on one server. `changes`: seconds until `flow_runs.scheduled` was right again, by what happened."""
+
+    first: Cost
+    steady: Cost
+    floor: Cost
+    naive: Cost
+    changes: dict[str, float] = field(default_factory=dict)
+
+
+class Bench:
+    """Measures one size after the other. `report` is told what goes on."""
+
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+        self._template = folder / 'template.db'
+        self._database = folder / 'server.db'
+        self._report = report
+
+    def measure(self, name: str, size: Size, *, with_changes: bool = False) -> Costs:
+        """The costs of a server of that size, which is made and stopped again."""
+        if not self._template.exists():
+            self._report('a real server makes its schema')
+            seed.make_template(self._template)
+        self._report(f'{name}: rows for {size}')
+        for path in self._database.parent.glob(f'{self._database.name}*'):
+            path.unlink()
+        shutil.copy(self._template, self._database)
+        with seed.connected(self._database) as database:
+            samples = seed.read_samples(database)
+            seed.seed(database, size)
+        activity = Activity(self._database, samples, size)
+        url = f'sqlite+aiosqlite:///{self._database}'
+        self._report(f'{name}: the server starts')
+        with PrefectServer(settings=seed.SETTINGS, database_url=url) as server:
+            return _Measurement(server, activity, lambda text: self._report(f'{name}: {text}')).costs(with_changes)
+
+
+class _Measurement:
+    def __init__(self, server: PrefectServer, activity: Activity, report: Callable[[str], None]) -> None:
+        self._server = server
+        self._activity = activity
+        self._report = report
+        self._next_interval = 0.0
+
+    def costs(self, with_changes: bool) -> Costs:
+        with Subject('check', self._server.api_url) as check, Subject('naive', self._server.api_url) as naive:
+            self._activity.play_back(_PAST_SECONDS)
+            self._next_interval = time.monotonic() + INTERVAL_SECONDS
+            self._report('the first check')
+            first = self._cost(check)
+            check.age()
+            self._warm_up(check)
+            # By their median in time; what else goes on at this machine disturbs some of them.
+            steady, floor = zip(*(self._steady(check, number) for number in range(_STEADY_CHECKS)), strict=True)
+            changes = self._changes(check) if with_changes else {}
+            self._report('the naive plan')
+            self._live()
+            return Costs(first, _typical(steady), _typical(floor), self._cost(naive), changes)
+
+    def _warm_up(self, check: Subject) -> None:
+        """Check until the check has read back once, and knows all that is scheduled."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        has_read_back = is_right = False
+        while not is_right:
+            self._report('the check gets to know the server')
+            self._live(wait=False)
+            is_right = self._is_right(check.run()) and has_read_back
+            has_read_back = True
+            if time.monotonic() > deadline:
+                raise RuntimeError(f'flow_runs.scheduled is not right after {_PATIENCE_SECONDS:.0f} s')
+
+    def _steady(self, check: Subject, number: int) -> tuple[Cost, Cost]:
+        self._report(f'steady check {number + 1} of {_STEADY_CHECKS}')
+        self._live()
+        run, cost = self._measured(check)
+        began, busy = time.perf_counter(), self._server_cpu()
+        replay(self._server.api_url, run.requests)
+        seconds = time.perf_counter() - began
+        floor = Cost(len(run.requests), cost.wire_bytes, 1, seconds, self._server_cpu() - busy)
+        return cost, floor
+
+    def _changes(self, check: Subject) -> dict[str, float]:
+        """How long it takes until the numbers are right again, in seconds."""
+        changes = {
+            'one run of one deployment deleted, one of another added': self._activity.add_and_delete_one,
+            '10 runs of each deployment added': lambda: self._activity.add_to_all(10),
+            'every third run of all deployments deleted': lambda: self._activity.delete_of_all(3),
+        }
+        return {what: self._seconds_until_right(check, what, change) for what, change in changes.items()}
+
+    def _seconds_until_right(self, check: Subject, what: str, change: Callable[[], None]) -> float:
+        self._report(what)
+        change()
+        began = time.monotonic()
+        while True:
+            self._live()
+            is_right = self._is_right(check.run())
+            seconds = time.monotonic() - began
+            if is_right:
+                return seconds
+            if seconds > _PATIENCE_SECONDS:
+                raise RuntimeError(f'{what}: flow_runs.scheduled is not right after {seconds:.0f} s')
+
+    def _live(self, *, wait: bool = True) -> None:
+        """Let an interval pass; without `wait` only if it is over."""
+        if not wait and time.monotonic() < self._next_interval:
+            return
+        time.sleep(max(0.0, self._next_interval - time.monotonic()))
+        self._next_interval = time.monotonic() + INTERVAL_SECONDS
+        self._activity.play()
+
+    def _is_right(self, run: Run) -> bool:
+        return run.scheduled == self._activity.scheduled_by_deployment()
+
+    def _cost(self, subject: Subject) -> Cost:
+        return self._measured(subject)[1]
+
+    def _measured(self, subject: Subject) -> tuple[Run, Cost]:
+        busy = self._server_cpu()
+        run = subject.run()
+        cost = Cost(
+            requests=len(run.requests),
+            wire_bytes=run.wire_bytes,
+            connections=run.connections,
+            seconds=run.seconds,
+            server_seconds=self._server_cpu() - busy,
+            own_seconds=run.own_cpu_seconds,
+            peak_bytes=run.peak_bytes,
+            state_bytes=run.state_bytes,
+            samples=run.samples,
+        )
+        if run.error:
+            self._report(f'the check says: {run.error}')
+        return run, cost
+
+    def _server_cpu(self) -> float:
+        return cpu_seconds(self._server.pid)
+
+
+def _typical(costs: tuple[Cost, ...]) -> Cost:
+    """The one of the median time."""
+    middle = median(cost.seconds for cost in costs)
+    return next(cost for cost in costs if cost.seconds == middle)

@@ -1,0 +1,58 @@
+"""The naive plan: what a monitor reads that pages through everything, as exporters and the check on the market do.
+
+It reads what a check needs for the same series: all pools, workers, queues, deployments, flows, all runs that have not
+ended, and what started or ended in the last interval. It does no work with them: its cost is the least that such a plan
+has.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import requests
+
+from benchmarks.sizes import INTERVAL_SECONDS
+
+_PAGE_SIZE = 200
+_OPEN = ['SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']
+_ENDED = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
+
+
+class NaivePlan:
+    """One reader with a session of its own; `run` is one check."""
+
+    def __init__(self, api_url: str) -> None:
+        self._api_url = api_url
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def run(self) -> int:
+        """Read everything; return how many objects that were."""
+        since = (datetime.now(UTC) - timedelta(seconds=INTERVAL_SECONDS)).isoformat()
+        pools = self._all('work_pools/filter', {})
+        lists = [
+            pools,
+            *(self._all(f'work_pools/{pool["name"]}/workers/filter', {}) for pool in pools),
+            self._all('work_queues/filter', {}),
+            self._all('deployments/filter', {}),
+            self._all('flows/filter', {}),
+        ]
+        for path, key in (('flow_runs/filter', 'flow_runs'), ('task_runs/filter', 'task_runs')):
+            lists += [
+                self._all(path, {key: {'state': {'type': {'any_': _OPEN}}}}),
+                self._all(path, {key: {'state': {'type': {'any_': _ENDED}}, 'end_time': {'after_': since}}}),
+                self._all(path, {key: {'state': {'type': {'any_': _ENDED}}, 'start_time': {'after_': since}}}),
+            ]
+        return sum(map(len, lists))
+
+    def _all(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = {'limit': _PAGE_SIZE, 'offset': len(found)}
+            answer = self._session.post(f'{self._api_url}/{path}', json=body | page, timeout=60)
+            answer.raise_for_status()
+            rows = answer.json()
+            found += rows
+            if len(rows) < _PAGE_SIZE:
+                return found

@@ -1,0 +1,43 @@
+"""The results as JSON: what was measured, and on which machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Cost, Costs
+from lab.prefect_server import PREFECT_VERSION
+
+
+def machine() -> str:
+    """The machine and the server that the figures come from, in one line."""
+    name = platform.processor() or platform.machine()
+    for line in Path('/proc/cpuinfo').read_text().splitlines():
+        if line.startswith('model name'):
+            name = line.partition(':')[2].strip()
+            break
+    return (
+        f'{os.cpu_count()} cores ({name}), Linux, Python {platform.python_version()}, '
+        f'Prefect {PREFECT_VERSION} on SQLite, all on one machine'
+    )
+
+
+def write(path: Path, results: Mapping[str, Costs]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {'machine': machine(), 'sizes': {name: asdict(costs) for name, costs in results.items()}}
+    path.write_text(json.dumps(document, indent=1) + '\n')
+
+
+def read(path: Path) -> tuple[str, dict[str, Costs]]:
+    document = json.loads(path.read_text())
+    return document['machine'], {name: _costs(row) for name, row in document['sizes'].items()}
+
+
+def _costs(row: Mapping[str, Any]) -> Costs:
+    costs = {name: Cost(**row[name]) for name in ('first', 'steady', 'floor', 'naive')}
+    return Costs(**costs, changes=row['changes'])

@@ -1,0 +1,123 @@
+"""A process that is measured: the check, or the naive plan.
+
+    python -m benchmarks.subject check|naive API_URL
+
+For each line on standard input it runs once and answers with one line of JSON, a `Run`; it ends when the input does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.naive import NaivePlan
+from benchmarks.traffic import Request, counted_traffic
+from datadog_checks.base.stubs import aggregator, datadog_agent
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.metrics import FLOW_RUNS_SCHEDULED, NAMESPACE
+from datadog_checks.prefect.state import CheckState
+from datadog_checks.prefect.tags import DEPLOYMENT_ID
+
+_SCHEDULED = f'{NAMESPACE}.{FLOW_RUNS_SCHEDULED.name}'
+_PEAK = 'VmHWM:'
+
+
+@dataclass
+class Run:
+    """One run of a subject: seconds, bytes, numbers of things. `scheduled`: `flow_runs.scheduled` by deployment."""
+
+    seconds: float = 0.0
+    own_cpu_seconds: float = 0.0
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    wire_bytes: int = 0
+    peak_bytes: int = 0
+    state_bytes: int = 0
+    samples: int = 0
+    scheduled: dict[str, int] = field(default_factory=dict)
+    error: str = ''
+
+
+class Check:
+    """The check, with an aggregator that only counts: neither the Agent's nor that of tests is a part of the check."""
+
+    def __init__(self, api_url: str) -> None:
+        self._check = PrefectCheck('prefect', {}, [{'prefect_url': api_url}])
+        self._check.check_id = 'prefect:benchmark'
+        self._samples = 0
+        self._scheduled: Counter[str] = Counter()
+        self._state = ''
+        aggregator.submit_metric = self._submit_metric  # type: ignore[method-assign]
+        datadog_agent.read_persistent_cache = lambda _: self._state  # type: ignore[method-assign]
+        datadog_agent.write_persistent_cache = self._persist  # type: ignore[method-assign]
+
+    def run(self, run: Run) -> None:
+        self._samples = 0
+        self._scheduled.clear()
+        answer = self._check.run()
+        run.error = json.loads(answer)[0]['message'] if answer else ''
+        run.samples = self._samples
+        run.scheduled = {key: number for key, number in self._scheduled.items() if number}
+        run.state_bytes = len(self._state)
+
+    def age(self) -> None:
+        """Let the check have run for a long time: what it reads of the past reaches back as far as it ever does."""
+        streams = self._check._state.streams
+        hour = timedelta(hours=1)
+        self._check._state = CheckState({key: replace(one, floor=one.floor - hour) for key, one in streams.items()})
+
+    def _submit_metric(
+        self, check: object, check_id: str, type_code: int, name: str, value: float, tags: list[str], *more: Any
+    ) -> None:
+        self._samples += 1
+        if name == _SCHEDULED:
+            deployment = next((tag for tag in tags if tag.startswith(f'{DEPLOYMENT_ID}:')), '')
+            self._scheduled[deployment.partition(':')[2]] += int(value)
+
+    def _persist(self, key: str, document: str) -> None:
+        self._state = document
+
+
+def peak_memory() -> int:
+    """The most memory that this process ever had, in bytes, by Linux."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(_PEAK))
+
+
+def measured(call: Callable[[Run], None]) -> Run:
+    run = Run()
+    with counted_traffic() as traffic:
+        began, cpu = time.perf_counter(), time.process_time()
+        call(run)
+        run.seconds, run.own_cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    run.requests = traffic.requests
+    run.connections, run.wire_bytes = traffic.connections, traffic.bytes
+    run.peak_bytes = peak_memory()
+    return run
+
+
+def main(arguments: list[str]) -> int:
+    name, api_url = arguments
+    check = Check(api_url) if name == 'check' else None
+    naive = NaivePlan(api_url)
+
+    def read_everything(run: Run) -> None:
+        run.samples = naive.run()
+
+    for line in sys.stdin:
+        if line.strip() == 'age' and check is not None:
+            check.age()
+            continue
+        print(json.dumps(asdict(measured(check.run if check else read_everything))), flush=True)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

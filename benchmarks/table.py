@@ -1,0 +1,70 @@
+"""The results as a table, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Cost, Costs
+from benchmarks.sizes import SIZES
+
+
+def show(console: Console, machine: str, results: Mapping[str, Costs]) -> None:
+    """Print what was measured."""
+    table = Table(title='What a check costs', caption=machine, title_justify='left', caption_justify='left')
+    for column in ('server', ''):
+        table.add_column(column)
+    for column in (
+        'requests',
+        'MB',
+        'connections',
+        'seconds',
+        'CPU s\nserver',
+        'CPU s\nown',
+        'peak\nMB',
+        'state\nkB',
+        'time\n/ floor',
+        'CPU\n/ floor',
+        'naive\ntime /',
+        'naive\nCPU /',
+    ):
+        table.add_column(column, justify='right')
+    for name, costs in results.items():
+        for row in _rows(name, costs):
+            table.add_row(*row)
+        table.add_section()
+    console.print(table)
+    for costs in results.values():
+        for what, seconds in costs.changes.items():
+            console.print(f'flow_runs.scheduled was right again {seconds:.0f} s after: {what}')
+
+
+def _rows(name: str, costs: Costs) -> Iterator[list[str]]:
+    size = SIZES[name]
+    yield [f'{name}', 'first check', *_figures(costs.first)]
+    yield [
+        f'{size.work_pools} pools, {size.deployments:,} deployments',
+        'steady check',
+        *_figures(costs.steady),
+        f'{costs.steady.seconds / costs.floor.seconds:.2f}',
+        f'{costs.steady.processor_seconds / costs.floor.processor_seconds:.2f}',
+        f'{costs.naive.seconds / costs.steady.seconds:.1f}',
+        f'{costs.naive.processor_seconds / costs.steady.processor_seconds:.1f}',
+    ]
+    yield [f'{size.future_runs:,} future runs', 'its floor', *_figures(costs.floor)]
+    yield [f'{size.history:,} finished runs', 'naive plan', *_figures(costs.naive)]
+
+
+def _figures(cost: Cost) -> list[str]:
+    return [
+        f'{cost.requests:,}',
+        f'{cost.wire_bytes / 1e6:.2f}',
+        str(cost.connections),
+        f'{cost.seconds:.2f}',
+        f'{cost.server_seconds:.2f}',
+        f'{cost.own_seconds:.2f}' if cost.own_seconds else '',
+        f'{cost.peak_bytes / 1e6:.0f}' if cost.peak_bytes else '',
+        f'{cost.state_bytes / 1e3:.0f}' if cost.state_bytes else '',
+    ]
