@@ -128,7 +128,7 @@ class DeploymentDirectory:
             unreadable += number_of_rows - len(page)
             self._add(page)
             self._offset += number_of_rows
-            if time.monotonic() > deadline:
+            if self._offset < total and time.monotonic() > deadline:
                 raise PrefectApiError(
                     'POST /deployments/filter',
                     f'{len(self._by_id)} of {total} deployments are listed by now, the next run goes on',

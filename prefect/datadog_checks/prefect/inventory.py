@@ -86,6 +86,7 @@ class Inventory:
         self.live_flow_runs = Once(self._read_live_flow_runs)
         self.due_flow_runs = Once(self._read_due_flow_runs)
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
+        self._flow_names_of_deployments = Once(self._load_flow_names_of_deployments)
 
     def finished_flow_runs(self, span: Span) -> list[FlowRun]:
         """The flow runs that ended in a span and are still ended."""
@@ -157,7 +158,7 @@ class Inventory:
 
     def deployment_tags(self, deployment: Deployment) -> Tags:
         """The tags that a flow run of this deployment carries by default."""
-        self._load_flow_names({item.flow_id for item in self.deployments().values()})
+        self._flow_names_of_deployments()
         work_pool = self.work_pools().get(deployment.work_pool_name or '')
         return self._tags_of(
             work_pool.id if work_pool else None,
@@ -261,6 +262,9 @@ class Inventory:
             return filters.deployments.allows(None)
         # Not there: excluded by its name, queue or pool, or deleted, so that its name cannot be asked for.
         return run.deployment_id in self.deployments()
+
+    def _load_flow_names_of_deployments(self) -> None:
+        self._load_flow_names({item.flow_id for item in self.deployments().values()})
 
     def _load_flow_names(self, flow_ids: set[str]) -> None:
         known = self._known.flow_names

@@ -6,7 +6,8 @@ drops what was seen before. A row is therefore counted once if it becomes visibl
 
 To read all of the overlap at every check would be to read each row eight times. It is read in two spans instead: what
 came since the last check, and what the overlap is about to leave behind, where a row must show by now. Between the two,
-the number of rows tells whether any came late; only if it differs all is read.
+the number of rows tells whether any came late; only if it differs all is read. Where the ids of the rows that were
+counted are known, two counts say as much of both (see `counted_rows.py`), and only what came is read.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
+from datadog_checks.prefect.counted_rows import CountedRow, CountedRows
 from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.times import format_time
 
 OVERLAP = timedelta(seconds=120)
-# Most rows show within a second: what is read again of the time before the last check.
-MARGIN = timedelta(seconds=5)
+# Nearly all rows show within a second: what is read again of the time before the last check.
+MARGIN = timedelta(seconds=2)
 # Identities are kept for longer than they are read again, so that a server clock that steps back by no more than
 # `OVERLAP` meets only identities that are known.
 _RETENTION = 2 * OVERLAP
 # About 400 happenings per second over the retention: 2.5 MB of persisted state for the stream.
 _SEEN_CAP = 100_000
+# So many ids go into one request.
+_IDS_CAP = 2000
 
 
 class HasId(Protocol):
@@ -44,7 +48,8 @@ R = TypeVar('R', bound=HasId)
 class StreamWindow:
     """One read of a stream: `read` it, pass all rows to `select_new` or `is_new`, then take `next_cursor`.
 
-    `spans` are what has to be read in any case; none at the very first check.
+    `spans` are what has to be read in any case; none at the very first check. With `counted`, which outlives the
+    windows of a stream, less will do.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class StreamWindow:
         now: datetime,
         max_catchup: timedelta,
         log: Log,
+        counted: CountedRows | None = None,
         *,
         margin: timedelta = MARGIN,
     ) -> None:
@@ -64,6 +70,9 @@ class StreamWindow:
         self._margin = margin
         self._fresh: dict[str, int] = {}
         self._cut_at: datetime | None = None
+        self._counted = counted
+        self._counted_rows: list[CountedRow] = []
+        self._complete_since = now
         self.is_first = cursor is None
         self._is_baseline = self._stepped_back()
         if self._is_baseline:
@@ -75,13 +84,31 @@ class StreamWindow:
         self.known_since = self.since if is_cut else min(self.since, self._cursor.until - _RETENTION)
         self.spans, self._settled = self._divide()
 
-    def read(self, rows: Callable[[Span], Iterable[R]], count: Callable[[Span], int]) -> list[R]:
-        """The rows to look at. `rows` reads those of a span, `count` asks the server for their number."""
-        return [row for span in self.spans_to_read(count) for row in rows(span)]
+    def read(
+        self,
+        rows: Callable[[Span], Iterable[R]],
+        count: Callable[[Span], int],
+        count_of: Callable[[Span, list[str]], int] | None = None,
+    ) -> list[R]:
+        """The rows to look at.
 
-    def spans_to_read(self, count: Callable[[Span], int]) -> tuple[Span, ...]:
-        """The spans to read now, ascending: `spans`, or all in one if something in between came late."""
-        if self._settled is not None and count(self._settled) != self._known_in(self._settled):
+        `rows` reads those of a span, `count` asks the server for their number, `count_of` for how many of these ids are
+        among them.
+        """
+        spans = self.spans_to_read(count, count_of)
+        if len(spans) == 1 and spans[0].since == self.since:
+            self._complete_since = self.since
+        return [row for span in spans for row in rows(span)]
+
+    def spans_to_read(
+        self, count: Callable[[Span], int], count_of: Callable[[Span, list[str]], int] | None = None
+    ) -> tuple[Span, ...]:
+        """The spans to read now, ascending: `spans`, less where that will do, or all in one if something came late."""
+        if self._settled is None:
+            return self.spans
+        if count_of is not None and self._is_unchanged(count, count_of):
+            return self.spans[-1:]
+        if count(self._settled) != self._known_in(self._settled):
             return (Span(self.since, self.spans[-1].until),)
         return self.spans
 
@@ -105,7 +132,12 @@ class StreamWindow:
 
     def is_new_for(self, run: HasId, at: datetime) -> bool:
         """Whether the start or end of `run` at that time is to be counted now; id and time identify it."""
-        return at >= self.known_since and self.is_new(f'{run.id} {at}', at)
+        if at < self.known_since:
+            return False
+        is_new = self.is_new(f'{run.id} {at}', at)
+        if at > self._cursor.floor:
+            self._counted_rows.append(CountedRow(at, run.id))
+        return is_new
 
     def next_cursor(self) -> StreamCursor:
         horizon = int(min(self._now - _RETENTION, self._cut_at or self._now).timestamp())
@@ -121,6 +153,8 @@ class StreamWindow:
             )
             newest = sorted(kept.items(), key=lambda item: item[1])[-_SEEN_CAP:]
             kept = dict(newest)
+        if self._counted is not None:
+            self._counted.remember(self._counted_rows, self._complete_since, self._now - _RETENTION)
         return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept, reached=self._cut_at)
 
     def _divide(self) -> tuple[tuple[Span, ...], Span | None]:
@@ -141,6 +175,21 @@ class StreamWindow:
             return (Span(self.since, end),), None
         spans = (Span(fresh, end),) if leaving == self.since else (Span(self.since, leaving), Span(fresh, end))
         return spans, Span(leaving, fresh)
+
+    def _is_unchanged(self, count: Callable[[Span], int], count_of: Callable[[Span, list[str]], int]) -> bool:
+        """Whether the overlap up to what is fresh holds the rows that were counted, each of them and no other.
+
+        Those that are about to leave it are looked at one by one: it is the last time that this can be done.
+        """
+        fresh = self.spans[-1].since
+        leaving = Span(self.since, self.spans[0].until if len(self.spans) > 1 else self.since)
+        known = self._counted.ids(Span(self.since, fresh)) if self._counted else None
+        leaving_ids = self._counted.ids(leaving) if self._counted else None
+        if known is None or leaving_ids is None or len(leaving_ids) > _IDS_CAP:
+            return False
+        if count(Span(self.since, fresh)) != len(known):
+            return False
+        return not leaving_ids or count_of(leaving, leaving_ids) == len(leaving_ids)
 
     def _known_in(self, span: Span) -> int:
         begin, end = int(span.since.timestamp()), int((span.until or self._now).timestamp())

@@ -25,6 +25,9 @@ class Tally:
         """The tag sets of which there are any."""
         return {tags for counts in self._counts.values() for tags, count in counts.items() if count}
 
+    def series(self) -> Iterator[tuple[MetricSpec, Counter[Tags]]]:
+        return iter(self._counts.items())
+
     def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
         """One sample of each series for each of `tag_sets`, 0 included."""
         for tags in tag_sets:
@@ -67,3 +70,23 @@ class ReportedTagSets:
             tags: last for tags, last in self._last_active.items() if last == now or now - last < self._linger
         }
         return reported
+
+
+class LingeringSeries:
+    """Reports a tally whose tag sets come and go: each of its series for the tag sets that there are now, 0 included.
+
+    Afterwards only what had a value goes on, as 0, for `linger`: all series of all task keys of the last minutes would
+    be most of what a large server sends.
+    """
+
+    def __init__(self, linger: timedelta) -> None:
+        self._linger = linger
+        self._reported: dict[MetricSpec, ReportedTagSets] = {}
+
+    def samples(self, now: datetime, tally: Tally) -> Iterator[Sample]:
+        active = tally.tag_sets()
+        for spec, counts in tally.series():
+            reported = self._reported.setdefault(spec, ReportedTagSets(self._linger))
+            with_value = [tags for tags, count in counts.items() if count]
+            for tags in active | reported.update(now, with_value):
+                yield Sample(spec, counts[tags], tags)

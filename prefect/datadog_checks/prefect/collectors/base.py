@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.counted_rows import CountedRows
 from datadog_checks.prefect.inventory import Inventory
 from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.sample import Batch, Sample
@@ -26,9 +27,16 @@ class RunContext:
     settings: Settings
     log: Log
 
-    def window(self, stream: str, cursor: StreamCursor | None, *, margin: timedelta = MARGIN) -> StreamWindow:
+    def window(
+        self,
+        stream: str,
+        cursor: StreamCursor | None,
+        counted: CountedRows | None = None,
+        *,
+        margin: timedelta = MARGIN,
+    ) -> StreamWindow:
         """The window of a stream that this run is to read; most of its rows show within `margin`."""
-        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, margin=margin)
+        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, counted, margin=margin)
 
 
 class SnapshotCollector(Protocol):

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.counted_rows import CountedRows
 from datadog_checks.prefect.errors import Rejected
 from datadog_checks.prefect.metrics import (
     TASK_RUNS_CANCELLED,
@@ -32,7 +33,7 @@ from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import OVERLAP, StreamWindow
 from datadog_checks.prefect.tags import TASK_KEY, Tags, make_tags
-from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import Durations, LingeringSeries, Tally
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
 _TERMINAL_SERIES = {
@@ -42,7 +43,7 @@ _TERMINAL_SERIES = {
     'CANCELLED': TASK_RUNS_CANCELLED,
 }
 _NO_DUMMIES = {'subflow_runs': {'exists_': False}}
-# Task keys come and go with each flow run: a tag set that had a value is reported as 0 for so long.
+# Task keys come and go with each flow run: what had a value is reported as 0 for so long.
 _LINGER = timedelta(minutes=5)
 
 
@@ -56,7 +57,7 @@ class TaskRuns:
     name = 'task_runs'
 
     def __init__(self) -> None:
-        self._reported = ReportedTagSets(_LINGER)
+        self._reported = LingeringSeries(_LINGER)
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         tally = Tally(*_LIVE_SERIES.values())
@@ -66,7 +67,7 @@ class TaskRuns:
         for task_run, tags in _tag(run, task_runs):
             if task_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[task_run.state_type], tags)
-        yield from tally.samples(self._reported.update(run.now, tally.tag_sets()))
+        yield from self._reported.samples(run.now, tally)
 
 
 class FinishedTaskRuns:
@@ -75,11 +76,12 @@ class FinishedTaskRuns:
     name = 'task_runs.finished'
 
     def __init__(self) -> None:
-        self._reported = ReportedTagSets(_LINGER)
+        self._reported = LingeringSeries(_LINGER)
+        self._counted = CountedRows()
         self._has_end_time_filter = True
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor)
+        window = run.window(self.name, cursor, self._counted)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(TASK_RUNS_EXECUTION_DURATION)
         finished = self._read(run, window)
@@ -90,8 +92,8 @@ class FinishedTaskRuns:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
-        tag_sets = self._reported.update(run.now, tally.tag_sets())
-        return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
+        samples = (*self._reported.samples(run.now, tally), *durations.samples())
+        return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
         """The task runs that ended. Servers before 3.6.22 have no filter on their end, but a sort by it."""
@@ -100,6 +102,7 @@ class FinishedTaskRuns:
                 return window.read(
                     lambda span: _read_span(run, 'end_time', span, TASK_RUNS_BY_END),
                     lambda span: _count_span(run, 'end_time', span),
+                    lambda span, ids: _count_span(run, 'end_time', span, ids),
                 )
             except Rejected as error:
                 run.log.debug('No filter on the end of task runs on this server, going by the sort: %s', error)
@@ -120,15 +123,17 @@ class StartedTaskRuns:
     name = 'task_runs.started'
 
     def __init__(self) -> None:
-        self._reported = ReportedTagSets(_LINGER)
+        self._counted = CountedRows()
+        self._reported = LingeringSeries(_LINGER)
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor)
+        window = run.window(self.name, cursor, self._counted)
         tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
         waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
         started = window.read(
             lambda span: _read_span(run, 'start_time', span, TASK_RUNS_BY_EXPECTED_START),
             lambda span: _count_span(run, 'start_time', span),
+            lambda span, ids: _count_span(run, 'start_time', span, ids),
         )
         run.inventory.remember_ends(started)
         upstream_ends = run.inventory.task_run_ends({upstream for item in started for upstream in item.upstream_ids})
@@ -144,8 +149,8 @@ class StartedTaskRuns:
             ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
             if ends:
                 waits.add(tags, task_run.start_time - max(ends))
-        tag_sets = self._reported.update(run.now, tally.tag_sets())
-        return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
+        samples = (*self._reported.samples(run.now, tally), *waits.samples())
+        return Batch(samples, window.next_cursor())
 
 
 def _read_span(run: RunContext, time: str, span: Span, order: TimeOrder) -> list[TaskRun]:
@@ -154,8 +159,10 @@ def _read_span(run: RunContext, time: str, span: Span, order: TimeOrder) -> list
     return [item for body in bodies for item in run.client.task_runs(body, order)]
 
 
-def _count_span(run: RunContext, time: str, span: Span) -> int:
-    bodies = run.inventory.scope().task_runs({time: span.criterion()} | _NO_DUMMIES)
+def _count_span(run: RunContext, time: str, span: Span, ids: list[str] | None = None) -> int:
+    """How many there are, of these ids or at all."""
+    criteria = {time: span.criterion()} | _NO_DUMMIES | ({} if ids is None else {'id': {'any_': ids}})
+    bodies = run.inventory.scope().task_runs(criteria)
     return sum(run.client.count_task_runs(body) for body in bodies)
 
 
