@@ -98,6 +98,7 @@ class History:
     bursts: tuple[Burst, ...] = ()
     events_per_check: int = events.MOST_PER_RUN
     version: str = '3.8.8'
+    excludes_local: bool = False
 
 
 @dataclass
@@ -250,12 +251,14 @@ def fault_at(number: int, kind: str) -> Callable[[FakeRequest], FakeResponse | E
 
 
 @contextmanager
-def agent(fake: FakePrefect, skew: int, events_per_check: int) -> Iterator[Callable[[], PrefectCheck]]:
+def agent(
+    fake: FakePrefect, skew: int, events_per_check: int, options: dict[str, Any]
+) -> Iterator[Callable[[], PrefectCheck]]:
     """An Agent with its own clock: gives a new check, as after a restart, with the state persisted so far."""
     datadog_agent.reset()
 
     def make() -> PrefectCheck:
-        check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'collect_events': True}])
+        check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'collect_events': True} | options])
         check.check_id = 'prefect:test'
         return check
 
@@ -286,7 +289,9 @@ def observe(history: History) -> tuple[Sums, Sums]:
     fake.version = history.version
     story = Story(fake)
     sums: Sums = Counter()
-    with agent(fake, history.skew, history.events_per_check) as make:
+    # One of the filters, which all take the same way.
+    options = {'flow_names': {'exclude': ['^local$']}} if history.excludes_local else {}
+    with agent(fake, history.skew, history.events_per_check, options) as make:
         check = make()
         assert not check.run()
         for life in history.runs:
@@ -304,7 +309,10 @@ def observe(history: History) -> tuple[Sums, Sums]:
             if planned.restarts:
                 check = make()
     fake.assert_all_known()
-    return sums, story.truth.sums
+    happened = story.truth.sums
+    if history.excludes_local:
+        happened = Counter({key: number for key, number in happened.items() if 'flow_name:local' not in key[1]})
+    return sums, happened
 
 
 def waiting(history: History) -> int:
@@ -376,6 +384,7 @@ def histories(lives: st.SearchStrategy[RunLife], version: str) -> st.SearchStrat
         checks=st.lists(checks, max_size=8).map(tuple),
         skew=st.sampled_from([0, -90, 90]),
         page_limit=st.sampled_from([200, 3]),
+        excludes_local=st.booleans(),
         version=st.just(version),
     )
 

@@ -160,8 +160,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _run_context(self) -> RunContext:
         now = self._clock.now()
-        inventory = Inventory(self._client, self._settings.filters, self._known_runs, now)
-        return RunContext(now=now, client=self._client, inventory=inventory, settings=self._settings, log=self.log)
+        settings = self._settings
+        inventory = Inventory(self._client, settings.filters, self._known_runs, now, settings.prefect_tags)
+        return RunContext(now=now, client=self._client, inventory=inventory, settings=settings, log=self.log)
 
     def _require_supported_version(self) -> None:
         """Ask for the server's version now and then: no part of the collection, a server that hides it is no failure.

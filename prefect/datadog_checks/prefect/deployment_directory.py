@@ -34,7 +34,7 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class DeploymentDirectory:
-    """The deployments by id. `body` of a refresh narrows them; another one than before starts anew."""
+    """The deployments by id. `body` of a refresh narrows them."""
 
     def __init__(self) -> None:
         self._body: dict[str, Any] = {}
@@ -60,8 +60,10 @@ class DeploymentDirectory:
         Raises a PrefectApiError also while a large server's deployments are not listed to their end yet.
         """
         if body != self._body:
+            # What another body lets in or leaves out shows in the number and the edits, once the list is complete.
             self._body = body
-            self._forget()
+            if not self._is_complete:
+                self._forget()
         total = client.count_deployments(body)
         self._is_fresh = False
         if self._is_complete:

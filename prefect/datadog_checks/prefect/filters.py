@@ -1,4 +1,4 @@
-"""Which pools, queues, deployments and runs are collected: `{include: [regex], exclude: [regex]}` per kind of name."""
+"""What is collected, by the names of pools, queues, deployments and flows: `{include: [regex], exclude: [regex]}`."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ class ResourceFilters:
     work_pools: NameFilter = NameFilter()
     work_queues: NameFilter = NameFilter()
     deployments: NameFilter = NameFilter()
+    flows: NameFilter = NameFilter()
 
     @property
     def is_active(self) -> bool:
-        return self.work_pools.is_active or self.work_queues.is_active or self.deployments.is_active
+        return any(names.is_active for names in (self.work_pools, self.work_queues, self.deployments, self.flows))
 
     @property
     def keep_parentless(self) -> bool:
-        """Whether a run without pool, queue and deployment passes."""
-        return not (self.work_pools.include or self.work_queues.include or self.deployments.include)
+        """Whether a run without pool, queue, deployment and flow passes."""
+        return not any(names.include for names in (self.work_pools, self.work_queues, self.deployments, self.flows))

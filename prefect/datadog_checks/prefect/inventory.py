@@ -13,7 +13,8 @@ from datadog_checks.prefect import tags
 from datadog_checks.prefect.client import PrefectClient
 from datadog_checks.prefect.deployment_directory import DeploymentDirectory
 from datadog_checks.prefect.errors import PrefectApiError
-from datadog_checks.prefect.filters import ResourceFilters
+from datadog_checks.prefect.filters import NameFilter, ResourceFilters
+from datadog_checks.prefect.flow_directory import FlowDirectory
 from datadog_checks.prefect.models import (
     LIVE_STATE_TYPES,
     TERMINAL_STATE_TYPES,
@@ -33,7 +34,7 @@ from datadog_checks.prefect.paging import (
     TimeOrder,
 )
 from datadog_checks.prefect.recent import Recent
-from datadog_checks.prefect.scope import RunScope
+from datadog_checks.prefect.scope import RunScope, flow_criteria
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
@@ -53,6 +54,7 @@ class KnownRuns:
 
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
+        self.flows = FlowDirectory()
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
@@ -67,9 +69,17 @@ class KnownRuns:
 class Inventory:
     """The lookups of one run. Each may raise the PrefectApiError of its first use to all who need it."""
 
-    def __init__(self, client: PrefectClient, filters: ResourceFilters, known: KnownRuns, now: datetime) -> None:
+    def __init__(
+        self,
+        client: PrefectClient,
+        filters: ResourceFilters,
+        known: KnownRuns,
+        now: datetime,
+        prefect_tags: NameFilter | None = None,
+    ) -> None:
         self._client = client
         self._filters = filters
+        self._prefect_tags = prefect_tags
         self._known = known
         self._now = now
         known.go_on(now)
@@ -82,6 +92,7 @@ class Inventory:
         self.work_pools = Once(self._select_work_pools)
         self.work_queues = Once(self._select_work_queues)
         self.deployments = Once(self._select_deployments)
+        self.flow_ids = Once(self._select_flow_ids)
         self.scope = Once(self._build_scope)
         self.live_flow_runs = Once(self._read_live_flow_runs)
         self.due_flow_runs = Once(self._read_due_flow_runs)
@@ -129,6 +140,9 @@ class Inventory:
         """The runs that the filters keep."""
         if not self._filters.is_active:
             return list(runs)
+        runs = list(runs)
+        if self._filters.flows.is_active:
+            self._load_flow_names({run.flow_id for run in runs})
         return [run for run in runs if self._allows(run)]
 
     def tag(self, runs: Sequence[FlowRun]) -> list[tuple[FlowRun, Tags]]:
@@ -181,10 +195,20 @@ class Inventory:
             if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
         ]
 
+    def _select_flow_ids(self) -> set[str]:
+        """The flows that pass. Without a filter on them nobody asks, and none are listed."""
+        if not self._filters.flows.is_active:
+            return set()
+        names = self._known.flows.refresh(self._client, self._now)
+        self._known.flow_names.update(names)
+        return {flow_id for flow_id, name in names.items() if self._filters.flows.allows(name)}
+
     def _select_deployments(self) -> dict[str, Deployment]:
         """The deployments that pass, by id."""
         filters = self._filters
-        body = {'work_pools': {'name': {'any_': sorted(self.work_pools())}}} if filters.work_pools.include else {}
+        body = flow_criteria(filters, self.flow_ids())
+        if filters.work_pools.include:
+            body |= {'work_pools': {'name': {'any_': sorted(self.work_pools())}}}
         directory = self._known.deployments
         passing = [
             deployment
@@ -192,6 +216,7 @@ class Inventory:
             if filters.work_pools.allows(deployment.work_pool_name)
             and filters.work_queues.allows(deployment.work_queue_name)
             and filters.deployments.allows(deployment.name)
+            and self._allows_flow(deployment.flow_id)
         ]
         try:
             queues = self._all_work_queues()
@@ -210,6 +235,7 @@ class Inventory:
             work_pool_names=self.work_pools() if filters.work_pools.include else (),
             work_queue_ids={queue.id for queue in self.work_queues()} if filters.work_queues.include else (),
             deployments=self.deployments().values(),
+            flow_ids=self.flow_ids(),
         )
 
     def _read_live_flow_runs(self) -> list[FlowRun]:
@@ -258,10 +284,16 @@ class Inventory:
         filters = self._filters
         if not filters.work_pools.allows(run.work_pool_name) or not filters.work_queues.allows(run.work_queue_name):
             return False
+        if not self._allows_flow(run.flow_id):
+            return False
         if run.deployment_id is None:
             return filters.deployments.allows(None)
         # Not there: excluded by its name, queue or pool, or deleted, so that its name cannot be asked for.
         return run.deployment_id in self.deployments()
+
+    def _allows_flow(self, flow_id: str) -> bool:
+        flows = self._filters.flows
+        return not flows.is_active or flows.allows(self._known.flow_names.get(flow_id))
 
     def _load_flow_names_of_deployments(self) -> None:
         self._load_flow_names({item.flow_id for item in self.deployments().values()})
@@ -305,7 +337,13 @@ class Inventory:
                     tags.DEPLOYMENT_NAME: deployment.name if deployment else None,
                     tags.FLOW_ID: flow_id,
                     tags.FLOW_NAME: self._known.flow_names.get(flow_id),
+                    tags.PREFECT_TAG: self._passing_tags(deployment),
                 }
             )
             self._tags_by_parents[parents] = made
         return made
+
+    def _passing_tags(self, deployment: Deployment | None) -> tuple[str, ...]:
+        if deployment is None or self._prefect_tags is None:
+            return ()
+        return tuple(tag for tag in deployment.tags if self._prefect_tags.allows(tag))

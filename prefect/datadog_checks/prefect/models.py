@@ -19,6 +19,8 @@ from datadog_checks.prefect.times import parse_time
 Row = Mapping[str, Any]
 
 _UUID = re.compile('[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}')
+# What Prefect 3.0 to 3.9 append to the name of a function (`_generate_task_key`).
+_CODE_HASH = re.compile('-([0-9a-f]{8}|unknown)$')
 # The integers of the server's databases; of larger ones Python cannot always make a float.
 _MAX_INTEGER = 2**63
 # Durations and times of one transition are read from the clock one after the other.
@@ -114,6 +116,7 @@ class Deployment:
     work_pool_name: str | None
     work_queue_id: str | None
     work_queue_name: str | None
+    tags: tuple[str, ...]
 
     @classmethod
     def from_api(cls, row: Row) -> Deployment:
@@ -127,6 +130,7 @@ class Deployment:
             work_pool_name=_optional_text(row, 'work_pool_name'),
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
+            tags=_texts(row, 'tags'),
         )
 
     @property
@@ -266,6 +270,15 @@ class TaskRun:
             upstream_ids=_upstream_ids(row.get('task_inputs')),
         )
 
+    @property
+    def task_name(self) -> str | None:
+        """The name of the task's function, out of `task_key`, which is that name and a hash of its code.
+
+        Not what `@task(name=...)` says: that is only in the name of the task run, which a user may choose for each run,
+        so that no bounded number of tag values would come of it. A task that is an object has the path of its class.
+        """
+        return _CODE_HASH.sub('', self.task_key).rpartition('.')[2] if self.task_key else None
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -381,6 +394,16 @@ def _optional_text(row: Row, key: str) -> str | None:
     if not isinstance(value, str):
         raise MalformedObject(f'{key} is {_kind(value)}, not a text')
     return value
+
+
+def _texts(row: Row, key: str) -> tuple[str, ...]:
+    """A list of texts; none when it is absent."""
+    value = row.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MalformedObject(f'{key} is not a list of texts')
+    return tuple(value)
 
 
 def _optional_integer(row: Row, key: str) -> int | None:

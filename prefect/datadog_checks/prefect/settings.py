@@ -72,13 +72,15 @@ class InstanceOptions(Protocol):
 class Settings:
     """`tags` are those of every series: the instance's own and `prefect_url`, without user info.
 
-    `groups` are the keys of the option `collect` that are on.
+    `prefect_tags` are the tags of a deployment that become tags of its series, None for none of them. `groups` are the
+    keys of the option `collect` that are on.
     """
 
     prefect_url: str
     ui_url: str
     tags: tuple[str, ...]
     filters: ResourceFilters
+    prefect_tags: NameFilter | None
     groups: frozenset[str]
     collect_events: bool
     event_names: EventNames
@@ -98,7 +100,9 @@ class Settings:
                 work_pools=_name_filter(options.work_pool_names),
                 work_queues=_name_filter(options.work_queue_names),
                 deployments=_name_filter(options.deployment_names),
+                flows=_name_filter(options.flow_names),
             ),
+            prefect_tags=_name_filter(options.prefect_tags) if options.prefect_tags else None,
             groups=frozenset(group for group, is_on in options.collect or () if is_on),
             collect_events=bool(options.collect_events),
             event_names=EventNames(_name_filter(options.event_names)),

@@ -18,7 +18,9 @@ DEPLOYMENT_NAME = 'deployment_name'
 FLOW_ID = 'flow_id'
 FLOW_NAME = 'flow_name'
 IS_PAUSED = 'is_paused'
+PREFECT_TAG = 'prefect_tag'
 TASK_KEY = 'task_key'
+TASK_NAME = 'task_name'
 WORK_POOL_ID = 'work_pool_id'
 WORK_POOL_NAME = 'work_pool_name'
 WORK_POOL_TYPE = 'work_pool_type'
@@ -42,12 +44,16 @@ FLOW_RUN_KEYS = (
     DEPLOYMENT_NAME,
     FLOW_ID,
     FLOW_NAME,
+    PREFECT_TAG,
 )
 DEPLOYMENT_KEYS = (*FLOW_RUN_KEYS, IS_PAUSED)
-TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY)
+TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY, TASK_NAME)
 
 
 def make_tags(values: dict[str, object]) -> Tags:
-    """The tags of `values` (tag key -> value). An unknown value, None or '', is left out, never sent as text."""
-    known = ((key, value) for key, value in values.items() if value is not None and value != '')
-    return tuple(sorted(f'{key}:{value}'[:_MAX_LENGTH] for key, value in known))
+    """The tags of `values` (tag key -> value, or a tuple of values: one tag of that key each).
+
+    An unknown value, None or '', is left out, never sent as text.
+    """
+    pairs = ((key, item) for key, value in values.items() for item in (value if isinstance(value, tuple) else (value,)))
+    return tuple(sorted({f'{key}:{item}'[:_MAX_LENGTH] for key, item in pairs if item is not None and item != ''}))

@@ -149,6 +149,9 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'operator': 'or_', 'name': {}, 'state': {'type': {'any_': ['CRASHED']}}}},
     {'flows': {'name': {'any_': ['recorded-flow']}}},
     {'flows': {'tags': {'all_': ['etl']}}},
+    {'flows': {'id': {'any_': ['{flows[plain][id]}', '{flows[never_run][id]}']}}},
+    {'flows': {'id': {'any_': []}}},
+    {'flows': {'id': {'any_': ['{flows[plain][id]}']}}, 'flow_runs': {'state': {'type': {'any_': TERMINAL}}}},
     {'deployments': {}},
     {'deployments': {'name': {'like_': 'served'}}},
     {'work_pools': {}},
@@ -190,6 +193,12 @@ TASK_RUN_FILTERS: list[Row] = [
         'task_runs': {'state': {'type': {'any_': ['RUNNING']}}},
     },
     {'flows': {'name': {'any_': ['recorded-flow']}}},
+    {'flows': {'id': {'any_': ['{flows[plain][id]}']}}},
+    {
+        'flows': {'id': {'any_': ['{flows[plain][id]}']}},
+        'flow_runs': {'deployment_id': {'is_null_': False}},
+        'task_runs': {'subflow_runs': {'exists_': False}},
+    },
     {'deployments': {'id': {'any_': ['{deployments[limited][id]}', '{deployments[without_work_pool][id]}']}}},
 ]
 DEPLOYMENT_FILTERS: list[Row] = [
@@ -203,6 +212,8 @@ DEPLOYMENT_FILTERS: list[Row] = [
     {'deployments': {'work_queue_name': {'any_': ['high']}}},
     {'deployments': {'flow_or_deployment_name': {'like_': 'tagged'}}},
     {'flows': {'name': {'any_': ['recorded-flow']}}},
+    {'flows': {'id': {'any_': ['{flows[plain][id]}', '{flows[tagged][id]}']}}},
+    {'flows': {'id': {'any_': ['{flows[tagged][id]}']}}, 'work_pools': {'name': {'any_': ['recorded-limited']}}},
     {'flow_runs': {'state': {'type': {'any_': ['CRASHED']}}}},
     {'flow_runs': {'state': {'type': {'any_': ['RUNNING']}}}, 'task_runs': {}},
     {'work_pools': {'name': {'any_': ['recorded-without-worker']}}},

@@ -60,8 +60,9 @@ class Bench:
 
     def context(self) -> RunContext:
         """A new run, now."""
-        inventory = Inventory(self.client, self.settings.filters, self._known, self.fake.now)
-        return RunContext(self.fake.now, self.client, inventory, self.settings, LOG)
+        settings = self.settings
+        inventory = Inventory(self.client, settings.filters, self._known, self.fake.now, settings.prefect_tags)
+        return RunContext(self.fake.now, self.client, inventory, settings, LOG)
 
     def read(self, collector: SnapshotCollector) -> Values:
         """What a snapshot collector gives now."""
@@ -123,8 +124,10 @@ def tags_of(
     flow: Row | None = None,
     **more: object,
 ) -> Tags:
-    """The tags that name these objects, in order. A work queue also names its work pool."""
+    """The tags that name these objects, in order. A work queue also names its work pool, a task key its task."""
     found: dict[str, object] = dict(more)
+    if 'task_key' in more:
+        found['task_name'] = more['task_key']
     if work_queue is not None:
         found |= {key: work_queue[key] for key in ('work_pool_id', 'work_pool_name')}
     objects = {'work_pool': work_pool, 'work_queue': work_queue, 'deployment': deployment, 'flow': flow}

@@ -34,7 +34,7 @@ def test_pattern_that_does_not_compile_is_an_error() -> None:
         NameFilter.compile(['('], None)
 
 
-@pytest.mark.parametrize('kind', ['work_pools', 'work_queues', 'deployments'])
+@pytest.mark.parametrize('kind', ['work_pools', 'work_queues', 'deployments', 'flows'])
 def test_what_has_no_parent_is_kept_unless_one_is_included(kind: str) -> None:
     included = ResourceFilters(**{kind: NameFilter.compile(['.'], None)})
     excluded = ResourceFilters(**{kind: NameFilter.compile(None, ['.'])})

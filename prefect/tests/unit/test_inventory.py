@@ -28,7 +28,7 @@ def runs(fake: FakePrefect) -> dict[str, Row]:
                     deployment=fake.add_deployment(name=name, work_queue=queue), state=('RUNNING', 'Running')
                 )
     found['-/-/hourly'] = fake.add_flow_run(deployment=fake.add_deployment(name='hourly'), state=('RUNNING', 'Running'))
-    found['-/-/-'] = fake.add_flow_run(state=('RUNNING', 'Running'))
+    found['-/-/-'] = fake.add_flow_run(flow=fake.add_flow('desk'), state=('RUNNING', 'Running'))
     return found
 
 
@@ -49,6 +49,13 @@ FILTERS: list[tuple[Row, Callable[[str, str, str], bool]]] = [
         {'work_queue_names': {'exclude': ['low']}, 'deployment_names': {'include': ['.']}},
         lambda pool, queue, deployment: queue != 'low' and deployment != '-',
     ),
+    ({'flow_names': {'include': ['^flow of hourly$']}}, lambda pool, queue, deployment: deployment == 'hourly'),
+    ({'flow_names': {'exclude': ['^flow of hourly$']}}, lambda pool, queue, deployment: deployment != 'hourly'),
+    (
+        {'work_pool_names': {'exclude': ['prod']}, 'flow_names': {'include': ['of hourly', 'desk']}},
+        lambda pool, queue, deployment: pool != 'prod' and deployment != 'daily',
+    ),
+    ({'flow_names': {'include': ['nothing']}}, lambda pool, queue, deployment: False),
     ({'work_pool_names': {'include': ['nothing']}}, lambda pool, queue, deployment: False),
     ({'deployment_names': {'include': ['.'], 'exclude': ['.']}}, lambda pool, queue, deployment: False),
 ]
@@ -119,6 +126,68 @@ class TestLookups:
             run_through(fake, start=at(second), seconds=0)
         fake.add_flow_run(state=('RUNNING', 'Running'))
         assert bench.context().inventory.count_finished_flow_runs(Span(at(2), at(5))) == 3
+
+
+class TestFlows:
+    def test_no_flow_is_listed_without_a_filter_on_flows(self, fake: FakePrefect, bench: Bench, runs: Row) -> None:
+        bench.context().inventory.live_flow_runs()
+        assert sent(fake, '/flows/filter') == []
+
+    def test_deployments_of_excluded_flows_are_not_downloaded(
+        self, fake: FakePrefect, prefect_url: str, runs: dict[str, Row]
+    ) -> None:
+        found = Bench(fake, prefect_url, flow_names={'exclude': ['daily']}).context().inventory
+        assert {deployment.name for deployment in found.deployments().values()} == {'hourly'}
+        assert {row['name'] for row in rows_sent(fake, '/deployments/filter')} == {'hourly'}
+
+    def test_new_flow_does_not_list_all_deployments_anew(
+        self, fake: FakePrefect, prefect_url: str, runs: dict[str, Row]
+    ) -> None:
+        bench = Bench(fake, prefect_url, flow_names={'exclude': ['daily']})
+        bench.context().inventory.deployments()
+        fake.now = at(60)
+        new = fake.add_deployment(name='weekly')
+        before = len(bodies(fake, '/deployments/filter'))
+        assert new['id'] in bench.context().inventory.deployments()
+        listings = [body for body in bodies(fake, '/deployments/filter')[before:] if 'offset' in body]
+        assert max(body['limit'] for body in listings) <= 10
+
+    def test_flows_that_are_too_many_to_send_are_filtered_here(
+        self, fake: FakePrefect, prefect_url: str, runs: dict[str, Row], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('datadog_checks.prefect.scope._IDS_CAP', 3)
+        found = Bench(fake, prefect_url, flow_names={'exclude': ['daily']}).context().inventory
+        kept = {run['id'] for parents, run in runs.items() if not parents.endswith('daily')}
+        assert {flow_run.id for flow_run in found.live_flow_runs()} == kept
+        assert all('flows' not in body for body in bodies(fake, '/flow_runs/filter'))
+
+
+class TestPrefectTags:
+    @pytest.mark.parametrize(
+        ('patterns', 'passing'),
+        [
+            pytest.param(None, (), id='none by default'),
+            pytest.param({'include': ['^team:', '^tier']}, ('team:data', 'tier 1'), id='included'),
+            pytest.param({'exclude': ['^team:']}, ('nightly', 'tier 1'), id='not excluded'),
+        ],
+    )
+    def test_tags_of_a_deployment_that_pass_are_tags_of_its_runs(
+        self, fake: FakePrefect, prefect_url: str, patterns: Row | None, passing: tuple[str, ...]
+    ) -> None:
+        deployment = fake.add_deployment(tags=['nightly', 'team:data', 'tier 1'])
+        run = run_through(fake, deployment=deployment)
+        found = Bench(fake, prefect_url, prefect_tags=patterns).context().inventory
+        (made,) = (found.tags_by_id([run['id']])).values()
+        assert made is not None
+        assert tuple(tag for tag in made if tag.startswith('prefect_tag:')) == tuple(
+            f'prefect_tag:{tag}' for tag in passing
+        )
+
+    def test_run_without_a_deployment_has_none(self, fake: FakePrefect, prefect_url: str) -> None:
+        flow = fake.add_flow('etl')
+        run = run_through(fake, flow=flow, tags=['team:data'])
+        bench = Bench(fake, prefect_url, prefect_tags={'include': ['.']})
+        assert bench.context().inventory.tags_by_id([run['id']]) == {run['id']: tags_of(flow=flow)}
 
 
 class TestTaskRunEnds:

@@ -60,16 +60,17 @@ def test_there_are_59_documented_series_beside_those_on_the_check_itself() -> No
         (
             'deployment.',
             'deployment_id deployment_name flow_id flow_name work_pool_id work_pool_name work_queue_id '
-            'work_queue_name is_paused',
+            'work_queue_name prefect_tag is_paused',
         ),
         (
             'flow_runs.',
-            'work_pool_id work_pool_name work_queue_id work_queue_name deployment_id deployment_name flow_id flow_name',
+            'work_pool_id work_pool_name work_queue_id work_queue_name deployment_id deployment_name flow_id flow_name '
+            'prefect_tag',
         ),
         (
             'task_runs.',
             'work_pool_id work_pool_name work_queue_id work_queue_name deployment_id deployment_name flow_id '
-            'flow_name task_key',
+            'flow_name prefect_tag task_key task_name',
         ),
     ],
 )

@@ -20,6 +20,7 @@ from datadog_checks.prefect.models import (
     WorkPool,
     WorkQueue,
 )
+from tests.fake_prefect import recorded
 from tests.unit.harness import Row
 
 FIXTURES = Path(__file__).parent.parent / 'fixtures' / '3.8.8'
@@ -116,6 +117,28 @@ def test_state_time_is_that_of_the_present_state() -> None:
     recorded = row('flow_runs_filter', 'running')
     assert FlowRun.from_api(recorded).state_time == datetime.fromisoformat(recorded['state']['timestamp'])
     assert FlowRun.from_api(recorded | {'state': None}).state_time is None
+
+
+@pytest.mark.parametrize(
+    ('task_key', 'task_name'),
+    [
+        pytest.param('extract-94e1cc4d', 'extract', id='function'),
+        pytest.param('load_5-a-000000ff', 'load_5-a', id='only the last part is the hash'),
+        pytest.param('extract-unknown', 'extract', id='function that cannot be hashed'),
+        pytest.param('<lambda>-94e1cc4d', '<lambda>', id='lambda'),
+        pytest.param('shop.tasks.Extract', 'Extract', id='object'),
+        pytest.param('extract', 'extract', id='chosen by whoever made the task run'),
+        pytest.param(None, None, id='none'),
+    ],
+)
+def test_task_is_named_as_its_function(task_key: str | None, task_name: str | None) -> None:
+    task_run = TaskRun.from_api(recorded.row('task_runs_filter', 'engine_extract') | {'task_key': task_key})
+    assert task_run.task_name == task_name
+
+
+@pytest.mark.parametrize(('tags', 'known'), [(['a', 'b'], ('a', 'b')), ([], ()), (None, ())])
+def test_deployment_has_tags(tags: list[str] | None, known: tuple[str, ...]) -> None:
+    assert Deployment.from_api(recorded.row('deployments_filter', 'ready') | {'tags': tags}).tags == known
 
 
 @pytest.mark.parametrize(('value', 'seconds'), [(None, 0), (-3.5, 0), (0, 0), (2, 2), (0.25, 0.25)])

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from datadog_checks.prefect.scope import RunScope
+import pytest
+
+from datadog_checks.prefect.filters import NameFilter, ResourceFilters
+from datadog_checks.prefect.scope import RunScope, flow_criteria
 
 CRITERIA = {'state': {'type': {'any_': ['RUNNING']}}}
 PARENTS = {'deployment_id': {'any_': ['a'], 'is_null_': True, 'operator': 'or_'}}
@@ -22,6 +25,19 @@ def test_task_runs_are_filtered_by_their_flow_runs_and_never_by_work_pool() -> N
     """The endpoints of task runs ignore `work_pools` without a word."""
     scope = RunScope(PARENTS, JOINS, keep_parentless=False)
     assert scope.task_runs(CRITERIA) == [{'task_runs': CRITERIA, 'flow_runs': PARENTS}]
+
+
+def test_flows_are_a_criterion_of_both() -> None:
+    flows = {'flows': {'id': {'any_': ['a']}}}
+    scope = RunScope(flows=flows, keep_parentless=False)
+    assert scope.flow_runs(CRITERIA) == {'flow_runs': CRITERIA, **flows}
+    assert scope.task_runs(CRITERIA) == [{'task_runs': CRITERIA, **flows}]
+
+
+@pytest.mark.parametrize(('number', 'is_sent'), [(0, True), (1000, True), (1001, False)])
+def test_so_many_flows_that_the_request_would_grow_too_large_are_not_sent(number: int, is_sent: bool) -> None:
+    filters = ResourceFilters(flows=NameFilter.compile(['.'], None))
+    assert bool(flow_criteria(filters, [str(index) for index in range(number)])) is is_sent
 
 
 def test_background_task_runs_are_asked_for_on_their_own() -> None:

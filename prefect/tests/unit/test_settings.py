@@ -20,6 +20,8 @@ def test_options_become_settings() -> None:
             work_pool_names={'include': ('prod',), 'exclude': ('test',)},
             work_queue_names={'include': ('high',)},
             deployment_names={'exclude': ('hourly',)},
+            flow_names={'include': ('etl',)},
+            prefect_tags={'include': ('^team:',)},
         )
     )
     assert settings.tags == (f'prefect_url:{URL}', 'team:data')
@@ -28,10 +30,17 @@ def test_options_become_settings() -> None:
     assert [settings.filters.work_pools.allows(name) for name in ('prod', 'prod test', 'x')] == [True, False, False]
     assert [settings.filters.work_queues.allows(name) for name in ('high', 'low')] == [True, False]
     assert [settings.filters.deployments.allows(name) for name in ('hourly', 'daily')] == [False, True]
+    assert [settings.filters.flows.allows(name) for name in ('etl', 'ml')] == [True, False]
+    assert settings.prefect_tags is not None
+    assert [settings.prefect_tags.allows(tag) for tag in ('team:data', 'nightly')] == [True, False]
 
 
 def test_no_filters_let_everything_pass() -> None:
     assert not Settings.from_options(options()).filters.is_active
+
+
+def test_no_tag_of_prefect_passes_by_default() -> None:
+    assert Settings.from_options(options()).prefect_tags is None
 
 
 def test_threshold_of_0_stays_0() -> None:
@@ -49,6 +58,7 @@ def test_url_tag_holds_no_user_info_and_no_trailing_slash(url: str) -> None:
         ({'url': 'http://user:sesame@prefect.test:4200/api/'}, True),
         ({'tags': ('a:b',)}, True),
         ({'late_start_threshold': 99.0}, True),
+        ({'prefect_tags': {'include': ('a',)}}, True),
         ({'url': 'http://prefect.test:4201/api'}, False),
         ({'work_pool_names': {'include': ('a',)}}, False),
         ({'work_queue_names': {'include': ('a',)}}, False),

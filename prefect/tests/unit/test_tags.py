@@ -17,5 +17,10 @@ def test_known_value_is_a_tag_though_it_is_false(value: object, tag: str) -> Non
     assert make_tags({'x': value}) == (tag,)
 
 
+def test_several_values_of_a_key_are_a_tag_each() -> None:
+    assert make_tags({'y': 1, 'x': ('b', 'a', 'b', '')}) == ('x:a', 'x:b', 'y:1')
+    assert make_tags({'x': ()}) == ()
+
+
 def test_order_of_the_keys_makes_no_difference() -> None:
     assert make_tags({'b': 1, 'a': 2}) == make_tags({'a': 2, 'b': 1}) == ('a:2', 'b:1')

@@ -32,7 +32,7 @@ from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import OVERLAP, StreamWindow
-from datadog_checks.prefect.tags import TASK_KEY, Tags, make_tags
+from datadog_checks.prefect.tags import TASK_KEY, TASK_NAME, Tags, make_tags
 from datadog_checks.prefect.tally import Durations, LingeringSeries, Tally
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
@@ -185,4 +185,5 @@ def _tag(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[TaskRun, T
     for task_run in task_runs:
         tags = flow_run_tags[task_run.flow_run_id]
         if tags is not None:
-            yield task_run, tuple(sorted((*tags, *make_tags({TASK_KEY: task_run.task_key}))))
+            own_tags = make_tags({TASK_KEY: task_run.task_key, TASK_NAME: task_run.task_name})
+            yield task_run, tuple(sorted((*tags, *own_tags)))

@@ -101,7 +101,7 @@ class TestTaskRuns:
         self, fake: FakePrefect, bench: Bench, collector: TaskRuns
     ) -> None:
         fake.add_task_run(task_key='mail', state=('RUNNING', 'Running'))
-        assert nonzero(bench.read(collector)) == {('task_runs.running', ('task_key:mail',)): 1}
+        assert nonzero(bench.read(collector)) == {('task_runs.running', tags_of(task_key='mail')): 1}
 
     def test_dummy_of_a_subflow_is_left_out(
         self, fake: FakePrefect, bench: Bench, collector: TaskRuns, flow_run: Row
@@ -220,8 +220,8 @@ class TestFinishedTaskRuns:
         run_task_through(fake, task_key='mail', start=at(1), seconds=2)
         fake.now = at(15)
         assert nonzero(bench.follow(collector)) == {
-            ('task_runs.completed.count', ('task_key:mail',)): 1,
-            **five('task_runs.execution_duration', ('task_key:mail',), 2),
+            ('task_runs.completed.count', tags_of(task_key='mail')): 1,
+            **five('task_runs.execution_duration', tags_of(task_key='mail'), 2),
         }
 
     def test_task_run_that_never_ran_has_no_duration(
@@ -246,7 +246,7 @@ class TestFinishedTaskRuns:
         run_task_through(fake, flow_run=flow_run, task_key='extract', start=at(1), seconds=2)
         fake.tables['flow_runs'].remove(flow_run)
         fake.now = at(15)
-        assert bench.follow(collector)[('task_runs.completed.count', ('task_key:extract',))] == 1
+        assert bench.follow(collector)[('task_runs.completed.count', tags_of(task_key='extract'))] == 1
 
     def test_refused_filter_is_tried_once(
         self, fake: FakePrefect, bench: Bench, collector: FinishedTaskRuns, flow_run: Row
@@ -346,7 +346,7 @@ class TestStartedTaskRuns:
     def test_background_task_run_counts(self, fake: FakePrefect, bench: Bench, collector: StartedTaskRuns) -> None:
         run_task_through(fake, task_key='mail', start=at(1))
         fake.now = at(15)
-        assert nonzero(bench.follow(collector)) == {('task_runs.throughput', ('task_key:mail',)): 1}
+        assert nonzero(bench.follow(collector)) == {('task_runs.throughput', tags_of(task_key='mail')): 1}
 
 
 class TestDependencyWait:
