@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from datadog_checks.prefect import tags, ui
-from datadog_checks.prefect.models import Event, Resource
+from datadog_checks.prefect.models import Event, Resource, task_name
 from datadog_checks.prefect.sample import AgentEvent
 from datadog_checks.prefect.tags import Tags, make_tags
 
@@ -76,7 +76,7 @@ def _alert_type(event: Event) -> AlertType:
 
 def _tags(event: Event) -> Tags:
     found = objects(event)
-    values: dict[str, object] = {tags.TASK_KEY: event.task_key}
+    values: dict[str, object] = {tags.TASK_KEY: event.task_key, tags.TASK_NAME: task_name(event.task_key)}
     for kind, (id_key, name_key) in _TAGGED.items():
         if kind in found:
             values |= {id_key: found[kind].object_id, name_key: found[kind].name}

@@ -272,12 +272,7 @@ class TaskRun:
 
     @property
     def task_name(self) -> str | None:
-        """The name of the task's function, out of `task_key`, which is that name and a hash of its code.
-
-        Not what `@task(name=...)` says: that is only in the name of the task run, which a user may choose for each run,
-        so that no bounded number of tag values would come of it. A task that is an object has the path of its class.
-        """
-        return _CODE_HASH.sub('', self.task_key).rpartition('.')[2] if self.task_key else None
+        return task_name(self.task_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +345,15 @@ class Event:
             run_count=_optional_text(resource, 'prefect.run-count'),
             task_key=_optional_text(_object(payload, 'task_run'), 'task_key'),
         )
+
+
+def task_name(task_key: str | None) -> str | None:
+    """The name of the task's function, out of the `task_key`, which is that name and a hash of its code.
+
+    Not what `@task(name=...)` says: that is only in the name of the task run, which a user may choose for each run, so
+    that no bounded number of tag values would come of it. A task that is an object has the path of its class.
+    """
+    return _CODE_HASH.sub('', task_key).rpartition('.')[2] if task_key else None
 
 
 def _upstream_ids(task_inputs: object) -> tuple[str, ...]:

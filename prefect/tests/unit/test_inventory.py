@@ -176,7 +176,7 @@ class TestPrefectTags:
     ) -> None:
         deployment = fake.add_deployment(tags=['nightly', 'team:data', 'tier 1'])
         run = run_through(fake, deployment=deployment)
-        found = Bench(fake, prefect_url, prefect_tags=patterns).context().inventory
+        found = Bench(fake, prefect_url, **({'prefect_tags': patterns} if patterns else {})).context().inventory
         (made,) = (found.tags_by_id([run['id']])).values()
         assert made is not None
         assert tuple(tag for tag in made if tag.startswith('prefect_tag:')) == tuple(

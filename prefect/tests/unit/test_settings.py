@@ -58,7 +58,6 @@ def test_url_tag_holds_no_user_info_and_no_trailing_slash(url: str) -> None:
         ({'url': 'http://user:sesame@prefect.test:4200/api/'}, True),
         ({'tags': ('a:b',)}, True),
         ({'late_start_threshold': 99.0}, True),
-        ({'prefect_tags': {'include': ('a',)}}, True),
         ({'url': 'http://prefect.test:4201/api'}, False),
         ({'work_pool_names': {'include': ('a',)}}, False),
         ({'work_queue_names': {'include': ('a',)}}, False),
