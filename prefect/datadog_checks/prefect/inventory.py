@@ -5,7 +5,8 @@ An inventory lives for one run. What outlives it (names of flows, tags of flow r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,12 +17,16 @@ from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.flow_directory import FlowDirectory
 from datadog_checks.prefect.models import (
+    AWAITING_CONCURRENCY_SLOT,
+    AWAITING_RETRY,
     LIVE_STATE_TYPES,
+    SLOT_STATE_TYPES,
     TERMINAL_STATE_TYPES,
     Deployment,
     FlowRun,
     FlowRunState,
     TaskRun,
+    Worker,
     WorkPool,
     WorkQueue,
 )
@@ -31,6 +36,7 @@ from datadog_checks.prefect.paging import (
     FLOW_RUNS_BY_EXPECTED_START,
     FLOW_RUNS_BY_NEXT_START,
     FLOW_RUNS_BY_START,
+    TASK_RUNS_BY_EXPECTED_START,
     TimeOrder,
 )
 from datadog_checks.prefect.recent import Recent
@@ -40,8 +46,17 @@ from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
 from datadog_checks.prefect.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, START_FILTER_OF_UNSTARTED_FLOW_RUNS
 
-# SCHEDULED states that a run can be in after it has started. Names are free text, but these are the server's own.
-_RESTARTING_STATE_NAMES = ['AwaitingRetry', 'AwaitingConcurrencySlot', 'Resuming']
+# SCHEDULED states that a run can be in after it has started.
+_RESTARTING_STATE_NAMES = [AWAITING_RETRY, AWAITING_CONCURRENCY_SLOT, 'Resuming']
+# The task runs that are on their way. (SCHEDULED are also all background task runs that wait for a worker.)
+_LIVE_TASK_RUNS = {
+    'state': {
+        'type': {'any_': ['PENDING', 'RUNNING', 'PAUSED']},
+        'name': {'any_': [AWAITING_RETRY]},
+        'operator': 'or_',
+    },
+    'subflow_runs': {'exists_': False},
+}
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
 _UNSTARTED_DUE = timedelta(days=1)
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
@@ -98,6 +113,11 @@ class Inventory:
         self.due_flow_runs = Once(self._read_due_flow_runs)
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
         self._flow_names_of_deployments = Once(self._load_flow_names_of_deployments)
+        self.live_task_runs = Once(self._read_live_task_runs)
+        self.workers = Once(self._read_workers)
+        self._slots_by_queue = Once(lambda: self._count_slots(lambda run: run.work_queue_id))
+        self._slots_by_pool = Once(lambda: self._count_slots(lambda run: run.work_pool_name))
+        self._counted_slots: dict[tuple[str, str], int] = {}
 
     def finished_flow_runs(self, span: Span) -> list[FlowRun]:
         """The flow runs that ended in a span and are still ended."""
@@ -129,6 +149,18 @@ class Inventory:
         for task_run in task_runs:
             if task_run.end_time is not None:
                 self._known.task_run_ends[task_run.id] = task_run.end_time
+
+    def work_queue_slots(self, work_queue_id: str) -> int:
+        """The flow runs that take a slot of a work queue, those that the filters exclude included."""
+        if self._filters.is_active:
+            return self._ask_for_slots('work_pool_queues', 'id', work_queue_id)
+        return self._slots_by_queue()[work_queue_id]
+
+    def work_pool_slots(self, work_pool_name: str) -> int:
+        """The same of a work pool: the slots of its queues."""
+        if self._filters.is_active:
+            return self._ask_for_slots('work_pools', 'name', work_pool_name)
+        return self._slots_by_pool()[work_pool_name]
 
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a flow run, ascending by time."""
@@ -279,6 +311,30 @@ class Inventory:
     def _index_work_queues(self) -> dict[str | tuple[str | None, str] | None, str]:
         """The id of each queue by what a deployment without it names."""
         return {(queue.work_pool_name, queue.name): queue.id for queue in self._all_work_queues()}
+
+    def _read_live_task_runs(self) -> list[TaskRun]:
+        """The task runs that are PENDING, RUNNING, PAUSED or wait for a retry, as far as their flow run is RUNNING.
+
+        (A killed process leaves its task runs RUNNING on the server for ever, and a task run whose upstream failed
+        stays NotReady: 3.8.8.)
+        """
+        bodies = self.scope().task_runs(_LIVE_TASK_RUNS, {'state': {'type': {'any_': ['RUNNING']}}})
+        return [run for body in bodies for run in self._client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)]
+
+    def _read_workers(self) -> dict[str, list[Worker]]:
+        """The workers of each work pool that passes, by the name of the pool."""
+        return {name: self._client.workers(name) for name in self.work_pools()}
+
+    def _count_slots(self, owner: Callable[[FlowRun], str | None]) -> Counter[str | None]:
+        return Counter(owner(run) for run in self.live_flow_runs() if run.state_type in SLOT_STATE_TYPES)
+
+    def _ask_for_slots(self, kind: str, key: str, value: str) -> int:
+        """With filters the runs that are read are not all that take slots."""
+        if (kind, value) not in self._counted_slots:
+            criteria = {'state': {'type': {'any_': list(SLOT_STATE_TYPES)}}}
+            body = {'flow_runs': criteria, kind: {key: {'any_': [value]}}}
+            self._counted_slots[kind, value] = self._client.count_flow_runs(body)
+        return self._counted_slots[kind, value]
 
     def _allows(self, run: FlowRun) -> bool:
         filters = self._filters

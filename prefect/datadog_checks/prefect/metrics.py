@@ -283,6 +283,82 @@ FLOW_RUNS_RETRY_GAPS_DURATION = _percentile_gauges(
     tags.FLOW_RUN_KEYS,
 )
 
+FLOW_RUNS_LATE = _gauge(
+    'flow_runs.late',
+    'run',
+    'Flow runs that should have started more than late_start_threshold ago and wait to be taken up, by the reason. 0 '
+    'without late_reason for a deployment that has none.',
+    tags.LATE_RUN_KEYS,
+    -1,
+    group=LATE_RUNS,
+)
+FLOW_RUNS_LATE_MAX_AGE = _gauge(
+    'flow_runs.late.max_age',
+    'second',
+    'How long the latest of these flow runs has been due. 0 without any.',
+    tags.LATE_RUN_KEYS,
+    -1,
+    group=LATE_RUNS,
+)
+
+FLOW_RUNS_PENDING_MAX_AGE = _gauge(
+    'flow_runs.pending.max_age',
+    'second',
+    'How long the oldest PENDING flow run has been so, whatever the names of its states. 0 without any.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_RUNNING_MAX_AGE = _gauge(
+    'flow_runs.running.max_age',
+    'second',
+    'How long the flow run that runs longest has been RUNNING, since its last pause or retry. 0 without any.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_PAUSED_MAX_AGE = _gauge(
+    'flow_runs.paused.max_age',
+    'second',
+    'How long the oldest PAUSED flow run, paused or suspended, has been so. 0 without any.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_CANCELLING = _gauge(
+    'flow_runs.cancelling',
+    'run',
+    'Flow runs in a CANCELLING state now: their process is to be stopped.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_CANCELLING_MAX_AGE = _gauge(
+    'flow_runs.cancelling.max_age',
+    'second',
+    'How long the oldest CANCELLING flow run has been so. 0 without any.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_AWAITING_RETRY = _gauge(
+    'flow_runs.awaiting_retry',
+    'run',
+    'Flow runs in the state AwaitingRetry now: they wait for another attempt, in their own process or, when a person '
+    'asked for it, for a worker.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
+    'flow_runs.awaiting_concurrency',
+    'run',
+    'Flow runs in the state AwaitingConcurrencySlot now: the concurrency limit of their deployment is reached.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+
 TASK_RUNS_PENDING = _gauge(
     'task_runs.pending',
     'run',
@@ -338,4 +414,30 @@ TASK_RUNS_DEPENDENCY_WAIT_DURATION = _percentile_gauges(
     'occurrence',
     'time from the end of the last upstream task run to the start of the task runs that started',
     tags.TASK_RUN_KEYS,
+)
+
+TASK_RUNS_PENDING_MAX_AGE = _gauge(
+    'task_runs.pending.max_age',
+    'second',
+    'How long the oldest of the task runs of task_runs.pending has been PENDING. 0 without any.',
+    tags.TASK_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+TASK_RUNS_RUNNING_MAX_AGE = _gauge(
+    'task_runs.running.max_age',
+    'second',
+    'How long the one of the task runs of task_runs.running that runs longest has been RUNNING, since its last retry. '
+    '0 without any.',
+    tags.TASK_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
+)
+TASK_RUNS_AWAITING_RETRY = _gauge(
+    'task_runs.awaiting_retry',
+    'run',
+    'Task runs in the state AwaitingRetry now, whose flow run is RUNNING or that have none.',
+    tags.TASK_RUN_KEYS,
+    -1,
+    group=RUN_AGES,
 )

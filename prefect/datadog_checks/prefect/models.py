@@ -29,6 +29,11 @@ _CLOCK_READING_SECONDS = 1.0
 # The states of a run that is on its way: it neither waits for its time nor has it ended.
 LIVE_STATE_TYPES = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 TERMINAL_STATE_TYPES = frozenset(['COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED'])
+# What the server takes for a slot of a work pool and of a work queue (all versions from 2.20 to 3.9).
+SLOT_STATE_TYPES = ('PENDING', 'RUNNING')
+# Names of SCHEDULED states. Names are free text, but these are the server's own.
+AWAITING_RETRY = 'AwaitingRetry'
+AWAITING_CONCURRENCY_SLOT = 'AwaitingConcurrencySlot'
 
 
 class MalformedObject(ValueError):
@@ -43,6 +48,8 @@ class WorkPool:
     name: str
     type: str | None
     status: str | None
+    is_paused: bool
+    concurrency_limit: int | None
 
     @classmethod
     def from_api(cls, row: Row) -> WorkPool:
@@ -51,7 +58,14 @@ class WorkPool:
             name=_text(row, 'name'),
             type=_optional_text(row, 'type'),
             status=_optional_text(row, 'status'),
+            is_paused=row.get('is_paused') is True,
+            concurrency_limit=_optional_integer(row, 'concurrency_limit'),
         )
+
+    @property
+    def needs_workers(self) -> bool:
+        """Whether workers take up its runs: those of push and managed pools are started by Prefect Cloud itself."""
+        return not (self.type or '').endswith((':push', ':managed'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,10 @@ class Worker:
             last_heartbeat_time=_optional_time(row, 'last_heartbeat_time'),
         )
 
+    @property
+    def is_online(self) -> bool:
+        return self.status == 'ONLINE'
+
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
@@ -83,6 +101,7 @@ class WorkQueue:
     id: str
     name: str
     status: str | None
+    is_paused: bool
     priority: int | None
     last_polled: datetime | None
     concurrency_limit: int | None
@@ -95,6 +114,7 @@ class WorkQueue:
             id=_text(row, 'id'),
             name=_text(row, 'name'),
             status=_optional_text(row, 'status'),
+            is_paused=row.get('is_paused') is True,
             priority=_optional_integer(row, 'priority'),
             last_polled=_optional_time(row, 'last_polled'),
             concurrency_limit=_optional_integer(row, 'concurrency_limit'),
@@ -105,7 +125,10 @@ class WorkQueue:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`POST /deployments/filter`. `status` is READY or NOT_READY. Up to 3.6.1 there is no `work_queue_id`."""
+    """`POST /deployments/filter`. `status` is READY or NOT_READY; `concurrency_limit` is that of its runs (3.0.3).
+
+    Up to 3.6.1 there is no `work_queue_id`.
+    """
 
     id: str
     name: str
@@ -113,6 +136,7 @@ class Deployment:
     is_paused: bool
     status: str | None
     updated: datetime | None
+    concurrency_limit: int | None
     work_pool_name: str | None
     work_queue_id: str | None
     work_queue_name: str | None
@@ -120,6 +144,7 @@ class Deployment:
 
     @classmethod
     def from_api(cls, row: Row) -> Deployment:
+        limit = row.get('global_concurrency_limit')
         return cls(
             id=_identifier(row, 'id'),
             name=_text(row, 'name'),
@@ -127,6 +152,7 @@ class Deployment:
             is_paused=row.get('paused') is True,
             status=_optional_text(row, 'status'),
             updated=_optional_time(row, 'updated'),
+            concurrency_limit=_optional_integer(limit, 'limit') if isinstance(limit, dict) else None,
             work_pool_name=_optional_text(row, 'work_pool_name'),
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
@@ -168,6 +194,7 @@ class FlowRun:
     deployment_id: str | None
     state_id: str | None
     state_type: str | None
+    state_name: str | None
     state_time: datetime | None
     run_count: int
     expected_start_time: datetime | None
@@ -175,6 +202,7 @@ class FlowRun:
     start_time: datetime | None
     end_time: datetime | None
     total_run_time: float
+    retries_in_process: bool
     work_pool_id: str | None
     work_pool_name: str | None
     work_queue_id: str | None
@@ -183,12 +211,14 @@ class FlowRun:
     @classmethod
     def from_api(cls, row: Row) -> FlowRun:
         state = row.get('state')
+        policy = row.get('empirical_policy')
         return cls(
             id=_text(row, 'id'),
             flow_id=_text(row, 'flow_id'),
             deployment_id=_optional_text(row, 'deployment_id'),
             state_id=_optional_text(row, 'state_id'),
             state_type=_optional_text(row, 'state_type'),
+            state_name=_optional_text(row, 'state_name'),
             state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
             run_count=_optional_integer(row, 'run_count') or 0,
             expected_start_time=_optional_time(row, 'expected_start_time'),
@@ -196,6 +226,7 @@ class FlowRun:
             start_time=_optional_time(row, 'start_time'),
             end_time=_optional_time(row, 'end_time'),
             total_run_time=_seconds(row, 'total_run_time'),
+            retries_in_process=isinstance(policy, dict) and policy.get('retry_type') == 'in_process',
             work_pool_id=_optional_text(row, 'work_pool_id'),
             work_pool_name=_optional_text(row, 'work_pool_name'),
             work_queue_id=_optional_text(row, 'work_queue_id'),
@@ -207,6 +238,11 @@ class FlowRun:
         """`end_time`, or the time of the terminal state of a run that ended unstarted on a server before 3.6.14."""
         ended_unstarted = self.start_time is None and self.state_type in TERMINAL_STATE_TYPES
         return self.state_time if ended_unstarted and self.end_time is None else self.end_time
+
+    @property
+    def waits_in_process(self) -> bool:
+        """Whether its own process waits for the next attempt: no worker is given the run then."""
+        return self.state_name == AWAITING_RETRY and self.retries_in_process
 
     @property
     def was_interrupted(self) -> bool:
@@ -242,12 +278,15 @@ class TaskRun:
     """`POST /task_runs/filter`. Its times come from the clock of the process that runs the task.
 
     `flow_run_id` is null for a background task; `upstream_ids` are the task runs whose results it takes or waits for.
+    `state_time` is when it entered its present state; for some milliseconds the server may not know that (3.8.8).
     """
 
     id: str
     task_key: str | None
     flow_run_id: str | None
     state_type: str | None
+    state_name: str | None
+    state_time: datetime | None
     run_count: int
     expected_start_time: datetime | None
     start_time: datetime | None
@@ -257,11 +296,14 @@ class TaskRun:
 
     @classmethod
     def from_api(cls, row: Row) -> TaskRun:
+        state = row.get('state')
         return cls(
             id=_text(row, 'id'),
             task_key=_optional_text(row, 'task_key'),
             flow_run_id=_optional_text(row, 'flow_run_id'),
             state_type=_optional_text(row, 'state_type'),
+            state_name=_optional_text(row, 'state_name'),
+            state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
             run_count=_optional_integer(row, 'run_count') or 0,
             expected_start_time=_optional_time(row, 'expected_start_time'),
             start_time=_optional_time(row, 'start_time'),

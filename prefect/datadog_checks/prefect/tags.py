@@ -19,6 +19,7 @@ FLOW_ID = 'flow_id'
 FLOW_NAME = 'flow_name'
 IS_PAUSED = 'is_paused'
 PREFECT_TAG = 'prefect_tag'
+LATE_REASON = 'late_reason'
 TASK_KEY = 'task_key'
 TASK_NAME = 'task_name'
 WORK_POOL_ID = 'work_pool_id'
@@ -47,6 +48,7 @@ FLOW_RUN_KEYS = (
     PREFECT_TAG,
 )
 DEPLOYMENT_KEYS = (*FLOW_RUN_KEYS, IS_PAUSED)
+LATE_RUN_KEYS = (*FLOW_RUN_KEYS, LATE_REASON)
 TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY, TASK_NAME)
 
 

@@ -35,6 +35,27 @@ class Tally:
                 yield Sample(spec, counts[tags], tags)
 
 
+class Maxima:
+    """The largest value of each tag set, for a few series that are reported together."""
+
+    def __init__(self, *specs: MetricSpec) -> None:
+        self._values: dict[MetricSpec, dict[Tags, float]] = {spec: {} for spec in specs}
+
+    def add(self, spec: MetricSpec, tags: Tags, value: float) -> None:
+        values = self._values[spec]
+        values[tags] = max(value, values.get(tags, value))
+
+    def tag_sets(self) -> set[Tags]:
+        """The tag sets that have a value."""
+        return {tags for values in self._values.values() for tags in values}
+
+    def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
+        """One sample of each series for each of `tag_sets`, 0 where there is no value."""
+        for tags in tag_sets:
+            for spec, values in self._values.items():
+                yield Sample(spec, values.get(tags, 0.0), tags)
+
+
 class Durations:
     """The durations, in seconds, of each tag set."""
 

@@ -172,6 +172,7 @@ TASK_RUN_FILTERS: list[Row] = [
     {'task_runs': {'tags': {'is_null_': True}}},
     {'task_runs': {'state': {'type': {'any_': ['PENDING', 'RUNNING']}}}},
     {'task_runs': {'state': {'name': {'any_': ['NotReady', 'Cached']}}}},
+    {'task_runs': {'state': {'operator': 'or_', 'name': {'any_': ['AwaitingRetry']}, 'type': {'any_': ['PAUSED']}}}},
     {'task_runs': {'start_time': {'after_': '{task_runs[failed][start_time]}'}}},
     {'task_runs': {'start_time': {'is_null_': True}}},
     {'task_runs': {'end_time': {'after_': TASK_ENDED}}},

@@ -174,3 +174,28 @@ def test_deployment_is_paused_by_its_flag(value: object, is_paused: bool) -> Non
 def test_upstreams_are_the_task_runs_among_the_inputs(task_inputs: object, upstream_ids: tuple[str, ...]) -> None:
     task_run = TaskRun.from_api(row('task_runs_filter', 'running', task_inputs=task_inputs))
     assert task_run.upstream_ids == upstream_ids
+
+
+def test_state_that_the_server_does_not_know_yet_has_no_time() -> None:
+    assert TaskRun.from_api(row('task_runs_filter', 'running', state=None)).state_time is None
+
+
+@pytest.mark.parametrize(
+    ('state_name', 'retry_type', 'waits'),
+    [
+        ('AwaitingRetry', 'in_process', True),
+        ('AwaitingRetry', 'reschedule', False),
+        ('AwaitingRetry', None, False),
+        ('Resuming', 'in_process', False),
+    ],
+)
+def test_only_a_run_that_retries_in_its_process_waits_there(
+    state_name: str, retry_type: str | None, waits: bool
+) -> None:
+    columns = {'state_name': state_name, 'empirical_policy': {'retry_type': retry_type}}
+    assert FlowRun.from_api(row('flow_runs_filter', 'awaiting_retry', **columns)).waits_in_process is waits
+
+
+def test_limit_of_a_deployment_is_its_global_one() -> None:
+    assert Deployment.from_api(row('deployments_filter', 'limited')).concurrency_limit is not None
+    assert Deployment.from_api(row('deployments_filter', 'ready')).concurrency_limit is None

@@ -7,9 +7,10 @@ import pytest
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_EXECUTION_DURATION,
     FLOW_RUNS_PENDING,
+    FLOW_RUNS_PENDING_MAX_AGE,
     FLOW_RUNS_RUNNING,
 )
-from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import Durations, Maxima, ReportedTagSets, Tally
 from tests.unit.harness import at, five, values
 
 A, B, C = ('x:a',), ('x:b',), ('x:c',)
@@ -36,6 +37,19 @@ def test_reporting_a_tag_set_as_0_does_not_make_it_one_of_those_with_a_value() -
     tally.add(FLOW_RUNS_PENDING, B, 0)
     list(tally.samples([C]))
     assert tally.tag_sets() == {A}
+
+
+def test_maxima_are_the_largest_values_and_0_where_there_is_none() -> None:
+    maxima = Maxima(FLOW_RUNS_PENDING_MAX_AGE)
+    for value in (3.0, 7.5, 5.0):
+        maxima.add(FLOW_RUNS_PENDING_MAX_AGE, A, value)
+    maxima.add(FLOW_RUNS_PENDING_MAX_AGE, B, 0.0)
+    assert maxima.tag_sets() == {A, B}
+    assert values(maxima.samples([A, B, C])) == {
+        ('flow_runs.pending.max_age', A): 7.5,
+        ('flow_runs.pending.max_age', B): 0,
+        ('flow_runs.pending.max_age', C): 0,
+    }
 
 
 def test_durations_are_summed_up_per_tag_set() -> None:

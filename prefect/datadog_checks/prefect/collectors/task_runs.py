@@ -44,27 +44,23 @@ _TERMINAL_SERIES = {
 }
 _NO_DUMMIES = {'subflow_runs': {'exists_': False}}
 # Task keys come and go with each flow run: what had a value is reported as 0 for so long.
-_LINGER = timedelta(minutes=5)
+LINGER = timedelta(minutes=5)
 
 
 class TaskRuns:
     """How many task runs are PENDING, RUNNING and PAUSED now.
 
-    Only those whose flow run is RUNNING: a killed process leaves its task runs RUNNING on the server for ever, and a
-    task run whose upstream failed stays NotReady (3.8.8).
+    Only those whose flow run is RUNNING, and those of none.
     """
 
     name = 'task_runs'
 
     def __init__(self) -> None:
-        self._reported = LingeringSeries(_LINGER)
+        self._reported = LingeringSeries(LINGER)
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         tally = Tally(*_LIVE_SERIES.values())
-        live = {'state': {'type': {'any_': list(_LIVE_SERIES)}}} | _NO_DUMMIES
-        bodies = run.inventory.scope().task_runs(live, {'state': {'type': {'any_': ['RUNNING']}}})
-        task_runs = [item for body in bodies for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)]
-        for task_run, tags in _tag(run, task_runs):
+        for task_run, tags in tag_task_runs(run, run.inventory.live_task_runs()):
             if task_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[task_run.state_type], tags)
         yield from self._reported.samples(run.now, tally)
@@ -76,7 +72,7 @@ class FinishedTaskRuns:
     name = 'task_runs.finished'
 
     def __init__(self) -> None:
-        self._reported = LingeringSeries(_LINGER)
+        self._reported = LingeringSeries(LINGER)
         self._counted = CountedRows()
         self._has_end_time_filter = True
 
@@ -87,7 +83,7 @@ class FinishedTaskRuns:
         finished = self._read(run, window)
         run.inventory.remember_ends(finished)
         new = window.select_new(finished, lambda item: item.end_time)
-        for task_run, tags in _tag(run, new):
+        for task_run, tags in tag_task_runs(run, new):
             if task_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
@@ -124,7 +120,7 @@ class StartedTaskRuns:
 
     def __init__(self) -> None:
         self._counted = CountedRows()
-        self._reported = LingeringSeries(_LINGER)
+        self._reported = LingeringSeries(LINGER)
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
         window = run.window(self.name, cursor, self._counted)
@@ -139,7 +135,7 @@ class StartedTaskRuns:
         upstream_ends = run.inventory.task_run_ends({upstream for item in started for upstream in item.upstream_ids})
         complete = (item for item in started if not _is_incomplete(item, upstream_ends, run.now))
         new = [item for item in window.select_new(complete, lambda item: item.start_time) if item.run_count]
-        for task_run, tags in _tag(run, new):
+        for task_run, tags in tag_task_runs(run, new):
             tally.add(TASK_RUNS_THROUGHPUT, tags)
             if task_run.start_time is None:
                 continue
@@ -177,7 +173,7 @@ def _is_incomplete(task_run: TaskRun, upstream_ends: dict[str, datetime], now: d
     return any(upstream_id not in upstream_ends for upstream_id in task_run.upstream_ids)
 
 
-def _tag(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[TaskRun, Tags]]:
+def tag_task_runs(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[TaskRun, Tags]]:
     """Each task run with its tags, those that the filters exclude left out."""
     flow_run_ids = {item.flow_run_id for item in task_runs if item.flow_run_id is not None}
     flow_run_tags: dict[Any, Tags | None] = {**run.inventory.tags_by_id(flow_run_ids)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -22,8 +22,6 @@ from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import make_tags
 
 _SERIES = {'READY': WORK_QUEUE_IS_READY, 'NOT_READY': WORK_QUEUE_IS_NOT_READY, 'PAUSED': WORK_QUEUE_IS_PAUSED}
-# What the server takes for a slot of a queue (all versions from 2.20 to 3.9).
-_SLOT_STATE_TYPES = ['PENDING', 'RUNNING']
 
 
 class WorkQueues:
@@ -31,9 +29,6 @@ class WorkQueues:
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         due = _due_times(run)
-        # With filters the runs that are read are not all that take slots; these are counted by queue then.
-        live = [] if run.settings.filters.is_active else run.inventory.live_flow_runs()
-        slots = Counter(item.work_queue_id for item in live if item.state_type in _SLOT_STATE_TYPES)
         for queue in run.inventory.work_queues():
             values: dict[str, object] = {
                 tags.WORK_QUEUE_ID: queue.id,
@@ -52,7 +47,7 @@ class WorkQueues:
             yield Sample(WORK_QUEUE_BACKLOG_SIZE, len(times), status_tags)
             yield Sample(WORK_QUEUE_BACKLOG_AGE, _age(run.now, min(times)) if times else 0, status_tags)
             if queue.concurrency_limit is not None:
-                yield Sample(WORK_QUEUE_CONCURRENCY_IN_USE, _percent_in_use(run, queue, slots), status_tags)
+                yield Sample(WORK_QUEUE_CONCURRENCY_IN_USE, _percent_in_use(run, queue), status_tags)
 
 
 def _due_times(run: RunContext) -> defaultdict[str, list[datetime]]:
@@ -64,15 +59,11 @@ def _due_times(run: RunContext) -> defaultdict[str, list[datetime]]:
     return due
 
 
-def _percent_in_use(run: RunContext, queue: WorkQueue, slots: Counter[str | None]) -> float:
+def _percent_in_use(run: RunContext, queue: WorkQueue) -> float:
     """Slots are those of all runs of the queue, whatever the filters leave out of the other series."""
     if not queue.concurrency_limit:
         return 100.0
-    if not run.settings.filters.is_active:
-        return 100.0 * slots[queue.id] / queue.concurrency_limit
-    criteria = {'state': {'type': {'any_': _SLOT_STATE_TYPES}}}
-    taken = run.client.count_flow_runs({'flow_runs': criteria, 'work_pool_queues': {'id': {'any_': [queue.id]}}})
-    return 100.0 * taken / queue.concurrency_limit
+    return 100.0 * run.inventory.work_queue_slots(queue.id) / queue.concurrency_limit
 
 
 def _age(now: datetime, time: datetime) -> float:

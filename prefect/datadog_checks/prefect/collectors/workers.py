@@ -16,7 +16,7 @@ class Workers:
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         for pool in run.inventory.work_pools().values():
-            for worker in run.client.workers(pool.name):
+            for worker in run.inventory.workers()[pool.name]:
                 worker_tags = make_tags(
                     {
                         tags.WORK_POOL_ID: pool.id,

@@ -1,0 +1,116 @@
+"""How long flow runs and task runs have been in their state, and those that wait or are to be cancelled.
+
+All is told by the rows that other collectors read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.collectors.flow_runs import tag_sets_to_report
+from datadog_checks.prefect.collectors.task_runs import LINGER, tag_task_runs
+from datadog_checks.prefect.metrics import (
+    FLOW_RUNS_AWAITING_CONCURRENCY,
+    FLOW_RUNS_AWAITING_RETRY,
+    FLOW_RUNS_CANCELLING,
+    FLOW_RUNS_CANCELLING_MAX_AGE,
+    FLOW_RUNS_PAUSED_MAX_AGE,
+    FLOW_RUNS_PENDING_MAX_AGE,
+    FLOW_RUNS_RUNNING_MAX_AGE,
+    TASK_RUNS_AWAITING_RETRY,
+    TASK_RUNS_PENDING_MAX_AGE,
+    TASK_RUNS_RUNNING_MAX_AGE,
+)
+from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, AWAITING_RETRY, FlowRun, TaskRun
+from datadog_checks.prefect.sample import Sample
+from datadog_checks.prefect.tally import Maxima, ReportedTagSets, Tally
+
+_FLOW_RUN_AGES = {
+    'PENDING': FLOW_RUNS_PENDING_MAX_AGE,
+    'RUNNING': FLOW_RUNS_RUNNING_MAX_AGE,
+    'PAUSED': FLOW_RUNS_PAUSED_MAX_AGE,
+    'CANCELLING': FLOW_RUNS_CANCELLING_MAX_AGE,
+}
+_WAITING_FLOW_RUNS = {
+    AWAITING_RETRY: FLOW_RUNS_AWAITING_RETRY,
+    AWAITING_CONCURRENCY_SLOT: FLOW_RUNS_AWAITING_CONCURRENCY,
+}
+_TASK_RUN_AGES = {'PENDING': TASK_RUNS_PENDING_MAX_AGE, 'RUNNING': TASK_RUNS_RUNNING_MAX_AGE}
+
+
+class FlowRunAges:
+    name = 'flow_runs.ages'
+
+    def __init__(self) -> None:
+        self._pending = PendingSince()
+        self._reported = ReportedTagSets()
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        live = run.inventory.live_flow_runs()
+        pending_since = self._pending.update(live)
+        tally = Tally(FLOW_RUNS_CANCELLING, *_WAITING_FLOW_RUNS.values())
+        ages = Maxima(*_FLOW_RUN_AGES.values())
+        for flow_run, tags in run.inventory.tag(live):
+            spec = _FLOW_RUN_AGES.get(flow_run.state_type or '')
+            since = pending_since.get(flow_run.id, flow_run.state_time)
+            if spec is not None and since is not None:
+                ages.add(spec, tags, _age(run.now, since))
+            if flow_run.state_type == 'CANCELLING':
+                tally.add(FLOW_RUNS_CANCELLING, tags)
+        for flow_run, tags in run.inventory.tag(run.inventory.restarting_flow_runs()):
+            if flow_run.state_type == 'SCHEDULED' and flow_run.state_name in _WAITING_FLOW_RUNS:
+                tally.add(_WAITING_FLOW_RUNS[flow_run.state_name], tags)
+        tag_sets = tag_sets_to_report(run, self._reported, tally.tag_sets() | ages.tag_sets())
+        yield from (*tally.samples(tag_sets), *ages.samples(tag_sets))
+
+
+class TaskRunAges:
+    """The task runs that `TaskRuns` counts."""
+
+    name = 'task_runs.ages'
+
+    def __init__(self) -> None:
+        self._pending = PendingSince()
+        self._reported = ReportedTagSets(LINGER)
+
+    def collect(self, run: RunContext) -> Iterator[Sample]:
+        live = run.inventory.live_task_runs()
+        pending_since = self._pending.update(live)
+        tally = Tally(TASK_RUNS_AWAITING_RETRY)
+        ages = Maxima(*_TASK_RUN_AGES.values())
+        for task_run, tags in tag_task_runs(run, live):
+            spec = _TASK_RUN_AGES.get(task_run.state_type or '')
+            since = pending_since.get(task_run.id, task_run.state_time)
+            if spec is not None and since is not None:
+                ages.add(spec, tags, _age(run.now, since))
+            if task_run.state_type == 'SCHEDULED':
+                tally.add(TASK_RUNS_AWAITING_RETRY, tags)
+        tag_sets = self._reported.update(run.now, tally.tag_sets() | ages.tag_sets())
+        yield from (*tally.samples(tag_sets), *ages.samples(tag_sets))
+
+
+class PendingSince:
+    """When each PENDING run became so.
+
+    It may go through several PENDING states (Pending, Submitting, InfrastructurePending; NotReady), of which its row
+    has the last, so the first that was seen is remembered: it is right to the time between two runs of the check.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+
+    def update(self, runs: Iterable[FlowRun] | Iterable[TaskRun]) -> dict[str, datetime]:
+        """The times of those of `runs` that are PENDING, by id; the others are forgotten."""
+        self._since = {
+            item.id: min(item.state_time, self._since.get(item.id, item.state_time))
+            for item in runs
+            if item.state_type == 'PENDING' and item.state_time is not None
+        }
+        return self._since
+
+
+def _age(now: datetime, since: datetime) -> float:
+    """In seconds. The clock of a worker may be ahead of the server's."""
+    return max(0.0, (now - since).total_seconds())
