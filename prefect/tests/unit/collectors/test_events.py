@@ -258,7 +258,7 @@ class TestTags:
         event['related'] = [related('flow-run', flow_run), related('flow', flow)]
         event['payload']['task_run']['task_key'] = 'load'
         (found,) = follow(bench, 15)
-        assert found.tags == tags_of(work_queue=queue, deployment=deployment, flow=flow, task_key='load', task_name='load')
+        assert found.tags == tags_of(work_queue=queue, deployment=deployment, flow=flow, task_key='load')
 
     def test_work_queue_and_work_pool_carry_their_own(self, fake: FakePrefect, bench: Bench) -> None:
         queue = fake.default_queue(fake.add_work_pool('prod'))

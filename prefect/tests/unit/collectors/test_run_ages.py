@@ -156,7 +156,7 @@ class TestTaskRuns:
 
     @pytest.fixture
     def task_tags(self, tags: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted((*tags, 'task_key:load')))
+        return tuple(sorted((*tags, 'task_key:load', 'task_name:load')))
 
     @pytest.mark.parametrize(
         ('state', 'expected'),
