@@ -99,6 +99,8 @@ def record_objects(recorder: Recorder, world: World) -> None:
     for collection in ('flows', 'deployments', 'flow_runs', 'task_runs'):
         for case, identity in getattr(world, collection).items():
             recorder.record(f'{collection}_filter', case, by(f'/{collection}/filter', collection, id=identity))
+    for path in ('/v2/concurrency_limits/filter', '/concurrency_limits/filter'):
+        recorder.record(path.strip('/').replace('/', '_'), 'all', ('POST', path, {}))
     auto_scheduled = {'flow_runs': {'tags': {'all_': ['auto-scheduled']}}, 'limit': 1}
     recorder.record('flow_runs_filter', 'scheduled_by_schedule', ('POST', '/flow_runs/filter', auto_scheduled))
     for case in ('completed_after_retry', 'retried_by_hand', 'cancelled_never_started'):

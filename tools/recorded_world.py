@@ -160,6 +160,7 @@ class WorldBuilder:
         self._create_deployments()
         self._create_flow_runs()
         self._create_task_runs()
+        self._create_concurrency_limits()
         self._create_subflow()
         self._leave_traces_of_deleted_objects()
         return self.world
@@ -244,6 +245,17 @@ class WorldBuilder:
             upstream = [{'input_type': 'task_run', 'id': self.world.task_runs[case]}]
         background = {'name': 'task-background', 'tags': ['db']}
         self.world.task_runs['background'] = self._task_run('background', background, (SCHEDULED, PENDING, RUNNING))
+
+    def _create_concurrency_limits(self) -> None:
+        limits = '/v2/concurrency_limits'
+        self._api.post(f'{limits}/', {'name': 'recorded-global', 'limit': 3})
+        self._api.post(f'{limits}/', {'name': 'recorded-off', 'limit': 1, 'active': False})
+        self._api.post(f'{limits}/', {'name': 'recorded-rate', 'limit': 60, 'slot_decay_per_second': 1.0})
+        self._api.post('/concurrency_limits/', {'tag': 'gpu', 'concurrency_limit': 2})
+        self._api.post(f'{limits}/increment', {'names': ['recorded-global', 'tag:gpu'], 'slots': 1})
+        holder = {'type': 'task_run', 'id': self.world.task_runs['running']}
+        lease = {'names': ['tag:gpu'], 'slots': 1, 'lease_duration': 3600, 'holder': holder}
+        self._api.post(f'{limits}/increment-with-lease', lease)
 
     def _create_subflow(self) -> None:
         dummy = {'name': 'recorded-subflow-0', 'flow_run_id': self.world.flow_runs['running']}

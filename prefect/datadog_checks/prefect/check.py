@@ -161,7 +161,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def _run_context(self) -> RunContext:
         now = self._clock.now()
         settings = self._settings
-        inventory = Inventory(self._client, settings.filters, self._known_runs, now, settings.prefect_tags)
+        inventory = Inventory(self._client, settings.filters, self._known_runs, now, self.log, settings.prefect_tags)
         return RunContext(now=now, client=self._client, inventory=inventory, settings=settings, log=self.log)
 
     def _require_supported_version(self) -> None:

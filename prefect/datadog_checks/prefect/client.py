@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from datadog_checks.prefect.errors import NotFound, PrefectApiError, Rejected
 from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.models import (
+    ConcurrencyLimit,
     Deployment,
     Event,
     Flow,
@@ -24,6 +25,7 @@ from datadog_checks.prefect.models import (
     FlowRunState,
     MalformedObject,
     Row,
+    TagLimit,
     TaskRun,
     Worker,
     WorkPool,
@@ -128,6 +130,14 @@ class PrefectClient:
     def work_queues(self) -> list[WorkQueue]:
         return self._read_list('/work_queues/filter', {}, WorkQueue)
 
+    def concurrency_limits(self) -> list[ConcurrencyLimit]:
+        """The limits of deployments, of tags and the global ones; none from a server that has no such endpoint."""
+        return self._read_list_if_there('/v2/concurrency_limits/filter', ConcurrencyLimit)
+
+    def tag_limits(self) -> list[TagLimit]:
+        """The limits of tags, with who holds their slots."""
+        return self._read_list_if_there('/concurrency_limits/filter', TagLimit)
+
     def deployment_page(self, body: dict[str, Any], offset: int, page_size: int) -> tuple[list[Deployment], int]:
         """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
         page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
@@ -151,6 +161,11 @@ class PrefectClient:
     def flow_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[FlowRun]:
         """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
         return chain.from_iterable(self.flow_run_pages(body, order))
+
+    def first_flow_run(self, body: dict[str, Any], order: TimeOrder) -> FlowRun | None:
+        """The first of the flow runs of `body` in that order, None if there is none."""
+        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1})
+        return next(iter(self._parse(rows, FlowRun)), None)
 
     def flow_run_pages(self, body: dict[str, Any], order: TimeOrder) -> Iterator[list[FlowRun]]:
         """The same by the page, each of which is parsed when it is taken."""
@@ -225,6 +240,13 @@ class PrefectClient:
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
         return self._parse(rows, model)
+
+    def _read_list_if_there(self, path: str, model: type[M]) -> list[M]:
+        try:
+            return self._read_list(path, {}, model)
+        except NotFound as error:
+            self._log.debug('Nothing of this server: %s', error)
+            return []
 
     def _read_ids(self, path: str, key: str, ids: Sequence[str], model: type[M]) -> list[M]:
         """The objects of these ids, in no certain order; those that are gone are missing."""

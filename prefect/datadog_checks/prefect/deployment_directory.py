@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.client import IDS_PER_REQUEST, PrefectClient
 from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.models import Deployment, WorkQueue
 
@@ -105,6 +105,12 @@ class DeploymentDirectory:
         self._add(client.deployments_by_id(chosen))
         self._listed_for.update((key, expected.get(self._by_id[key].work_queue_key)) for key in chosen)
         return self._by_id
+
+    def list_again(self, client: PrefectClient, ids: Iterable[str]) -> dict[str, Deployment]:
+        """List again some of these, those that were not for longest first: one request."""
+        chosen = self._longest_not_listed(list(ids), IDS_PER_REQUEST)
+        self._add(client.deployments_by_id(chosen))
+        return {key: self._by_id[key] for key in chosen if key in self._by_id}
 
     def _list_all(self, client: PrefectClient, total: int) -> None:
         """List from the newest edit to the oldest: what is edited or made meanwhile moves to the front, not past us.

@@ -1,4 +1,4 @@
-"""How many SCHEDULED flow runs are not due yet.
+"""How many SCHEDULED flow runs are not due yet, and when the next one is.
 
 A scheduler keeps up to 100 runs per schedule ahead, and they hardly change. So they are remembered with their times:
 the passing of time takes out what becomes due, one count tells whether anything else has changed, counts over halves
@@ -12,7 +12,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -20,6 +20,8 @@ from math import ceil, inf, nextafter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.models import Deployment, FlowRun
 from datadog_checks.prefect.paging import FLOW_RUNS_BY_NEXT_START
 from datadog_checks.prefect.spans import Span
@@ -27,7 +29,7 @@ from datadog_checks.prefect.tags import Tags
 from datadog_checks.prefect.times import RESOLUTION
 
 if TYPE_CHECKING:
-    from datadog_checks.prefect.collectors.base import RunContext
+    from datadog_checks.prefect.inventory import Inventory
 
 # Seconds for which one run of the check reads; what is left is read by the next.
 _READING_SECONDS = 8.0
@@ -39,6 +41,14 @@ _DEPLOYMENTS_PER_REQUEST = 500
 _FEW_DEPLOYMENTS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Future:
+    """The flow runs that are due later: how many of each tag set, and when the next one of each deployment is due."""
+
+    counts: Counter[Tags]
+    next_times: Mapping[str, datetime]
+
+
 class FutureRuns:
     """The SCHEDULED flow runs that are due later, remembered between the runs of the check."""
 
@@ -48,19 +58,19 @@ class FutureRuns:
         self._verification = _Verification()
         self._is_complete = False
 
-    def count(self, run: RunContext) -> Counter[Tags] | None:
-        """How many there are of each tag set; None until all were read once, over several runs on a large server."""
-        reader = _Reader(run, self._known)
-        self._known.forget_until(run.now)
-        changed = self._changed(run.inventory.deployments().values())
+    def refresh(self, inventory: Inventory, client: PrefectClient, now: datetime, log: Log) -> Future | None:
+        """What is to come, as the server has it; None until all was read once, over several runs on a large server."""
+        reader = _Reader(inventory, client, now, log, self._known)
+        self._known.forget_until(now)
+        changed = self._changed(inventory.deployments().values())
         if self._is_complete and changed:
             reader.read_deployments(changed)
         if not reader.agrees_in_total():
             self._is_complete = reader.reconcile(reader.future) or self._is_complete
         else:
             self._is_complete = True
-            self._verification.go_on(run.now, reader, {*run.inventory.deployments(), *self._known.deployment_ids()})
-        return self._known.count() if self._is_complete else None
+            self._verification.go_on(now, reader, {*inventory.deployments(), *self._known.deployment_ids()})
+        return Future(self._known.count(), self._known.next_times()) if self._is_complete else None
 
     def _changed(self, deployments: Collection[Deployment]) -> list[str]:
         """The deployments that were edited, paused or resumed: then their runs are deleted or made at once."""
@@ -92,6 +102,14 @@ class _KnownTimes:
                 if tags is not None:
                     counts[tags] += len(times)
         return counts
+
+    def next_times(self) -> dict[str, datetime]:
+        """When the next run of each deployment is due, those left out that the filters do not let through."""
+        times = {
+            key: [times[0] for tags, times in by_tags.items() if tags is not None and times]
+            for key, by_tags in self._times.items()
+        }
+        return {key: _datetime(min(first)) for key, first in times.items() if key is not None and first}
 
     def size(self) -> int:
         return sum(len(times) for times in self._all())
@@ -144,18 +162,22 @@ class _KnownTimes:
 class _Reader:
     """Compares what is known with the server, and reads what differs, for one run of the check."""
 
-    def __init__(self, run: RunContext, known: _KnownTimes) -> None:
-        self._run = run
+    def __init__(
+        self, inventory: Inventory, client: PrefectClient, now: datetime, log: Log, known: _KnownTimes
+    ) -> None:
+        self._inventory = inventory
+        self._client = client
+        self._log = log
         self._known = known
         self._deadline = time.monotonic() + _READING_SECONDS
-        self.future = Span(run.now + RESOLUTION)
+        self.future = Span(now + RESOLUTION)
 
     def agrees_in_total(self) -> bool:
-        return self._run.client.count_flow_runs(self._body(self.future)) == self._known.size()
+        return self._client.count_flow_runs(self._body(self.future)) == self._known.size()
 
     def agrees_on(self, deployment_ids: Collection[str]) -> bool:
         """Whether as many runs of these deployments, taken together, are on the server as are known."""
-        counted = self._run.client.count_flow_runs(self._body(self.future, deployment_ids))
+        counted = self._client.count_flow_runs(self._body(self.future, deployment_ids))
         return counted == self._known.size_of(deployment_ids)
 
     def reconcile(self, span: Span) -> bool:
@@ -164,10 +186,10 @@ class _Reader:
             return False
         begin, end = span.since.timestamp(), _timestamp(span.until)
         known = self._known.between(begin, end)
-        counted = self._run.client.count_flow_runs(self._body(span))
+        counted = self._client.count_flow_runs(self._body(span))
         if counted == len(known):
             return True
-        page_size = self._run.client.page_size()
+        page_size = self._client.page_size()
         if len(known) > page_size:
             middle = _datetime(known[len(known) // 2])
         elif known and counted > len(known) + page_size:
@@ -182,7 +204,7 @@ class _Reader:
     def read_deployments(self, deployment_ids: list[str]) -> None:
         for start in range(0, len(deployment_ids), _DEPLOYMENTS_PER_REQUEST):
             chunk = deployment_ids[start : start + _DEPLOYMENTS_PER_REQUEST]
-            runs = list(self._run.client.flow_runs(self._body(self.future, chunk), FLOW_RUNS_BY_NEXT_START))
+            runs = list(self._client.flow_runs(self._body(self.future, chunk), FLOW_RUNS_BY_NEXT_START))
             self._known.replace_deployments(chunk, self._tagged(runs))
 
     def reconcile_deployments(self, deployment_ids: list[str]) -> None:
@@ -201,21 +223,21 @@ class _Reader:
         begin = span.since.timestamp()
         # Runs due at the same moment may go on over the end of a page.
         open_end: list[FlowRun] = []
-        for page in self._run.client.flow_run_pages(self._body(span), FLOW_RUNS_BY_NEXT_START):
+        for page in self._client.flow_run_pages(self._body(span), FLOW_RUNS_BY_NEXT_START):
             runs = [*open_end, *(item for item in page if item.next_scheduled_start_time is not None)]
             last = max((_due(item) for item in runs), default=begin)
             self._known.replace(begin, last, self._tagged([item for item in runs if _due(item) < last]))
             open_end = [item for item in runs if _due(item) == last]
             begin = last
             if time.monotonic() > self._deadline:
-                self._run.log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
+                self._log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
                 self._known.replace(last, nextafter(last, inf), self._tagged(open_end))
                 return False
         self._known.replace(begin, _timestamp(span.until), self._tagged(open_end))
         return True
 
     def _tagged(self, runs: list[FlowRun]) -> list[tuple[FlowRun, Tags | None]]:
-        tags = {item.id: item_tags for item, item_tags in self._run.inventory.tag(self._run.inventory.allowed(runs))}
+        tags = {item.id: item_tags for item, item_tags in self._inventory.tag(self._inventory.allowed(runs))}
         return [(item, tags.get(item.id)) for item in runs]
 
     def _body(self, span: Span, deployment_ids: Collection[str] | None = None) -> dict[str, Any]:
@@ -225,7 +247,7 @@ class _Reader:
         if deployment_ids is not None:
             criteria['deployment_id'] = {'any_': sorted(deployment_ids)}
             criteria['state'] = {'type': {'any_': ['SCHEDULED']}}
-        return self._run.inventory.scope().flow_runs(criteria)
+        return self._inventory.scope().flow_runs(criteria)
 
 
 class _Verification:

@@ -5,9 +5,9 @@ An inventory lives for one run. What outlives it (names of flows, tags of flow r
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from datadog_checks.prefect import tags
@@ -16,11 +16,12 @@ from datadog_checks.prefect.deployment_directory import DeploymentDirectory
 from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.flow_directory import FlowDirectory
+from datadog_checks.prefect.future_runs import FutureRuns
+from datadog_checks.prefect.log import Log
 from datadog_checks.prefect.models import (
     AWAITING_CONCURRENCY_SLOT,
     AWAITING_RETRY,
     LIVE_STATE_TYPES,
-    SLOT_STATE_TYPES,
     TERMINAL_STATE_TYPES,
     Deployment,
     FlowRun,
@@ -41,7 +42,9 @@ from datadog_checks.prefect.paging import (
 )
 from datadog_checks.prefect.recent import Recent
 from datadog_checks.prefect.scope import RunScope, flow_criteria
+from datadog_checks.prefect.slots import TakenSlots
 from datadog_checks.prefect.spans import Span
+from datadog_checks.prefect.stream import fresh_span
 from datadog_checks.prefect.tags import Tags, make_tags
 from datadog_checks.prefect.times import format_time
 from datadog_checks.prefect.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, START_FILTER_OF_UNSTARTED_FLOW_RUNS
@@ -70,6 +73,7 @@ class KnownRuns:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.future_runs = FutureRuns()
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
@@ -90,6 +94,7 @@ class Inventory:
         filters: ResourceFilters,
         known: KnownRuns,
         now: datetime,
+        log: Log,
         prefect_tags: NameFilter | None = None,
     ) -> None:
         self._client = client
@@ -111,13 +116,14 @@ class Inventory:
         self.scope = Once(self._build_scope)
         self.live_flow_runs = Once(self._read_live_flow_runs)
         self.due_flow_runs = Once(self._read_due_flow_runs)
+        self.concurrency_limits = Once(client.concurrency_limits)
+        self.future_runs = Once(partial(known.future_runs.refresh, self, client, now, log))
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
         self._flow_names_of_deployments = Once(self._load_flow_names_of_deployments)
         self.live_task_runs = Once(self._read_live_task_runs)
         self.workers = Once(self._read_workers)
-        self._slots_by_queue = Once(lambda: self._count_slots(lambda run: run.work_queue_id))
-        self._slots_by_pool = Once(lambda: self._count_slots(lambda run: run.work_pool_name))
-        self._counted_slots: dict[tuple[str, str], int] = {}
+        # With filters the live runs are not all that take slots.
+        self.taken_slots = TakenSlots(client, None if filters.is_active else self.live_flow_runs)
 
     def finished_flow_runs(self, span: Span) -> list[FlowRun]:
         """The flow runs that ended in a span and are still ended."""
@@ -130,6 +136,10 @@ class Inventory:
     def count_finished_flow_runs(self, span: Span) -> int:
         counted = self._client.count_flow_runs(self.scope().flow_runs({'end_time': span.criterion()}))
         return counted + len(self._ended_unstarted_in(span))
+
+    def flow_runs_ended_since(self, last_check: datetime) -> list[FlowRun]:
+        """Those that ended since the last check, at that time: what their stream reads in the steady state."""
+        return self.finished_flow_runs(fresh_span(last_check, self._now))
 
     def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
         """The flow runs that may have left a state in these spans that their rows do not show any more."""
@@ -149,18 +159,6 @@ class Inventory:
         for task_run in task_runs:
             if task_run.end_time is not None:
                 self._known.task_run_ends[task_run.id] = task_run.end_time
-
-    def work_queue_slots(self, work_queue_id: str) -> int:
-        """The flow runs that take a slot of a work queue, those that the filters exclude included."""
-        if self._filters.is_active:
-            return self._ask_for_slots('work_pool_queues', 'id', work_queue_id)
-        return self._slots_by_queue()[work_queue_id]
-
-    def work_pool_slots(self, work_pool_name: str) -> int:
-        """The same of a work pool: the slots of its queues."""
-        if self._filters.is_active:
-            return self._ask_for_slots('work_pools', 'name', work_pool_name)
-        return self._slots_by_pool()[work_pool_name]
 
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a flow run, ascending by time."""
@@ -201,6 +199,10 @@ class Inventory:
                 known[run.id] = result[run.id] = None
         gone: Tags | None = () if self._filters.keep_parentless else None
         return {run_id: result.get(run_id, gone) for run_id in flow_run_ids}
+
+    def deployments_anew(self, deployment_ids: Collection[str]) -> dict[str, Deployment]:
+        """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
+        return self._known.deployments.list_again(self._client, deployment_ids)
 
     def deployment_tags(self, deployment: Deployment) -> Tags:
         """The tags that a flow run of this deployment carries by default."""
@@ -324,17 +326,6 @@ class Inventory:
     def _read_workers(self) -> dict[str, list[Worker]]:
         """The workers of each work pool that passes, by the name of the pool."""
         return {name: self._client.workers(name) for name in self.work_pools()}
-
-    def _count_slots(self, owner: Callable[[FlowRun], str | None]) -> Counter[str | None]:
-        return Counter(owner(run) for run in self.live_flow_runs() if run.state_type in SLOT_STATE_TYPES)
-
-    def _ask_for_slots(self, kind: str, key: str, value: str) -> int:
-        """With filters the runs that are read are not all that take slots."""
-        if (kind, value) not in self._counted_slots:
-            criteria = {'state': {'type': {'any_': list(SLOT_STATE_TYPES)}}}
-            body = {'flow_runs': criteria, kind: {key: {'any_': [value]}}}
-            self._counted_slots[kind, value] = self._client.count_flow_runs(body)
-        return self._counted_slots[kind, value]
 
     def _allows(self, run: FlowRun) -> bool:
         filters = self._filters

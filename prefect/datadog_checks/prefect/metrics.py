@@ -173,6 +173,30 @@ WORK_POOL_IS_NOT_READY = _gauge(
 )
 WORK_POOL_IS_PAUSED = _gauge('work_pool.is_paused', '', '1 when the status is PAUSED, else 0.', tags.WORK_POOL_KEYS)
 
+WORK_POOL_CONCURRENCY_IN_USE = _gauge(
+    'work_pool.concurrency.in_use',
+    'percent',
+    'Share of the concurrency limit of the work pool that is taken, 0 to 100 and above. Absent without a limit; 100 '
+    'for a limit of 0.',
+    tags.WORK_POOL_KEYS,
+    -1,
+    group=CONCURRENCY,
+)
+WORK_POOL_CONCURRENCY_ACTIVE_SLOTS = _gauge(
+    'work_pool.concurrency.active_slots',
+    'run',
+    'PENDING and RUNNING flow runs of the work pool, which take its slots. Absent without a limit.',
+    tags.WORK_POOL_KEYS,
+    group=CONCURRENCY,
+)
+WORK_POOL_CONCURRENCY_LIMIT = _gauge(
+    'work_pool.concurrency.limit',
+    'run',
+    'Concurrency limit of the work pool. Absent without a limit.',
+    tags.WORK_POOL_KEYS,
+    group=CONCURRENCY,
+)
+
 WORKER_IS_ONLINE = _gauge(
     'work_pool.worker.is_online', '', '1 when the status of the worker is ONLINE, else 0.', tags.WORKER_KEYS, 1
 )
@@ -182,6 +206,23 @@ WORKER_HEARTBEAT_AGE = _gauge(
     'Time since the last heartbeat of the worker.',
     tags.WORKER_KEYS,
     -1,
+)
+WORK_POOL_WORKERS_ONLINE = _gauge(
+    'work_pool.workers.online',
+    'worker',
+    'Workers of the pool that are ONLINE.',
+    tags.WORK_POOL_KEYS,
+    1,
+    group=WORKER_COUNTS,
+)
+WORK_POOL_WORKERS_OFFLINE = _gauge(
+    'work_pool.workers.offline',
+    'worker',
+    'Workers of the pool that are OFFLINE and sent a heartbeat within worker_retention. Older ones are not counted: '
+    'Prefect keeps each worker that there ever was.',
+    tags.WORK_POOL_KEYS,
+    -1,
+    group=WORKER_COUNTS,
 )
 
 WORK_QUEUE_IS_READY = _gauge('work_queue.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_QUEUE_KEYS, 1)
@@ -223,8 +264,136 @@ WORK_QUEUE_CONCURRENCY_IN_USE = _gauge(
     -1,
 )
 
+WORK_QUEUE_CONCURRENCY_ACTIVE_SLOTS = _gauge(
+    'work_queue.concurrency.active_slots',
+    'run',
+    'PENDING and RUNNING flow runs of the queue, which take its slots. Absent without a limit.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    group=CONCURRENCY,
+)
+WORK_QUEUE_CONCURRENCY_LIMIT = _gauge(
+    'work_queue.concurrency.limit',
+    'run',
+    'Concurrency limit of the queue. Absent without a limit.',
+    tags.WORK_QUEUE_STATUS_KEYS,
+    group=CONCURRENCY,
+)
+
 DEPLOYMENT_IS_READY = _gauge(
     'deployment.is_ready', '', '1 when the status of the deployment is READY, else 0.', tags.DEPLOYMENT_KEYS, 1
+)
+
+DEPLOYMENT_CONCURRENCY_IN_USE = _gauge(
+    'deployment.concurrency.in_use',
+    'percent',
+    'Share of the concurrency limit of the deployment that is taken, 0 to 100 and above. Absent without a limit; 100 '
+    'for a limit of 0.',
+    tags.DEPLOYMENT_KEYS,
+    -1,
+    group=CONCURRENCY,
+)
+DEPLOYMENT_CONCURRENCY_ACTIVE_SLOTS = _gauge(
+    'deployment.concurrency.active_slots',
+    'run',
+    'Slots of the deployment that the server counts as taken. Absent without a limit.',
+    tags.DEPLOYMENT_KEYS,
+    group=CONCURRENCY,
+)
+DEPLOYMENT_CONCURRENCY_LIMIT = _gauge(
+    'deployment.concurrency.limit',
+    'run',
+    'Concurrency limit of the deployment. Absent without a limit.',
+    tags.DEPLOYMENT_KEYS,
+    group=CONCURRENCY,
+)
+DEPLOYMENT_CONCURRENCY_LEAKED_SLOTS = _gauge(
+    'deployment.concurrency.leaked_slots',
+    'run',
+    'Slots of the deployment that are taken although no run is alive that could hold them, in this check and in the '
+    'one before. Absent without a limit.',
+    tags.DEPLOYMENT_KEYS,
+    -1,
+    group=CONCURRENCY,
+)
+
+CONCURRENCY_LIMIT_IN_USE = _gauge(
+    'concurrency_limit.in_use',
+    'percent',
+    'Share of the slots of a global or tag limit that is taken; 100 for a limit of 0.',
+    tags.CONCURRENCY_LIMIT_KEYS,
+    -1,
+    group=CONCURRENCY,
+)
+CONCURRENCY_LIMIT_ACTIVE_SLOTS = _gauge(
+    'concurrency_limit.active_slots',
+    'item',
+    'Slots of a global or tag limit that the server counts as taken.',
+    tags.CONCURRENCY_LIMIT_KEYS,
+    group=CONCURRENCY,
+)
+CONCURRENCY_LIMIT_LIMIT = _gauge(
+    'concurrency_limit.limit',
+    'item',
+    'Slots that a global or tag limit has.',
+    tags.CONCURRENCY_LIMIT_KEYS,
+    group=CONCURRENCY,
+)
+CONCURRENCY_LIMIT_IS_ACTIVE = _gauge(
+    'concurrency_limit.is_active',
+    '',
+    '1 when a global or tag limit is enforced, 0 when it is switched off.',
+    tags.CONCURRENCY_LIMIT_KEYS,
+    group=CONCURRENCY,
+)
+CONCURRENCY_LIMIT_LEAKED_SLOTS = _gauge(
+    'concurrency_limit.leaked_slots',
+    'item',
+    'Slots of a global or tag limit that are taken although no run is alive that could hold them, in this check and in '
+    'the one before. A script that takes slots outside of any run looks the same. Absent for a limit with slot decay.',
+    tags.CONCURRENCY_LIMIT_KEYS,
+    -1,
+    group=CONCURRENCY,
+)
+
+DEPLOYMENT_SECONDS_SINCE_SUCCESS = _gauge(
+    'deployment.seconds_since_success',
+    'second',
+    'Time since the last flow run of the deployment that COMPLETED. Absent while no success is known.',
+    tags.DEPLOYMENT_KEYS,
+    -1,
+    group=FRESHNESS,
+)
+DEPLOYMENT_CONSECUTIVE_FAILURES = _gauge(
+    'deployment.consecutive_failures',
+    'run',
+    'Flow runs of the deployment that are FAILED or CRASHED and ended after its last success; 100 stands for 100 or '
+    'more. A failed run that is retried no longer counts. Absent while its past is not read yet.',
+    tags.DEPLOYMENT_KEYS,
+    -1,
+    group=FRESHNESS,
+)
+DEPLOYMENT_SECONDS_UNTIL_NEXT_RUN = _gauge(
+    'deployment.seconds_until_next_run',
+    'second',
+    'Time until the next flow run of the deployment that is scheduled and not yet due. Absent without one.',
+    tags.DEPLOYMENT_KEYS,
+    group=FRESHNESS,
+)
+DEPLOYMENT_SCHEDULES_ACTIVE = _gauge(
+    'deployment.schedules.active',
+    'item',
+    'Active schedules of the deployment, whether it is paused or not.',
+    tags.DEPLOYMENT_KEYS,
+    group=FRESHNESS,
+)
+DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN = _gauge(
+    'deployment.schedules.is_without_run',
+    '',
+    '1 when the deployment is not paused and has an active schedule, but for two minutes no flow run that is scheduled '
+    'and not yet due, else 0. A schedule that has ended, or that comes next in more than 100 days, is without one too.',
+    tags.DEPLOYMENT_KEYS,
+    -1,
+    group=FRESHNESS,
 )
 
 FLOW_RUNS_SCHEDULED = _gauge(

@@ -31,6 +31,11 @@ LIVE_STATE_TYPES = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 TERMINAL_STATE_TYPES = frozenset(['COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED'])
 # What the server takes for a slot of a work pool and of a work queue (all versions from 2.20 to 3.9).
 SLOT_STATE_TYPES = ('PENDING', 'RUNNING')
+# And for one of a deployment: taken on the way to PENDING, and given back when a run leaves these (3.8.8).
+DEPLOYMENT_SLOT_STATE_TYPES = (*SLOT_STATE_TYPES, 'CANCELLING')
+# How the names of limits begin that are no global ones.
+DEPLOYMENT_LIMIT_PREFIX = 'deployment:'
+TAG_LIMIT_PREFIX = 'tag:'
 # Names of SCHEDULED states. Names are free text, but these are the server's own.
 AWAITING_RETRY = 'AwaitingRetry'
 AWAITING_CONCURRENCY_SLOT = 'AwaitingConcurrencySlot'
@@ -93,10 +98,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """`POST /work_queues/filter`. `status` is READY, NOT_READY or PAUSED; `priority` 1 is the highest.
-
-    Its `active_slots` (3.6.23 and later) are not used: they count CANCELLING runs, which hold no slot.
-    """
+    """`POST /work_queues/filter`. `status` is READY, NOT_READY or PAUSED; `priority` 1 is the highest."""
 
     id: str
     name: str
@@ -135,6 +137,7 @@ class Deployment:
     flow_id: str
     is_paused: bool
     status: str | None
+    active_schedules: int
     updated: datetime | None
     concurrency_limit: int | None
     work_pool_name: str | None
@@ -151,6 +154,7 @@ class Deployment:
             flow_id=_identifier(row, 'flow_id'),
             is_paused=row.get('paused') is True,
             status=_optional_text(row, 'status'),
+            active_schedules=_active_schedules(row.get('schedules')),
             updated=_optional_time(row, 'updated'),
             concurrency_limit=_optional_integer(limit, 'limit') if isinstance(limit, dict) else None,
             work_pool_name=_optional_text(row, 'work_pool_name'),
@@ -165,6 +169,51 @@ class Deployment:
         if self.work_queue_id is None and self.work_queue_name is not None:
             return self.work_pool_name, self.work_queue_name
         return self.work_queue_id
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimit:
+    """`POST /v2/concurrency_limits/filter`: the limits of deployments (`deployment:<id>`), of tags, and global ones.
+
+    Limits of tags are named `tag:<tag>` where the server keeps them with the others (3.8.8). `slot_decay` is how many
+    slots become free by themselves per second: not 0 for a rate limit.
+    """
+
+    name: str
+    limit: int
+    active_slots: int
+    is_active: bool
+    slot_decay: float
+
+    @classmethod
+    def from_api(cls, row: Row) -> ConcurrencyLimit:
+        return cls(
+            name=_text(row, 'name'),
+            limit=_optional_integer(row, 'limit') or 0,
+            active_slots=_optional_integer(row, 'active_slots') or 0,
+            is_active=row.get('active') is not False,
+            slot_decay=_seconds(row, 'slot_decay_per_second'),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TagLimit:
+    """`POST /concurrency_limits/filter`. `holder_ids` are the task runs that hold its slots."""
+
+    tag: str
+    limit: int
+    holder_ids: tuple[str, ...]
+
+    @classmethod
+    def from_api(cls, row: Row) -> TagLimit:
+        holders = row.get('active_slots')
+        if not isinstance(holders, list):
+            raise MalformedObject(f'active_slots is {_kind(holders)}, not a list')
+        return cls(
+            tag=_text(row, 'tag'),
+            limit=_optional_integer(row, 'concurrency_limit') or 0,
+            holder_ids=tuple(item for item in holders if isinstance(item, str)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +445,12 @@ def task_name(task_key: str | None) -> str | None:
     that no bounded number of tag values would come of it. A task that is an object has the path of its class.
     """
     return _CODE_HASH.sub('', task_key).rpartition('.')[2] if task_key else None
+
+
+def _active_schedules(schedules: object) -> int:
+    if not isinstance(schedules, list):
+        return 0
+    return sum(isinstance(item, dict) and item.get('active') is True for item in schedules)
 
 
 def _upstream_ids(task_inputs: object) -> tuple[str, ...]:

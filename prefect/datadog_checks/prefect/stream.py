@@ -166,15 +166,14 @@ class StreamWindow:
             return (), None
         if self._is_baseline:
             return (Span(self.since),), None
-        # The clocks of workers may be ahead; what is further ahead than this is read when its time has come.
-        end = self._now + OVERLAP
+        fresh = fresh_span(self._cursor.until, self._now, self._margin)
         leaving = max(self.since, _next_second(self._now - OVERLAP))
-        fresh = min(self._cursor.until, self._now) - self._margin
-        fresh = min(fresh, self._cursor.reached or fresh).replace(microsecond=0)
-        if fresh <= leaving:
-            return (Span(self.since, end),), None
-        spans = (Span(fresh, end),) if leaving == self.since else (Span(self.since, leaving), Span(fresh, end))
-        return spans, Span(leaving, fresh)
+        begin = min(fresh.since, self._cursor.reached or fresh.since).replace(microsecond=0)
+        if begin <= leaving:
+            return (Span(self.since, fresh.until),), None
+        fresh = Span(begin, fresh.until)
+        spans = (fresh,) if leaving == self.since else (Span(self.since, leaving), fresh)
+        return spans, Span(leaving, begin)
 
     def _is_unchanged(self, count: Callable[[Span], int], count_of: Callable[[Span, list[str]], int]) -> bool:
         """Whether the overlap up to what is fresh holds the rows that were counted, each of them and no other.
@@ -226,6 +225,14 @@ class StreamWindow:
         if self._cursor.reached is not None:
             since = min(since, self._cursor.reached.replace(microsecond=0))
         return max(since, self._cursor.floor)
+
+
+def fresh_span(until: datetime, now: datetime, margin: timedelta = MARGIN) -> Span:
+    """What came since the last check, which was at `until`; it begins on a whole second.
+
+    The clocks of workers may be ahead; what is further ahead than the end is read when its time has come.
+    """
+    return Span((min(until, now) - margin).replace(microsecond=0), now + OVERLAP)
 
 
 def _next_second(time: datetime) -> datetime:

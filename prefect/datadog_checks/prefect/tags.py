@@ -12,6 +12,8 @@ _MAX_LENGTH = 200
 
 PREFECT_URL = 'prefect_url'
 COLLECTOR = 'collector'
+CONCURRENCY_LIMIT_NAME = 'concurrency_limit_name'
+CONCURRENCY_LIMIT_TYPE = 'concurrency_limit_type'
 ENDPOINT_FAMILY = 'endpoint_family'
 DEPLOYMENT_ID = 'deployment_id'
 DEPLOYMENT_NAME = 'deployment_name'
@@ -50,6 +52,7 @@ FLOW_RUN_KEYS = (
 DEPLOYMENT_KEYS = (*FLOW_RUN_KEYS, IS_PAUSED)
 LATE_RUN_KEYS = (*FLOW_RUN_KEYS, LATE_REASON)
 TASK_RUN_KEYS = (*FLOW_RUN_KEYS, TASK_KEY, TASK_NAME)
+CONCURRENCY_LIMIT_KEYS = (CONCURRENCY_LIMIT_NAME, CONCURRENCY_LIMIT_TYPE)
 
 
 def make_tags(values: dict[str, object]) -> Tags:

@@ -26,7 +26,7 @@ class ApiUsage:
 
     def add(self, path: str, received: int, seconds: float) -> None:
         """One request to `path` ('/flow_runs/filter'), and how many bytes came back in how many seconds."""
-        family = path.split('/')[1]
+        family = path.removeprefix('/v2').split('/')[1]
         self._requests[family] += 1
         self._bytes[family] += received
         self._seconds[family] += seconds

@@ -132,6 +132,7 @@ SORTS: Mapping[str, Mapping[str, Sort]] = {
     'deployments': _OBJECT_SORTS,
 }
 BY_NAME = _by('name', False)
+BY_TAG = _by('tag', False)
 BY_PRIORITY = _by('priority', False)
 BY_HEARTBEAT = _by_time(True, 'last_heartbeat_time')
 BY_TIMESTAMP = _by_time(False, 'timestamp')

@@ -31,6 +31,12 @@ def row(endpoint: str, case: str) -> dict[str, Any]:
     return dict(only)
 
 
+def row_named(endpoint: str, case: str, **name: str) -> dict[str, Any]:
+    """Return the object of that name of a recorded list."""
+    (only,) = [row for row in body(endpoint, case) if name.items() <= row.items()]
+    return dict(only)
+
+
 @cache
 def _text(endpoint: str, case: str) -> str:
     return (FOLDER / endpoint / f'{case}.json').read_text()

@@ -211,6 +211,10 @@ class FakePrefect(World):
                 return self._next_events(request)
             case 'POST', '/events/filter':
                 return self._first_events(request)
+            case 'POST', '/v2/concurrency_limits/filter':
+                return self._unfiltered(request, 'concurrency_limits', queries.BY_NAME)
+            case 'POST', '/concurrency_limits/filter':
+                return self._unfiltered(request, 'tag_limits', queries.BY_TAG)
             case 'POST', '/work_queues/filter':
                 return self._listing(request, 'work_queues', queries.BY_NAME)
             case 'POST', _ if found := COLLECTION_PATH.fullmatch(path):
@@ -267,6 +271,11 @@ class FakePrefect(World):
         # The list of all queues counts CANCELLING runs too, that of one work pool does not.
         states = SLOT_STATE_TYPES if work_pool else SLOT_STATE_TYPES | {'CANCELLING'}
         return queries.with_active_slots(page, 'work_queue_id', states, view)
+
+    def _unfiltered(self, request: FakeRequest, table: str, sort: queries.Sort) -> object:
+        """Answer for a table that takes no filter."""
+        body = self._body(request, frozenset(), PAGING_KEYS['filter'])
+        return self._page(body, self.view().rows(table), sort)
 
     def _first_events(self, request: FakeRequest) -> object:
         body = self._body(request, frozenset(['filter']), frozenset(['limit']))

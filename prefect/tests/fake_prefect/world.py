@@ -17,6 +17,8 @@ TABLES = (
     'work_pools',
     'work_queues',
     'workers',
+    'concurrency_limits',
+    'tag_limits',
     'flows',
     'deployments',
     'flow_runs',
@@ -85,6 +87,23 @@ class World:
         worker = self._new('workers_filter', 'online', name=name, work_pool_id=work_pool['id'])
         worker |= {'last_heartbeat_time': to_text(self.now), 'heartbeat_interval_seconds': 30}
         return self._add('workers', worker, overrides, visible_from)
+
+    def add_concurrency_limit(
+        self, name: str, limit: int, active_slots: int = 0, *, visible_from: datetime | None = None, **overrides: Any
+    ) -> Row:
+        """Add a limit: a global one, or that of a deployment ('deployment:<id>') or of a tag ('tag:<tag>')."""
+        row = recorded.row_named('v2_concurrency_limits_filter', 'all', name='recorded-global')
+        row |= {'id': self._random_id(), 'name': name, 'limit': limit, 'active_slots': active_slots}
+        return self._add('concurrency_limits', row, overrides, visible_from)
+
+    def add_tag_limit(
+        self, tag: str, limit: int, holders: list[Row] | None = None, *, visible_from: datetime | None = None
+    ) -> Row:
+        """Add what the server tells of the holders of a tag's slots; with `add_concurrency_limit` for the slots."""
+        row = recorded.row_named('concurrency_limits_filter', 'all', tag='gpu')
+        row |= {'id': self._random_id(), 'tag': tag, 'concurrency_limit': limit}
+        row['active_slots'] = [holder['id'] for holder in holders or []]
+        return self._add('tag_limits', row, {}, visible_from)
 
     def add_flow(self, name: str = 'flow', *, visible_from: datetime | None = None, **overrides: Any) -> Row:
         return self._add('flows', self._new('flows_filter', 'plain', name=name), overrides, visible_from)

@@ -61,6 +61,8 @@ def pair() -> Iterator[Pair]:
         states = [api.get(f'/flow_run_states/?flow_run_id={identity}') for identity in rows['flow_runs']]
         for table, by_id in rows.items():
             fake.load(table, list(by_id.values()))
+        fake.load('concurrency_limits', list(everything(api, 'v2/concurrency_limits')))
+        fake.load('tag_limits', list(everything(api, 'concurrency_limits')))
         fake.load('workers', [row for part in workers for row in part])
         fake.load('flow_run_states', [row for part in states for row in part])
         fake.load('events', list(every_event(api)))
@@ -404,6 +406,14 @@ def test_active_slots_are_the_same(pair: Pair, collection: str) -> None:
     real, fake = ({row['id']: row['active_slots'] for row in answer.body} for answer in answers)
     assert fake == real
     assert any(real.values())
+
+
+@pytest.mark.parametrize('collection', ['v2/concurrency_limits', 'concurrency_limits'])
+@pytest.mark.parametrize('paging', [{}, {'limit': 2}, {'limit': 2, 'offset': 1}], ids=str)
+def test_concurrency_limits_are_the_same(pair: Pair, collection: str, paging: Row) -> None:
+    real, fake = pair.ask('POST', f'/{collection}/filter', paging)
+    assert fake.body == real.body
+    assert paging or any(row['active_slots'] for row in real.body)
 
 
 @pytest.mark.parametrize('collection', ['flow_runs', 'task_runs'])

@@ -61,7 +61,7 @@ class Bench:
     def context(self) -> RunContext:
         """A new run, now."""
         settings = self.settings
-        inventory = Inventory(self.client, settings.filters, self._known, self.fake.now, settings.prefect_tags)
+        inventory = Inventory(self.client, settings.filters, self._known, self.fake.now, LOG, settings.prefect_tags)
         return RunContext(self.fake.now, self.client, inventory, settings, LOG)
 
     def read(self, collector: SnapshotCollector) -> Values:

@@ -62,9 +62,11 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.fixture
 def full_world(fake: FakePrefect) -> Callable[[], None]:
     """A server with everything; calling it lets all happen that the streams tell, after the first run of the check."""
-    queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high', concurrency_limit=3)
+    queue = fake.add_work_queue(fake.add_work_pool('prod', concurrency_limit=9), 'high', concurrency_limit=3)
     fake.add_worker(fake.tables['work_pools'].get(queue['work_pool_id']))
     deployment = fake.add_deployment(name='hourly', work_queue=queue)
+    fake.add_concurrency_limit(f'deployment:{deployment["id"]}', 2, 1)
+    fake.add_concurrency_limit('database', 4, 1)
     flow = fake.add_flow('ad hoc')
     states = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
     live = [fake.add_flow_run(deployment=deployment, state=(state, state.capitalize())) for state in states]
@@ -199,7 +201,7 @@ class TestFailures:
         ('path', 'failed'),
         [
             pytest.param('/work_pools/prod/workers/filter', {'workers', 'late_runs'}, id='workers'),
-            pytest.param('/work_queues/filter', {'work_queues', 'late_runs'}, id='work queues'),
+            pytest.param('/work_queues/filter', {'work_queues', 'late_runs', 'concurrency'}, id='work queues'),
             pytest.param('/flow_run_states/', {*STREAMS} - {'task_runs.started', 'task_runs.finished'}, id='states'),
             pytest.param(
                 '/task_runs/filter',

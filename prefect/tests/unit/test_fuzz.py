@@ -23,11 +23,13 @@ from tests.unit.harness import START, at, run_task_through, run_through
 
 SECONDS = 5.0
 LISTS = (
+    '/concurrency_limits/filter',
     '/deployments/filter',
     '/flow_run_states/',
     '/flow_runs/filter',
     '/flows/filter',
     '/task_runs/filter',
+    '/v2/concurrency_limits/filter',
     '/work_pools/filter',
     '/work_pools/prod/workers/filter',
     '/work_queues/filter',
@@ -98,6 +100,8 @@ def world() -> FakePrefect:
     queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high', concurrency_limit=3)
     fake.add_worker(fake.tables['work_pools'].get(queue['work_pool_id']))
     deployment = fake.add_deployment(name='hourly', work_queue=queue)
+    fake.add_concurrency_limit(f'deployment:{deployment["id"]}', 2, 2)
+    fake.add_concurrency_limit('tag:gpu', 2, 2)
     live = fake.add_flow_run(deployment=deployment, state=('RUNNING', 'Running'))
     fake.add_flow_run(deployment=deployment, scheduled_time=at(-30))
     fake.add_flow_run(deployment=deployment, scheduled_time=at(7200), auto_scheduled=True)
@@ -107,6 +111,7 @@ def world() -> FakePrefect:
         run_task_through(fake, flow_run=live, start=at(second + 2), seconds=1, upstream=[upstream])
     retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
     fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
+    fake.add_tag_limit('gpu', 2, [upstream])
     return fake
 
 

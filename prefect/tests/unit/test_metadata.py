@@ -84,7 +84,12 @@ def test_units_are_known_to_datadog(spec: MetricSpec) -> None:
 @every_spec
 def test_units_say_what_the_name_says(spec: MetricSpec) -> None:
     last = spec.name.split('.')[-1]
-    if last.endswith(('_seconds', '_age')) or last == 'age' or ('duration' in spec.name and last != 'count'):
+    if (
+        last.startswith('seconds_')
+        or last.endswith(('_seconds', '_age'))
+        or last == 'age'
+        or ('duration' in spec.name and last != 'count')
+    ):
         assert spec.unit == 'second'
     elif last in {'success', 'health', 'ready', 'authorized'} or last.startswith('is_'):
         assert spec.unit == ''

@@ -35,7 +35,7 @@ def test_every_request_is_counted_by_what_it_asks_for(
 ) -> None:
     fake.add_worker(fake.add_work_pool('prod'))
     aggregator = run_check(new_check())
-    sent = Counter(exchange.path.split('/')[2] for exchange in fake.requests)
+    sent = Counter(exchange.path.replace('/v2', '').split('/')[2] for exchange in fake.requests)
 
     assert by_family(aggregator, 'requests') == sent
     assert sent['work_pools'] == 2

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from datadog_checks.prefect.collectors.base import SnapshotCollector, StreamCollector
+from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
+from datadog_checks.prefect.collectors.freshness import Freshness
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], SnapshotCollector]], ...] = (
     (LATE_RUNS, LateRuns),
     (RUN_AGES, FlowRunAges),
     (RUN_AGES, TaskRunAges),
+    (FRESHNESS, Freshness),
+    (CONCURRENCY, Concurrency),
 )
 
 

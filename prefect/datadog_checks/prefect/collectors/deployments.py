@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from datadog_checks.prefect import tags
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import DEPLOYMENT_IS_READY
+from datadog_checks.prefect.models import Deployment
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import make_tags
+from datadog_checks.prefect.tags import Tags, make_tags
 
 
 class Deployments:
@@ -16,6 +17,10 @@ class Deployments:
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         for deployment in run.inventory.deployments().values():
-            own_tags = make_tags({tags.IS_PAUSED: deployment.is_paused})
-            all_tags = tuple(sorted((*run.inventory.deployment_tags(deployment), *own_tags)))
-            yield Sample(DEPLOYMENT_IS_READY, deployment.status == 'READY', all_tags)
+            yield Sample(DEPLOYMENT_IS_READY, deployment.status == 'READY', deployment_tags(run, deployment))
+
+
+def deployment_tags(run: RunContext, deployment: Deployment) -> Tags:
+    """The tags of the series `deployment.*`."""
+    own_tags = make_tags({tags.IS_PAUSED: deployment.is_paused})
+    return tuple(sorted((*run.inventory.deployment_tags(deployment), *own_tags)))

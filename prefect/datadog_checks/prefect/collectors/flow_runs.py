@@ -9,7 +9,6 @@ from typing import Any
 
 from datadog_checks.prefect import history
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.future_runs import FutureRuns
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_CANCELLED,
     FLOW_RUNS_COMPLETED,
@@ -50,11 +49,10 @@ class FlowRuns:
     name = 'flow_runs'
 
     def __init__(self) -> None:
-        self._future_runs = FutureRuns()
         self._reported = ReportedTagSets()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
-        future = self._future_runs.count(run)
+        future = run.inventory.future_runs()
         tally = Tally(*_LIVE_SERIES.values(), *([] if future is None else [FLOW_RUNS_SCHEDULED]))
         for flow_run, tags in run.inventory.tag(run.inventory.live_flow_runs()):
             if flow_run.state_type in _LIVE_SERIES:
@@ -62,7 +60,7 @@ class FlowRuns:
         if future is not None:
             for _, tags in run.inventory.tag(run.inventory.due_flow_runs()):
                 tally.add(FLOW_RUNS_SCHEDULED, tags)
-            for tags, count in future.items():
+            for tags, count in future.counts.items():
                 tally.add(FLOW_RUNS_SCHEDULED, tags, count)
         yield from tally.samples(tag_sets_to_report(run, self._reported, tally.tag_sets()))
 

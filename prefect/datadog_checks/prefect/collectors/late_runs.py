@@ -11,13 +11,11 @@ from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.task_runs import LINGER
 from datadog_checks.prefect.late_reason import Circumstances, LateReason, late_reason
 from datadog_checks.prefect.metrics import FLOW_RUNS_LATE, FLOW_RUNS_LATE_MAX_AGE
-from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, SLOT_STATE_TYPES, Deployment, FlowRun
+from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, DEPLOYMENT_SLOT_STATE_TYPES, Deployment, FlowRun
 from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import LATE_REASON, make_tags
 from datadog_checks.prefect.tally import Maxima, ReportedTagSets, Tally
-
-_DEPLOYMENT_SLOT_STATE_TYPES = (*SLOT_STATE_TYPES, 'CANCELLING')
 
 
 class LateRuns:
@@ -89,9 +87,9 @@ class _Surroundings:
                 is_pool_paused=pool.is_paused,
                 is_queue_paused=queue is not None and queue.is_paused,
                 is_attended=not pool.needs_workers or any(item.is_online for item in inventory.workers()[pool.name]),
-                is_pool_full=_is_reached(pool.concurrency_limit, partial(inventory.work_pool_slots, pool.name)),
+                is_pool_full=_is_reached(pool.concurrency_limit, partial(inventory.taken_slots.of_work_pool, pool)),
                 is_queue_full=queue is not None
-                and _is_reached(queue.concurrency_limit, partial(inventory.work_queue_slots, queue.id)),
+                and _is_reached(queue.concurrency_limit, partial(inventory.taken_slots.of_work_queue, queue)),
                 is_deployment_full=is_deployment_full,
             )
         )
@@ -131,6 +129,6 @@ def _deployment_slots(run: RunContext) -> Counter[str | None]:
     Unlike that of a work pool or work queue it is kept while a run is cancelled, and while it waits in its process for
     another attempt (3.8.8).
     """
-    live = (item for item in run.inventory.live_flow_runs() if item.state_type in _DEPLOYMENT_SLOT_STATE_TYPES)
+    live = (item for item in run.inventory.live_flow_runs() if item.state_type in DEPLOYMENT_SLOT_STATE_TYPES)
     waiting = (item for item in run.inventory.restarting_flow_runs() if item.waits_in_process)
     return Counter(item.deployment_id for item in (*live, *waiting))

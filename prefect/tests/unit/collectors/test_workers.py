@@ -6,7 +6,7 @@ import pytest
 
 from datadog_checks.prefect.collectors.workers import Workers
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, at, failing, sent, tags_of
+from tests.unit.harness import Bench, at, failing, sent, series, tags_of
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,12 @@ def test_worker_is_online_by_its_status(fake: FakePrefect, bench: Bench, status:
     pool = fake.add_work_pool()
     worker = fake.add_worker(pool, 'worker 1', status=status, last_heartbeat_time=at(-30.5))
     tags = tags_of(work_pool=pool, worker_id=worker['id'], worker_name='worker 1')
+    pool_tags = tags_of(work_pool=pool, work_pool_type='process')
     assert bench.read(Workers()) == {
         ('work_pool.worker.is_online', tags): is_online,
         ('work_pool.worker.heartbeat_age_seconds', tags): 30.5,
+        ('work_pool.workers.online', pool_tags): is_online,
+        ('work_pool.workers.offline', pool_tags): 1 - is_online,
     }
 
 
@@ -30,14 +33,16 @@ def test_heartbeat_of_the_future_has_no_negative_age(fake: FakePrefect, bench: B
 
 def test_worker_that_never_sent_a_heartbeat_has_no_age(fake: FakePrefect, bench: Bench) -> None:
     fake.add_worker(fake.add_work_pool(), last_heartbeat_time=None)
-    assert {name for name, _ in bench.read(Workers())} == {'work_pool.worker.is_online'}
+    names = {name for name, _ in bench.read(Workers())}
+    assert 'work_pool.worker.is_online' in names
+    assert 'work_pool.worker.heartbeat_age_seconds' not in names
 
 
 def test_workers_of_the_same_name_in_two_pools_stay_apart(fake: FakePrefect, bench: Bench) -> None:
     pools = [fake.add_work_pool('a'), fake.add_work_pool('b')]
     for pool in pools:
         fake.add_worker(pool, 'worker')
-    assert len(bench.read(Workers())) == 4
+    assert len(series(bench.read(Workers()), 'work_pool.worker.is_online')) == 2
 
 
 @pytest.mark.parametrize('name', ['with a blank', 'a/b', 'ä', '100%', 'q?a=1#x'])
@@ -65,5 +70,61 @@ def test_pool_that_is_deleted_meanwhile_has_no_workers(fake: FakePrefect, bench:
 def test_workers_of_an_excluded_pool_are_not_asked_for(fake: FakePrefect, new_bench: Callable[..., Bench]) -> None:
     fake.add_worker(fake.add_work_pool('prod'))
     fake.add_worker(fake.add_work_pool('test'))
-    assert len(new_bench(work_pool_names={'exclude': ['test']}).read(Workers())) == 2
+    found = new_bench(work_pool_names={'exclude': ['test']}).read(Workers())
+    assert len(series(found, 'work_pool.worker.is_online')) == 1
     assert not sent(fake, '/work_pools/test/workers/filter')
+
+
+class TestCounts:
+    def test_workers_are_counted_by_pool_and_status(self, fake: FakePrefect, bench: Bench) -> None:
+        pools = {name: fake.add_work_pool(name) for name in ('a', 'b', 'idle')}
+        for pool_name, status in (('a', 'ONLINE'), ('a', 'ONLINE'), ('a', 'OFFLINE'), ('b', 'OFFLINE')):
+            fake.add_worker(pools[pool_name], status=status)
+        found = bench.read(Workers())
+        expected = {'a': (2, 1), 'b': (0, 1), 'idle': (0, 0)}
+        for name, (online, offline) in expected.items():
+            tags = tags_of(work_pool=pools[name], work_pool_type='process')
+            assert found['work_pool.workers.online', tags] == online
+            assert found['work_pool.workers.offline', tags] == offline
+
+    def test_group_that_is_off_sends_no_counts(self, fake: FakePrefect, new_bench: Callable[..., Bench]) -> None:
+        fake.add_worker(fake.add_work_pool())
+        names = {name for name, _ in new_bench(collect={'worker_counts': False}).read(Workers())}
+        assert names == {'work_pool.worker.is_online', 'work_pool.worker.heartbeat_age_seconds'}
+
+
+class TestRetention:
+    @pytest.mark.parametrize(
+        ('status', 'age', 'is_reported'),
+        [
+            pytest.param('OFFLINE', 3600, True, id='offline for as long as it is reported'),
+            pytest.param('OFFLINE', 3601, False, id='offline for longer'),
+            pytest.param('ONLINE', 86400, True, id='online with a heartbeat once a day'),
+        ],
+    )
+    @pytest.mark.parametrize('collect', [{}, {'worker_counts': False}], ids=['counts', 'no counts'])
+    def test_worker_is_reported_until_it_was_offline_for_long(
+        self,
+        fake: FakePrefect,
+        new_bench: Callable[..., Bench],
+        status: str,
+        age: int,
+        is_reported: bool,
+        collect: dict[str, bool],
+    ) -> None:
+        fake.add_worker(fake.add_work_pool(), status=status, last_heartbeat_time=at(-age))
+        found = new_bench(collect=collect).read(Workers())
+        assert any(name.startswith('work_pool.worker.') for name, _ in found) is is_reported
+        assert sum(value for (name, _), value in found.items() if name.startswith('work_pool.workers.')) == (
+            is_reported if not collect else 0
+        )
+
+    def test_retention_is_an_option(self, fake: FakePrefect, new_bench: Callable[..., Bench]) -> None:
+        fake.add_worker(fake.add_work_pool(), status='OFFLINE', last_heartbeat_time=at(-61))
+        for retention, reported in ((60, 0), (62, 1)):
+            found = new_bench(worker_retention=retention).read(Workers())
+            assert sum(name == 'work_pool.worker.is_online' for name, _ in found) == reported
+
+    def test_worker_that_never_sent_a_heartbeat_stays(self, fake: FakePrefect, bench: Bench) -> None:
+        fake.add_worker(fake.add_work_pool(), status='OFFLINE', last_heartbeat_time=None)
+        assert series(bench.read(Workers()), 'work_pool.worker.is_online')
