@@ -279,3 +279,28 @@ def test_run_of_a_served_deployment_waits_for_its_process(server: PrefectServer,
         assert time.monotonic() < deadline
         time.sleep(0.3)
     assert shop.late() == {'no_worker': 1}
+
+
+def test_ages_are_those_of_the_states_that_the_server_recorded(shop: Shop) -> None:
+    runs = {}
+    lives = {
+        'pending': ('PENDING',),
+        'running': ('PENDING', 'RUNNING'),
+        'paused': ('PENDING', 'RUNNING', 'PAUSED'),
+        'cancelling': ('PENDING', 'RUNNING', 'CANCELLING'),
+    }
+    for name, state_types in lives.items():
+        runs[name] = shop.ask_for_run()
+        for state_type in state_types:
+            shop.api.set_flow_run_state(runs[name], state_type)
+    before = datetime.now(UTC)
+    found = shop.values('flow_runs.cancelling', *(f'flow_runs.{name}.max_age' for name in lives))
+    after = datetime.now(UTC)
+    assert found.pop(('flow_runs.cancelling', None)) == 1
+    assert len(found) == len(lives)
+    for name, state_types in lives.items():
+        state = shop.api.flow_run_states(runs[name])[-1]
+        assert state['type'] == state_types[-1]
+        entered = datetime.fromisoformat(state['timestamp'])
+        age = found[f'flow_runs.{name}.max_age', None]
+        assert (before - entered).total_seconds() <= age <= (after - entered).total_seconds()
