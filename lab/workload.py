@@ -54,6 +54,7 @@ class Deployment:
     work_pool_name: str = WORK_POOL
     schedule: tuple[str, int | str] | None = None
     is_paused: bool = False
+    concurrency_limit: int | None = None
 
 
 WORK_QUEUES = (
@@ -65,6 +66,7 @@ WORK_QUEUES = (
 
 ORDERS = Deployment('orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30))
 REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
+LIMITED_REPORT = Deployment('report', 'one-at-a-time', 'outcomes.py:succeeds', 'critical', concurrency_limit=1)
 FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen')
 NIGHTLY_REPORT = Deployment(
     'report', 'nightly', 'outcomes.py:succeeds', 'nightly', UNATTENDED_WORK_POOL, schedule=('cron', '0 3 * * *')
@@ -84,6 +86,7 @@ BANK_STATEMENTS = Deployment('bank-statements', 'on-demand', 'task_states.py:ban
 DEPLOYMENTS = (
     ORDERS,
     REPORT,
+    LIMITED_REPORT,
     FROZEN_REPORT,
     NIGHTLY_REPORT,
     PAUSED_REPORT,
@@ -158,6 +161,7 @@ class Workload:
                 work_queue_name=deployment.work_queue_name,
                 schedules=[dict([deployment.schedule])] if deployment.schedule else [],
                 paused=deployment.is_paused,
+                concurrency_limit=deployment.concurrency_limit,
             )
 
     def start(self) -> None:
@@ -175,6 +179,7 @@ class Workload:
             self._has_subflows,
             self._times_out,
             self._shares_one_slot,
+            self._awaits_a_slot,
             self._runs_without_deployment,
             self._runs_on_schedule,
         )
@@ -309,6 +314,11 @@ class Workload:
         for flow_run in [self._ask_for(REPORT) for _ in range(3)]:
             yield from self._until(flow_run, 'COMPLETED')
 
+    def _awaits_a_slot(self) -> Story:
+        """two flow runs of a deployment that allows one at a time"""
+        for flow_run in [self._ask_for(LIMITED_REPORT) for _ in range(2)]:
+            yield from self._until(flow_run, 'COMPLETED')
+
     def _runs_without_deployment(self) -> Story:
         """a script runs flows without a deployment"""
         script = FlowScript(self._api_url, 'script.py', python=self._python, settings=self._settings)
@@ -319,11 +329,12 @@ class Workload:
             raise WorkloadError(f'the script failed:\n{script.process.log_tail()}')
 
     def _nobody_fetches(self) -> Story:
-        """flow runs go Late: no worker in the pool, and a paused queue"""
+        """flow runs go Late: no worker in the pool, a paused pool, a paused queue"""
         self._ask_for(FROZEN_REPORT)
+        self._ask_for(PAUSED_REPORT)
         first = self._ask_for(NIGHTLY_REPORT)
         second = self._ask_for(NIGHTLY_REPORT)
-        while self._api.count_flow_runs(flow_runs={'state': {'name': {'any_': ['Late']}}}) < 3:
+        while self._api.count_flow_runs(flow_runs={'state': {'name': {'any_': ['Late']}}}) < 4:
             yield from self._pause(2)
         # A run that never started is cancelled at once: the server has no process to wait for.
         self._api.set_flow_run_state(first, 'CANCELLED')

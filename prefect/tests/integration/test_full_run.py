@@ -418,6 +418,33 @@ def test_states_of_flow_runs_are_those_of_the_moment(full_run: FullRun) -> None:
             assert full_run.gauge(f'flow_runs.{series}', deployment_id=deployment_id) == now[deployment_id]
 
 
+def test_runs_are_late_for_what_was_done_to_them(full_run: FullRun) -> None:
+    late = full_run.recording.get('prefect.server.flow_runs.late')
+    reasons: dict[str, set[str]] = defaultdict(set)
+    for tags in late.tracks:
+        found = dict(item.split(':', 1) for item in tags)
+        if late.tracks[tags].peak and 'deployment_name' in found:
+            reasons[found['deployment_name']].add(found['late_reason'])
+    assert reasons['nightly'] == {'no_worker'}
+    assert reasons['paused'] == {'pool_paused'}
+    assert reasons['frozen'] == {'queue_paused'}
+    assert 'deployment_limit' in reasons['one-at-a-time']
+    # Asked for at the same time as others, which may fill the work pool.
+    assert 'queue_limit' in reasons['on-demand']
+
+
+def test_what_is_late_at_the_end_is_what_the_server_still_schedules(full_run: FullRun) -> None:
+    due = {
+        run['deployment_id']: moment(run['next_scheduled_start_time'])
+        for run in full_run.flow_runs
+        if run['state_type'] == 'SCHEDULED' and moment(run['next_scheduled_start_time']) <= full_run.now
+    }
+    assert len(due) == 3
+    points = [point for point in full_run.last.points if point.name == 'prefect.server.flow_runs.late.max_age']
+    ages = {tag(point.tags, 'deployment_id'): point.value for point in points if point.value}
+    assert ages == pytest.approx({key: (full_run.now - time).total_seconds() for key, time in due.items()}, abs=SECONDS)
+
+
 def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -> None:
     """A task run whose process was killed stays RUNNING on the server, and an unrunnable one stays NotReady."""
     left = [run for run in full_run.task_runs if run['state_type'] in ('PENDING', 'RUNNING', 'PAUSED')]
