@@ -238,7 +238,7 @@ class TestFailures:
         message = run_failing(new_check(), aggregator)
         # The server asked for patience, so what comes afterwards fails too.
         assert re.match(r'\d of the collectors failed\. ', message)
-        assert 'work_queues: POST /work_queues/filter: HTTP 500, ' in message
+        assert 'work_queues, concurrency: POST /work_queues/filter: HTTP 500, ' in message
         assert re.search(r'\btask_runs, .*: POST /task_runs/filter: HTTP 429, ', message)
 
     def test_failed_collector_submits_nothing(
