@@ -128,6 +128,22 @@ class PrefectApiDriver:
         """Change a queue. To pause one, pause it after it was made: a queue made with `is_paused` gets status READY."""
         self.request('PATCH', f'work_pools/{work_pool_name}/queues/{name}', changes)
 
+    def send_heartbeat(self, work_pool_name: str, name: str, *, interval_seconds: int) -> None:
+        """Be a worker that is OFFLINE, unless it sends more, once it has missed three intervals."""
+        body = {'name': name, 'heartbeat_interval_seconds': interval_seconds}
+        self.request('POST', f'work_pools/{work_pool_name}/workers/heartbeat', body)
+
+    def create_concurrency_limit(self, name: str, limit: int) -> None:
+        """Create a global limit; that of a tag is named `tag:<tag>`."""
+        self.request('POST', 'v2/concurrency_limits/', {'name': name, 'limit': limit})
+
+    def take_slot(self, name: str) -> None:
+        """Take a slot of a limit for good, as a process does that is killed before it gives it back."""
+        self.request('POST', 'v2/concurrency_limits/increment', {'names': [name], 'slots': 1})
+
+    def give_slot_back(self, name: str) -> None:
+        self.request('POST', 'v2/concurrency_limits/decrement', {'names': [name], 'slots': 1})
+
     def create_flow(self, name: str) -> str:
         """Return the id of the flow of that name, which is made if there is none."""
         return str(self.request('POST', 'flows/', {'name': name})['id'])

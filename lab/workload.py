@@ -64,6 +64,9 @@ WORK_QUEUES = (
     WorkQueue(UNATTENDED_WORK_POOL, 'nightly', concurrency_limit=2),
 )
 
+# Global ones, and those of tags.
+CONCURRENCY_LIMITS = {'database': 4, 'tag:gpu': 2}
+
 ORDERS = Deployment('orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30))
 REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
 LIMITED_REPORT = Deployment('report', 'one-at-a-time', 'outcomes.py:succeeds', 'critical', concurrency_limit=1)
@@ -76,7 +79,7 @@ PAUSED_REPORT = Deployment(
 )
 INVOICES = Deployment('invoices', 'on-demand', 'outcomes.py:fails_at_first', 'critical')
 IMAGE_IMPORT = Deployment('image-import', 'on-demand', 'outcomes.py:crashes', 'critical')
-BACKFILL = Deployment('backfill', 'on-demand', 'outcomes.py:runs_long', 'critical')
+BACKFILL = Deployment('backfill', 'on-demand', 'outcomes.py:runs_long', 'critical', concurrency_limit=4)
 INVENTORY = Deployment('inventory', 'on-demand', 'outcomes.py:times_out', 'critical')
 WEATHER = Deployment('weather', 'on-demand', 'retries.py:weather', 'critical')
 PAYOUT = Deployment('payout', 'on-demand', 'approval.py:waits_for_approval', 'critical')
@@ -163,6 +166,15 @@ class Workload:
                 paused=deployment.is_paused,
                 concurrency_limit=deployment.concurrency_limit,
             )
+        self._leave_traces_of_killed_processes()
+
+    def _leave_traces_of_killed_processes(self) -> None:
+        """A worker that is never heard of again, and slots that nobody gives back."""
+        self._api.send_heartbeat(WORK_POOL, 'killed', interval_seconds=1)
+        for name, limit in CONCURRENCY_LIMITS.items():
+            self._api.create_concurrency_limit(name, limit)
+        for name in (*CONCURRENCY_LIMITS, f'deployment:{self._deployment_ids[BACKFILL]}'):
+            self._api.take_slot(name)
 
     def start(self) -> None:
         """Start the worker and open the stories."""

@@ -187,7 +187,8 @@ def test_no_check_failed_and_none_complained(full_run: FullRun) -> None:
 
 def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None:
     assert full_run.recording.missing == []
-    assert full_run.recording.always_zero == []
+    # A schedule is without a run for two minutes before that is told, which is longer than the demo.
+    assert full_run.recording.always_zero == ['prefect.server.deployment.schedules.is_without_run']
     assert full_run.recording.undeclared == []
     assert len(DOCUMENTED) == 59
 
@@ -353,7 +354,7 @@ def test_work_pools_are_in_the_state_that_the_server_tells(full_run: FullRun) ->
 
 
 def test_worker_is_online_and_its_heartbeat_is_young(full_run: FullRun) -> None:
-    (worker,) = full_run.workers
+    (worker,) = (row for row in full_run.workers if row['status'] == 'ONLINE')
     names = {'work_pool_name': 'workshop', 'worker_id': worker['id'], 'worker_name': worker['name']}
     assert full_run.gauge('work_pool.worker.is_online', **names) == (worker['status'] == 'ONLINE') == 1
     age = (full_run.now - moment(worker['last_heartbeat_time'])).total_seconds()
@@ -489,3 +490,49 @@ def passes(tags: tuple[str, ...], kind: str) -> bool:
 def test_every_line_that_the_processes_printed_is_parsed_or_listed(full_run: FullRun) -> None:
     assert set(full_run.logs) == {'server', 'worker', 'script'}
     assert {name: unparsed(text) for name, text in full_run.logs.items()} == {'server': [], 'worker': [], 'script': []}
+
+
+def test_worker_that_was_killed_is_counted_as_offline(full_run: FullRun) -> None:
+    assert full_run.gauge('work_pool.workers.online', work_pool_name='workshop') == 1
+    assert full_run.gauge('work_pool.workers.offline', work_pool_name='workshop') == 1
+
+
+def test_slots_that_nobody_gave_back_are_leaked(full_run: FullRun) -> None:
+    gpu = {'concurrency_limit_name': 'gpu', 'concurrency_limit_type': 'tag'}
+    assert full_run.gauge('concurrency_limit.in_use', **gpu) == 50
+    assert full_run.gauge('concurrency_limit.leaked_slots', **gpu) == 1
+    backfill = {'flow_name': 'backfill'}
+    assert full_run.gauge('deployment.concurrency.active_slots', **backfill) == 1
+    assert full_run.gauge('deployment.concurrency.leaked_slots', **backfill) == 1
+
+
+def test_pasts_of_deployments_are_those_of_the_server(full_run: FullRun) -> None:
+    for deployment_id, row in full_run.deployments.items():
+        ended = [run for run in full_run.flow_runs if run['deployment_id'] == deployment_id and run['end_time']]
+        successes = [moment(run['end_time']) for run in ended if run['state_type'] == 'COMPLETED']
+        last = max(successes, default=None)
+        failures = [
+            run
+            for run in ended
+            if run['state_type'] in ('FAILED', 'CRASHED') and (last is None or moment(run['end_time']) > last)
+        ]
+        assert full_run.gauge('deployment.consecutive_failures', deployment_id=deployment_id) == len(failures)
+        if last is not None:
+            age = (full_run.now - last).total_seconds()
+            found = full_run.gauge('deployment.seconds_since_success', deployment_id=deployment_id)
+            assert found == pytest.approx(age, abs=SECONDS)
+        active = sum(schedule['active'] for schedule in row['schedules'])
+        assert full_run.gauge('deployment.schedules.active', deployment_id=deployment_id) == active
+
+
+def test_next_runs_are_those_of_the_schedules(full_run: FullRun) -> None:
+    name = 'prefect.server.deployment.seconds_until_next_run'
+    found = {tag(point.tags, 'deployment_id'): point.value for point in full_run.last.points if point.name == name}
+    expected: dict[str, float] = {}
+    for run in full_run.flow_runs:
+        due = run['next_scheduled_start_time']
+        if due and moment(due) > full_run.now:
+            ahead = (moment(due) - full_run.now).total_seconds()
+            expected[run['deployment_id']] = min(ahead, expected.get(run['deployment_id'], ahead))
+    assert expected
+    assert found == pytest.approx(expected, abs=SECONDS)
