@@ -135,7 +135,10 @@ class PrefectClient:
         return self._read_list_if_there('/v2/concurrency_limits/filter', ConcurrencyLimit)
 
     def tag_limits(self) -> list[TagLimit]:
-        """The limits of tags, with who holds their slots."""
+        """The limits of tags, with who holds their slots.
+
+        With more limits than a page holds, those of deployments included, some may be missing (3.8.8).
+        """
         return self._read_list_if_there('/concurrency_limits/filter', TagLimit)
 
     def deployment_page(self, body: dict[str, Any], offset: int, page_size: int) -> tuple[list[Deployment], int]:

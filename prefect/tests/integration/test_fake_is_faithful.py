@@ -408,8 +408,17 @@ def test_active_slots_are_the_same(pair: Pair, collection: str) -> None:
     assert any(real.values())
 
 
-@pytest.mark.parametrize('collection', ['v2/concurrency_limits', 'concurrency_limits'])
-@pytest.mark.parametrize('paging', [{}, {'limit': 2}, {'limit': 2, 'offset': 1}], ids=str)
+# A page of the limits of tags is cut from the list of all limits (3.8.8): one that is not full may lack some.
+@pytest.mark.parametrize(
+    ('collection', 'paging'),
+    [
+        ('concurrency_limits', {}),
+        ('v2/concurrency_limits', {}),
+        ('v2/concurrency_limits', {'limit': 2}),
+        ('v2/concurrency_limits', {'limit': 2, 'offset': 1}),
+    ],
+    ids=str,
+)
 def test_concurrency_limits_are_the_same(pair: Pair, collection: str, paging: Row) -> None:
     real, fake = pair.ask('POST', f'/{collection}/filter', paging)
     assert fake.body == real.body
