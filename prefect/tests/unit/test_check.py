@@ -17,7 +17,7 @@ from datadog_checks.prefect.collectors import snapshot_collectors, stream_collec
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
-from datadog_checks.prefect.versions import SUPPORTED
+from datadog_checks.prefect.versions import DIFFERENCES, SUPPORTED
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.unit.harness import Row, at, failing, run_task_through, run_through, sent
@@ -633,6 +633,32 @@ class TestMetadata:
     ) -> None:
         fake.fault = failing('/admin/version', outcome)
         assert success(run_check(new_check())) == dict.fromkeys(COLLECTORS, 1)
+
+    @pytest.mark.parametrize(
+        ('outcome', 'times'), [pytest.param(404, 1, id='no such endpoint'), pytest.param(500, 3, id='fails')]
+    )
+    def test_version_is_asked_for_at_the_next_run_if_the_question_failed(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, outcome: int, times: int
+    ) -> None:
+        """Until it is known, a server is taken for a new one."""
+        fake.fault = failing('/admin/version', outcome)
+        check = new_check()
+        for _ in range(3):
+            run_check(check)
+        assert len(sent(fake, '/admin/version')) == times
+
+    def test_what_an_old_server_lacks_is_told_once_at_debug(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        fake.version = '3.6.13'
+        check = new_check()
+        for _ in range(3):
+            run_check(check)
+        for item in DIFFERENCES:
+            lines = [record.levelname for record in caplog.records if record.getMessage() == str(item)]
+            assert lines == (['DEBUG'] if item.before > (3, 6, 13) else [])
+        assert not warnings(caplog)
 
 
 class TestUnsupportedVersion:
