@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
+from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.versions import SUPPORTED
 from lab.agent import CheckResult, CheckRunner
 from lab.prefect_server import ROOT, PrefectServer
+from lab.recording import OWN
 
 VERSION = '2.20.27'
 PYTHON = ROOT / '.envs' / f'prefect-{VERSION}' / 'bin' / 'python'
@@ -31,16 +33,17 @@ def test_each_check_says_which_versions_are_supported(results: list[CheckResult]
 
 
 def test_server_is_healthy_and_nothing_is_collected(results: list[CheckResult]) -> None:
-    collectors = {item.name for item in (*snapshot_collectors(), *stream_collectors())}
+    collectors = {item.name for item in (*snapshot_collectors(defaults.instance_collect()), *stream_collectors())}
     for result in results:
-        values = {(point.name.removeprefix('prefect.server.'), point.tags[0]): point.value for point in result.points}
-        url = next(tag for tag in result.points[0].tags if tag.startswith('prefect_url:'))
-        assert values == {
-            ('health', url): 1,
-            ('ready', url): 1,
-            ('collector.success', 'collector:health'): 1,
-            **{('collector.success', f'collector:{name}'): 0 for name in collectors},
+        values = {point.name: point.value for point in result.points if point.name not in OWN}
+        assert values == {'prefect.server.health': 1, 'prefect.server.ready': 1}
+        success = {
+            tag.removeprefix('collector:'): point.value
+            for point in result.points
+            for tag in point.tags
+            if point.name == 'prefect.server.collector.success' and tag.startswith('collector:')
         }
+        assert success == {'health': 1, **dict.fromkeys(collectors, 0)}
 
 
 def test_version_is_told_as_metadata(results: list[CheckResult]) -> None:
