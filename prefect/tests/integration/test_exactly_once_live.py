@@ -45,7 +45,8 @@ def test_every_stream_had_something_to_count(result: Result) -> None:
         'task_runs.execution_duration.count',
         'task_runs.dependency_wait_duration.count',
     }
-    assert result.flow_runs >= 250
+    # Some 300 on a quiet machine.
+    assert result.flow_runs >= 100
 
 
 def test_each_kill_repeats_at_most_the_batch_that_was_not_persisted(result: Result) -> None:
