@@ -420,7 +420,7 @@ class Event:
         kind, _, action = name.removeprefix('prefect.').partition('.')
         resource = _object(row, 'resource')
         payload = _object(row, 'payload')
-        related = [Resource.from_api(item) for item in row.get('related') or () if isinstance(item, dict)]
+        related = [Resource.from_api(item) for item in _objects(row, 'related')]
         return cls(
             id=_text(row, 'id'),
             name=name,
@@ -471,6 +471,11 @@ def _object(row: Row, key: str) -> Row:
     """The object at `key`; an empty one if there is none, for not every event says as much."""
     value = row.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _objects(row: Row, key: str) -> list[Row]:
+    value = row.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _text(row: Row, key: str) -> str:

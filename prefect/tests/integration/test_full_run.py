@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,15 @@ from datadog_checks.prefect.versions import (
 )
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
-from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, compare_with_server, observe
+from lab.demo import (
+    EVENT_DELAY_SECONDS,
+    LATE_START_THRESHOLD_SECONDS,
+    EventComparison,
+    Progress,
+    compare_events,
+    compare_with_server,
+    observe,
+)
 from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, Recording
 from lab.workload import Workload
@@ -37,6 +46,12 @@ from tests.log_lines import unparsed
 Row = dict[str, Any]
 # What the server's clock and ours may differ by in an age, and what passes between the check and our own question.
 SECONDS = 5.0
+# The kinds of events that the stories of the workload lead to.
+FLOW_RUN_EVENTS = (
+    *('Scheduled', 'Late', 'AwaitingRetry', 'Pending', 'Running', 'Paused', 'Cancelling'),
+    *('Completed', 'Failed', 'TimedOut', 'Crashed', 'Cancelled'),
+)
+TASK_RUN_EVENTS = ('Pending', 'NotReady', 'Running', 'AwaitingRetry', 'Retrying', 'Completed', 'Failed', 'Crashed')
 TERMINAL = ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
 # What two other instances of the check are about, by tag: each way makes other criteria for the server.
 FILTERS = {
@@ -60,6 +75,7 @@ class FullRun:
     last: CheckResult
     filtered: Mapping[str, CheckResult]
     counts_agree: Mapping[str, tuple[int, int]]
+    events: EventComparison
     flow_runs: list[Row]
     task_runs: list[Row]
     states: Mapping[str, list[Row]]
@@ -139,6 +155,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             'prefect_url': server.api_url,
             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
             'tags': ['team:data'],
+            'collect_events': True,
         }
         with Workload(server.api_url, limit_seconds=LIMIT_SECONDS) as workload:
             workload.set_up()
@@ -150,6 +167,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Their second and last check, at the end, catches up with everything.
             assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
+            time.sleep(EVENT_DELAY_SECONDS)
             now = datetime.now(UTC)
             last = runner.run()
             recording.add(last)
@@ -157,6 +175,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             yield FullRun(
                 recording=recording,
                 last=last,
+                events=compare_events(recording, runner, api),
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
                 states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
@@ -238,6 +257,24 @@ def test_counts_equal_the_records_of_the_server(full_run: FullRun) -> None:
     assert {name: check for name, (check, _) in full_run.counts_agree.items()} == {
         name: server for name, (_, server) in full_run.counts_agree.items()
     }
+
+
+def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
+    assert full_run.events.differences == []
+    names = {name for name, _, _ in full_run.events.sent}
+    assert names >= {
+        *(f'prefect.flow-run.{name}' for name in FLOW_RUN_EVENTS),
+        *(f'prefect.task-run.{name}' for name in TASK_RUN_EVENTS),
+        *(f'prefect.{kind}.ready' for kind in ('work-pool', 'work-queue', 'deployment')),
+    }
+
+
+def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun) -> None:
+    events = [event for event in full_run.recording.events if event['event_type'] == 'prefect.task-run.Failed']
+    assert events
+    for event in events:
+        keys = {item.partition(':')[0] for item in event['tags']}
+        assert keys >= {'deployment_name', 'work_pool_name', 'work_queue_name', 'flow_name', 'task_key', 'team'}
 
 
 def test_flow_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:

@@ -37,6 +37,8 @@ LISTS = (
 ENDPOINTS = (
     *LISTS,
     '/admin/version',
+    '/events/filter',
+    '/events/filter/next',
     '/flow_runs/count',
     '/flow_runs/paginate',
     '/health',
@@ -112,6 +114,8 @@ def world() -> FakePrefect:
     retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
     fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
     fake.add_tag_limit('gpu', 2, [upstream])
+    for index in range(60):
+        fake.add_event(('prefect.flow-run.Failed', 'prefect.task-run.Failed')[index % 2], occurred=at(1 + index / 10))
     return fake
 
 
@@ -126,7 +130,7 @@ def keys_of(endpoint: str) -> list[str]:
 
 def new_check(url: str) -> PrefectCheck:
     datadog_agent.reset()
-    check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'timeout': SECONDS}])
+    check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'timeout': SECONDS, 'collect_events': True}])
     check.check_id = 'prefect:fuzz'
     return check
 
@@ -246,3 +250,25 @@ def test_every_endpoint_is_there() -> None:
 
 def is_at(request: FakeRequest, endpoint: str) -> bool:
     return request.path == f'/api{endpoint}'
+
+
+@pytest.mark.parametrize('part', ['', 'resource', 'related', 'payload'])
+def test_any_value_in_any_field_of_an_event(part: str, only_our_errors: list[str]) -> None:
+    @EXAMPLES
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        def change(request: FakeRequest, answer: FakeResponse) -> FakeResponse:
+            if not is_at(request, '/events/filter'):
+                return answer
+            page = json.loads(answer.body)
+            for event in page['events']:
+                parts = event[part] if part else event
+                for row in parts if isinstance(parts, list) else [parts]:
+                    for key in data.draw(st.lists(st.sampled_from(sorted(row)), max_size=3)):
+                        row[key] = data.draw(VALUES)
+            return FakeResponse.of(page)
+
+        survive(change)
+        assert not only_our_errors
+
+    run()
