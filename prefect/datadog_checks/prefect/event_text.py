@@ -50,8 +50,8 @@ def objects(event: Event) -> dict[str, Resource]:
     return {**event.related, event.kind: event.resource}
 
 
-def agent_event(event: Event, flow_run_tags: Tags, ui_url: str) -> AgentEvent:
-    """The event as the Agent takes it. `flow_run_tags` are those of the flow run of a task run."""
+def agent_event(event: Event, more_tags: Tags, ui_url: str) -> AgentEvent:
+    """The event as the Agent takes it. `more_tags` are those that it does not tell itself."""
     alert_type = _alert_type(event)
     return AgentEvent(
         event_type=event.name,
@@ -61,7 +61,7 @@ def agent_event(event: Event, flow_run_tags: Tags, ui_url: str) -> AgentEvent:
         alert_type=alert_type,
         priority='low' if alert_type == 'info' else 'normal',
         aggregation_key=event.resource.id[:_AGGREGATION_KEY_LENGTH],
-        tags=tuple(sorted({*_tags(event), *flow_run_tags})),
+        tags=tuple(sorted({*_tags(event), *more_tags})),
     )
 
 
@@ -86,7 +86,8 @@ def _tags(event: Event) -> Tags:
 
 
 def _title(event: Event) -> str:
-    name = _shortened(event.resource.name or event.resource.id, _NAME_LENGTH)
+    name = event.resource.name or event.resource.id.removeprefix(f'prefect.{event.kind}.')
+    name = _shortened(name, _NAME_LENGTH)
     return f'[PREFECT] [{event.kind[:_NAME_LENGTH]}] {name} -> {(event.state_name or event.action)[:80]}'
 
 
@@ -112,8 +113,9 @@ def _message(event: Event) -> str:
 def _facts(event: Event) -> Iterator[str]:
     if event.run_count is not None:
         yield f'- Run count: {_code(event.run_count)}'
-    if event.task_key:
-        yield f'- Task: {_code(event.task_key)}'
+    name = task_name(event.task_key)
+    if name:
+        yield f'- Task: {_code(name)}'
     for kind, label in _PARENTS.items():
         parent = event.related.get(kind)
         if parent is not None:

@@ -204,6 +204,12 @@ class Inventory:
         """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
         return self._known.deployments.list_again(self._client, deployment_ids)
 
+    def prefect_tags(self, deployment_id: str | None) -> Tags:
+        """The tags that a flow run carries for those that its deployment has in Prefect."""
+        if self._prefect_tags is None:
+            return ()
+        return make_tags({tags.PREFECT_TAG: self._passing_tags(self.deployments().get(deployment_id or ''))})
+
     def deployment_tags(self, deployment: Deployment) -> Tags:
         """The tags that a flow run of this deployment carries by default."""
         self._flow_names_of_deployments()

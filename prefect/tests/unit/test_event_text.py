@@ -89,6 +89,8 @@ def test_title_of_an_event_of_the_user_and_without_a_name() -> None:
     event = row('prefect.flow.created') | {'event': 'orders.exported', 'resource': {'prefect.resource.id': 'orders.7'}}
 
     assert text_of(event).title == '[PREFECT] [orders] orders.7 -> exported'
+    event['resource'] = {'prefect.resource.id': 'prefect.orders.7'}
+    assert text_of(event).title == '[PREFECT] [orders] 7 -> exported'
 
 
 def test_text_of_a_flow_run() -> None:
@@ -113,6 +115,12 @@ def test_text_of_a_flow_run() -> None:
     )
 
 
+def test_task_run_is_tagged_with_its_task() -> None:
+    tags = text_of(row('prefect.task-run.Failed')).tags
+
+    assert {'task_key:broken-6066b4e2', 'task_name:broken'} <= set(tags)
+
+
 def test_text_of_a_task_run() -> None:
     assert text_of(row('prefect.task-run.Failed')).text == (
         '%%% \n'
@@ -123,7 +131,7 @@ def test_text_of_a_task_run() -> None:
         '```\n'
         '\n'
         '- Run count: `1`\n'
-        '- Task: `broken-6066b4e2`\n'
+        '- Task: `broken`\n'
         '- Flow run: `dynamic-goshawk`\n'
         '- Flow: `recorded-parent`\n'
         '\n'

@@ -30,7 +30,7 @@ _PARENTS: dict[str, tuple[str, ...]] = {
     'worker': ('work-pool',),
     'work-queue': ('work-pool', 'work-queue'),
 }
-_ALL_PARENTS = ('work-pool', 'work-queue', 'deployment')
+_ALL_PARENTS = ('work-pool', 'work-queue', 'deployment', 'flow')
 
 
 class Events:
@@ -67,14 +67,17 @@ def _convert(run: RunContext, events: list[Event]) -> Iterator[AgentEvent]:
     known = run.inventory.tags_by_id(flow_run_ids)
     of_no_flow_run: Tags | None = () if run.settings.filters.keep_parentless else None
     for event in events:
-        flow_run_tags: Tags | None = ()
+        more_tags: Tags | None
         if event.kind == 'task-run':
             flow_run_id = _flow_run_id(event)
-            flow_run_tags = of_no_flow_run if flow_run_id is None else known[flow_run_id]
-        elif not _is_allowed(event, run.settings.filters):
+            more_tags = of_no_flow_run if flow_run_id is None else known[flow_run_id]
+        elif _is_allowed(event, run.settings.filters):
+            deployment = objects(event).get('deployment')
+            more_tags = run.inventory.prefect_tags(deployment.object_id if deployment else None)
+        else:
             continue
-        if flow_run_tags is not None:
-            yield agent_event(event, flow_run_tags, run.settings.ui_url)
+        if more_tags is not None:
+            yield agent_event(event, more_tags, run.settings.ui_url)
 
 
 def _flow_run_id(event: Event) -> str | None:
@@ -84,7 +87,12 @@ def _flow_run_id(event: Event) -> str | None:
 
 
 def _is_allowed(event: Event, filters: ResourceFilters) -> bool:
-    by_kind = {'work-pool': filters.work_pools, 'work-queue': filters.work_queues, 'deployment': filters.deployments}
+    by_kind = {
+        'work-pool': filters.work_pools,
+        'work-queue': filters.work_queues,
+        'deployment': filters.deployments,
+        'flow': filters.flows,
+    }
     found = objects(event)
     return all(
         by_kind[kind].allows(found[kind].name if kind in found else None)

@@ -260,6 +260,18 @@ class TestTags:
         (found,) = follow(bench, 15)
         assert found.tags == tags_of(work_queue=queue, deployment=deployment, flow=flow, task_key='load')
 
+    def test_tags_of_the_deployment_are_tags_of_its_events(self, fake: FakePrefect, new_bench: NewBench) -> None:
+        bench = new_bench(prefect_tags={'include': ['^team-']})
+        flow = fake.add_flow('etl')
+        deployment = fake.add_deployment(name='hourly', flow=flow, tags=['team-data', 'nightly'])
+        flow_run = fake.add_flow_run(deployment=deployment, state=('RUNNING', 'Running'))
+        follow(bench, 0)
+        parents = [related('flow', flow), related('deployment', deployment)]
+        fake.add_event('prefect.flow-run.Running', occurred=at(5), related=parents)
+        fake.add_event('prefect.task-run.Running', occurred=at(6), related=[related('flow-run', flow_run)])
+        for event in follow(bench, 15):
+            assert {tag for tag in event.tags if tag.startswith('prefect_tag:')} == {'prefect_tag:team-data'}
+
     def test_work_queue_and_work_pool_carry_their_own(self, fake: FakePrefect, bench: Bench) -> None:
         queue = fake.default_queue(fake.add_work_pool('prod'))
         pool = fake.tables['work_pools'].get(queue['work_pool_id'])
@@ -282,17 +294,18 @@ class TestFilters:
         queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high')
         pool = fake.tables['work_pools'].get(queue['work_pool_id'])
         deployment = fake.add_deployment(name='hourly', work_queue=queue)
-        flow = fake.add_flow('local')
-        runs = [fake.add_flow_run(deployment=deployment), fake.add_flow_run(flow=flow)]
+        flow, local = fake.tables['flows'].get(deployment['flow_id']), fake.add_flow('local')
+        runs = [fake.add_flow_run(deployment=deployment), fake.add_flow_run(flow=local)]
         of_pool = [related('work-pool', pool)]
         of_queue = [*of_pool, related('work-queue', queue)]
-        everything = [*of_queue, related('deployment', deployment)]
+        of_flow = [*of_queue, related('flow', flow)]
+        everything = [*of_flow, related('deployment', deployment)]
 
         def happen() -> None:
             fake.add_event('prefect.work-pool.ready', occurred=at(1), resource=of_pool[0], related=[])
             fake.add_event('prefect.work-queue.ready', occurred=at(2), resource=of_queue[1], related=of_pool)
-            fake.add_event('prefect.deployment.ready', occurred=at(3), resource=everything[2], related=of_queue)
-            for second, run, parents in ((4, runs[0], everything), (5, runs[1], [])):
+            fake.add_event('prefect.deployment.ready', occurred=at(3), resource=everything[-1], related=of_flow)
+            for second, run, parents in ((4, runs[0], everything), (5, runs[1], [related('flow', local)])):
                 fake.add_event('prefect.flow-run.Failed', occurred=at(second), related=parents)
                 fake.add_event('prefect.task-run.Failed', occurred=at(second + 2), related=[related('flow-run', run)])
             fake.add_event('prefect.task-run.Failed', occurred=at(8), related=[])
@@ -310,6 +323,8 @@ class TestFilters:
             ({'work_queue_names': {'exclude': ['high']}}, [1, 5, 7, 8]),
             ({'deployment_names': {'include': ['hourly']}}, [1, 2, 3, 4, 6]),
             ({'deployment_names': {'exclude': ['hourly']}}, [1, 2, 5, 7, 8]),
+            ({'flow_names': {'include': ['local']}}, [1, 2, 5, 7]),
+            ({'flow_names': {'exclude': ['local']}}, [1, 2, 3, 4, 6, 8]),
             ({'deployment_names': {'exclude': ['daily']}}, [1, 2, 3, 4, 5, 6, 7, 8]),
         ],
         ids=str,
