@@ -47,6 +47,13 @@ MESSAGE = 'the database said no'
 
 
 @pytest.fixture(scope='module')
+def prefect_server(database_url: str | None) -> Iterator[PrefectServer]:
+    """One for each database: how names are compared and ties are ordered is up to it."""
+    with PrefectServer(database_url=database_url) as server:
+        yield server
+
+
+@pytest.fixture(scope='module')
 def api(prefect_server: PrefectServer) -> Iterator[PrefectApiDriver]:
     with PrefectApiDriver(prefect_server.api_url) as api:
         yield api
@@ -66,14 +73,14 @@ def wait_for(missing: Callable[[], object]) -> None:
         time.sleep(0.2)
 
 
-def emit(api: PrefectApiDriver, names: Iterable[str], resource: str) -> None:
-    """Send events like any client of Prefect, a millisecond apart, and wait until the server shows them."""
+def emit(api: PrefectApiDriver, names: Iterable[str], resource: str, *, milliseconds: int = 1) -> None:
+    """Send events like any client of Prefect, so far apart, and wait until the server shows them."""
     begin = datetime.now(UTC)
     events = [
         {
             'id': str(uuid4()),
             'event': name,
-            'occurred': (begin + timedelta(milliseconds=index)).isoformat(),
+            'occurred': (begin + timedelta(milliseconds=milliseconds * index)).isoformat(),
             'resource': {'prefect.resource.id': f'{resource}.{index}', 'prefect.resource.name': f'number {index}'},
         }
         for index, name in enumerate(names)
@@ -181,6 +188,16 @@ def test_flood_of_1200_events_takes_two_checks_with_a_restart_in_between(
     ]
     sent = [event['aggregation_key'] for result in (first, second) for event in result.events]
     assert sent == [f'{unique}.{index}' for index in range(1200)]
+
+
+def test_events_of_one_moment_are_all_sent_once(
+    prefect_server: PrefectServer, api: PrefectApiDriver, unique: str
+) -> None:
+    runner = first_check(prefect_server.api_url, event_names={'include': [rf'^prefect\.{unique}\.']})
+    emit(api, [f'prefect.{unique}.happened'] * 180, unique, milliseconds=0)
+
+    events = [*good(runner.run()).events, *good(runner.run()).events]
+    assert Counter(event['aggregation_key'] for event in events) == Counter(f'{unique}.{index}' for index in range(180))
 
 
 def test_pages_go_on_behind_a_proxy_that_changes_host_and_path(
