@@ -38,6 +38,7 @@ from lab.workload import TICK_SECONDS, Workload, WorkloadError
 
 CHECK_INTERVAL_SECONDS = 3.0
 LATE_START_THRESHOLD_SECONDS = 2
+PREFECT_TAGS = {'include': ['^team:']}
 PLAIN_PROGRESS_SECONDS = 10.0
 # The server writes events down every 5 s.
 EVENT_DELAY_SECONDS = 6
@@ -248,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                             'prefect_url': server.api_url,
                             'collect_events': options.collect_events,
                             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+                            'prefect_tags': PREFECT_TAGS,
                         }
                     )
                     observe(workload, runner, recording, progress)

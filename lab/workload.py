@@ -55,6 +55,7 @@ class Deployment:
     schedule: tuple[str, int | str] | None = None
     is_paused: bool = False
     concurrency_limit: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 WORK_QUEUES = (
@@ -67,7 +68,9 @@ WORK_QUEUES = (
 # Global ones, and those of tags.
 CONCURRENCY_LIMITS = {'database': 4, 'tag:gpu': 2}
 
-ORDERS = Deployment('orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30))
+ORDERS = Deployment(
+    'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
+)
 REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
 LIMITED_REPORT = Deployment('report', 'one-at-a-time', 'outcomes.py:succeeds', 'critical', concurrency_limit=1)
 FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen')
@@ -82,7 +85,9 @@ IMAGE_IMPORT = Deployment('image-import', 'on-demand', 'outcomes.py:crashes', 'c
 BACKFILL = Deployment('backfill', 'on-demand', 'outcomes.py:runs_long', 'critical', concurrency_limit=4)
 INVENTORY = Deployment('inventory', 'on-demand', 'outcomes.py:times_out', 'critical')
 WEATHER = Deployment('weather', 'on-demand', 'retries.py:weather', 'critical')
-PAYOUT = Deployment('payout', 'on-demand', 'approval.py:waits_for_approval', 'critical')
+PAYOUT = Deployment(
+    'payout', 'on-demand', 'approval.py:waits_for_approval', 'critical', tags=('team:finance', 'audited')
+)
 REGIONS = Deployment('regions', 'on-demand', 'regions.py:regions', 'critical')
 BANK_STATEMENTS = Deployment('bank-statements', 'on-demand', 'task_states.py:bank_statements', 'critical')
 
@@ -165,6 +170,7 @@ class Workload:
                 schedules=[dict([deployment.schedule])] if deployment.schedule else [],
                 paused=deployment.is_paused,
                 concurrency_limit=deployment.concurrency_limit,
+                tags=deployment.tags,
             )
         self._leave_traces_of_killed_processes()
 

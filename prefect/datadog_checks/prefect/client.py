@@ -25,6 +25,7 @@ from datadog_checks.prefect.models import (
     FlowRunState,
     MalformedObject,
     Row,
+    ServiceSettings,
     TagLimit,
     TaskRun,
     Worker,
@@ -116,6 +117,13 @@ class PrefectClient:
     def has(self, item: Difference) -> bool:
         """Whether the server has what older ones lack: yes, unless it has told a `version` that is too old."""
         return item not in self._differences
+
+    def service_settings(self) -> ServiceSettings:
+        """GET /admin/settings: of all settings only those of the background services."""
+        settings = self._transport.get('/admin/settings')
+        if not isinstance(settings, dict):
+            raise PrefectApiError('GET /admin/settings', 'the answer is not an object')
+        return ServiceSettings.from_api(settings)
 
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)
@@ -230,6 +238,12 @@ class PrefectClient:
         path = '/events/filter'
         body = {'filter': {'event': names} | _occurred(span), 'limit': 0}
         return _token_page(f'POST {path}', self._transport.post(path, body)).total
+
+    def newest_event(self, names: dict[str, list[str]], span: Span) -> Event | None:
+        """The newest event of a span, None if there is none. `names` as for `event_pages`."""
+        path = '/events/filter'
+        body = {'filter': {'event': names, 'order': 'DESC'} | _occurred(span), 'limit': 1}
+        return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
 
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""

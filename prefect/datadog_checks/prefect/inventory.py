@@ -160,6 +160,9 @@ class Inventory:
             if task_run.end_time is not None:
                 self._known.task_run_ends[task_run.id] = task_run.end_time
 
+    def is_known_to_have_ended(self, task_run_id: str) -> bool:
+        return task_run_id in self._known.task_run_ends
+
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a flow run, ascending by time."""
         if flow_run_id not in self._states:

@@ -163,6 +163,25 @@ EVENTS_PENDING = _gauge(
     -1,
 )
 
+SERVICE_IS_HEALTHY = _gauge(
+    'service.is_healthy',
+    '',
+    'Of each background service of the server: 0 when work that it should have done stays undone, else 1. The health '
+    'of the server does not tell. Absent where the server shows no trace of that work.',
+    (tags.BACKGROUND_SERVICE,),
+    1,
+    group=BACKGROUND_SERVICES,
+)
+SERVICE_LAG = _gauge(
+    'service.lag_seconds',
+    'second',
+    'Of each background service of the server: for how long the oldest piece of work is overdue that it should have '
+    'done, 0 when there is none.',
+    (tags.BACKGROUND_SERVICE,),
+    -1,
+    group=BACKGROUND_SERVICES,
+)
+
 WORK_POOL_IS_READY = _gauge('work_pool.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_POOL_KEYS, 1)
 WORK_POOL_IS_NOT_READY = _gauge(
     'work_pool.is_not_ready',

@@ -11,8 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from datadog_checks.prefect.times import parse_time
 
@@ -81,6 +83,7 @@ class Worker:
     name: str
     status: str | None
     last_heartbeat_time: datetime | None
+    heartbeat_interval_seconds: int | None
 
     @classmethod
     def from_api(cls, row: Row) -> Worker:
@@ -89,6 +92,7 @@ class Worker:
             name=_text(row, 'name'),
             status=_optional_text(row, 'status'),
             last_heartbeat_time=_optional_time(row, 'last_heartbeat_time'),
+            heartbeat_interval_seconds=_optional_integer(row, 'heartbeat_interval_seconds'),
         )
 
     @property
@@ -144,6 +148,7 @@ class Deployment:
     work_queue_id: str | None
     work_queue_name: str | None
     tags: tuple[str, ...]
+    has_endless_schedule: bool
 
     @classmethod
     def from_api(cls, row: Row) -> Deployment:
@@ -161,6 +166,7 @@ class Deployment:
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
             tags=_texts(row, 'tags'),
+            has_endless_schedule=_has_endless_schedule(row.get('schedules')),
         )
 
     @property
@@ -252,6 +258,7 @@ class FlowRun:
     end_time: datetime | None
     total_run_time: float
     retries_in_process: bool
+    parent_task_run_id: str | None
     work_pool_id: str | None
     work_pool_name: str | None
     work_queue_id: str | None
@@ -276,6 +283,7 @@ class FlowRun:
             end_time=_optional_time(row, 'end_time'),
             total_run_time=_seconds(row, 'total_run_time'),
             retries_in_process=isinstance(policy, dict) and policy.get('retry_type') == 'in_process',
+            parent_task_run_id=_optional_text(row, 'parent_task_run_id'),
             work_pool_id=_optional_text(row, 'work_pool_id'),
             work_pool_name=_optional_text(row, 'work_pool_name'),
             work_queue_id=_optional_text(row, 'work_queue_id'),
@@ -436,6 +444,81 @@ class Event:
             run_count=_optional_text(resource, 'prefect.run-count'),
             task_key=_optional_text(_object(payload, 'task_run'), 'task_key'),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
+
+    Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
+    does not end a cancellation by itself.
+    """
+
+    scheduler_loop: timedelta = timedelta(seconds=60)
+    scheduled_ahead: timedelta = timedelta(hours=1)
+    late_runs_loop: timedelta = timedelta(seconds=5)
+    late_after: timedelta = timedelta(seconds=15)
+    foreman_loop: timedelta = timedelta(seconds=15)
+    heartbeats_missed: timedelta = timedelta(seconds=3)
+    heartbeat_interval: timedelta = timedelta(seconds=30)
+    queue_polled_within: timedelta = timedelta(seconds=60)
+    cancellation_loop: timedelta = timedelta(seconds=20)
+    cancelling_timeout: timedelta | None = None
+    recorder_flush: timedelta = timedelta(seconds=5)
+
+    @classmethod
+    def from_api(cls, row: Row) -> ServiceSettings:
+        services = _object(_object(row, 'server'), 'services')
+        told = {field: _duration(_object(services, service).get(key)) for field, service, key in _SERVICE_SETTINGS}
+        return cls(**{field: value for field, value in told.items() if value is not None})
+
+
+_SERVICE_SETTINGS = (
+    ('scheduler_loop', 'scheduler', 'loop_seconds'),
+    ('scheduled_ahead', 'scheduler', 'min_scheduled_time'),
+    ('late_runs_loop', 'late_runs', 'loop_seconds'),
+    ('late_after', 'late_runs', 'after_seconds'),
+    ('foreman_loop', 'foreman', 'loop_seconds'),
+    ('heartbeats_missed', 'foreman', 'inactivity_heartbeat_multiple'),
+    ('heartbeat_interval', 'foreman', 'fallback_heartbeat_interval_seconds'),
+    ('queue_polled_within', 'foreman', 'work_queue_last_polled_timeout_seconds'),
+    ('cancellation_loop', 'cancellation_cleanup', 'loop_seconds'),
+    ('cancelling_timeout', 'cancellation_cleanup', 'cancelling_timeout_seconds'),
+    ('recorder_flush', 'task_run_recorder', 'flush_interval'),
+)
+_DURATION = TypeAdapter(timedelta)
+
+
+def _duration(value: object) -> timedelta | None:
+    """A number of seconds, or a text of ISO 8601 ('PT15S'); None for anything else."""
+    try:
+        return _DURATION.validate_python(value)
+    except ValidationError:
+        return None
+
+
+# Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.
+_ENDLESS = (60.0, 7 * 86400.0)
+
+
+def _has_endless_schedule(schedules: object) -> bool:
+    return isinstance(schedules, list) and any(map(_is_endless, schedules))
+
+
+def _is_endless(schedule: object) -> bool:
+    """Whether an active schedule of a deployment comes round at least once a week, and has no end.
+
+    Of those that recur by a rule (`rrule`) that cannot be told, and a cron of days in a month may rest for a quarter.
+    """
+    if not isinstance(schedule, dict) or schedule.get('active') is not True:
+        return False
+    timing = schedule.get('schedule')
+    if not isinstance(timing, dict) or schedule.get('max_scheduled_runs') is not None:
+        return False
+    interval, cron = timing.get('interval'), timing.get('cron')
+    if isinstance(interval, (int, float)):
+        return _ENDLESS[0] <= interval <= _ENDLESS[1]
+    return isinstance(cron, str) and len(fields := cron.split()) == 5 and fields[2:4] == ['*', '*']
 
 
 def task_name(task_key: str | None) -> str | None:

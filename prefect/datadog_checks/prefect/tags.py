@@ -11,6 +11,7 @@ Tags: TypeAlias = tuple[str, ...]
 _MAX_LENGTH = 200
 
 PREFECT_URL = 'prefect_url'
+BACKGROUND_SERVICE = 'background_service'
 COLLECTOR = 'collector'
 CONCURRENCY_LIMIT_NAME = 'concurrency_limit_name'
 CONCURRENCY_LIMIT_TYPE = 'concurrency_limit_type'

@@ -32,6 +32,7 @@ from lab.api import PrefectApiDriver
 from lab.demo import (
     EVENT_DELAY_SECONDS,
     LATE_START_THRESHOLD_SECONDS,
+    PREFECT_TAGS,
     EventComparison,
     Progress,
     compare_events,
@@ -154,6 +155,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
         instance = {
             'prefect_url': server.api_url,
             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+            'prefect_tags': PREFECT_TAGS,
             'tags': ['team:data'],
             'collect_events': True,
         }
@@ -209,8 +211,8 @@ def test_no_check_failed_and_none_complained(full_run: FullRun) -> None:
 
 def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None:
     assert full_run.recording.missing == []
-    # No flood is among the stories, so that no event has to wait. And a schedule is without a run for two minutes before
-    # that is told, which is longer than the stories take.
+    # No flood is among the stories, so that no event has to wait. And a schedule is without a run for two minutes
+    # before that is told, which is longer than the stories take.
     assert set(full_run.recording.always_zero) == {
         'prefect.server.events.pending',
         'prefect.server.deployment.schedules.is_without_run',
@@ -235,6 +237,21 @@ def test_every_point_carries_the_tags_of_the_instance(full_run: FullRun) -> None
     for point in full_run.last.points:
         assert 'team:data' in point.tags
         assert any(item.startswith('prefect_url:http://127.0.0.1:') for item in point.tags)
+
+
+def test_tags_of_a_deployment_that_were_chosen_are_on_its_series(full_run: FullRun) -> None:
+    teams = {'orders': 'team:shop', 'payout': 'team:finance'}
+    for result in full_run.recording.results:
+        for point in result.points:
+            if any(item.startswith('deployment_name:') for item in point.tags):
+                chosen = teams.get(tag(point.tags, 'flow_name'))
+                expected = [f'prefect_tag:{chosen}'] if chosen else []
+                assert [item for item in point.tags if item.startswith('prefect_tag:')] == expected
+
+
+def test_background_services_are_well(full_run: FullRun) -> None:
+    for name in ('scheduler', 'late_run_marker', 'foreman', 'cancellation_cleanup', 'task_run_recorder'):
+        assert full_run.gauge('service.is_healthy', background_service=name) == 1
 
 
 def test_version_is_that_of_prefect(full_run: FullRun) -> None:
@@ -517,7 +534,7 @@ def test_filters_leave_out_what_they_are_meant_to_and_nothing_else(full_run: Ful
 
 
 def counts(results: Iterable[CheckResult]) -> dict[tuple[str, tuple[str, ...]], float]:
-    """The sum of each count over these checks, by series and tags, where there is any; not those on the check itself."""
+    """The sum of each count over these checks, by series and tags, where there is any; none on the check itself."""
     sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for result in results:
         for point in result.points:

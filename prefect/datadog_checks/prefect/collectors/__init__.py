@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from datadog_checks.prefect.collectors.base import SnapshotCollector, StreamCollector
 from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
@@ -16,7 +17,7 @@ from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, Starte
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], SnapshotCollector]], ...] = (
@@ -25,6 +26,7 @@ _BY_GROUP: tuple[tuple[str, Callable[[], SnapshotCollector]], ...] = (
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
     (CONCURRENCY, Concurrency),
+    (BACKGROUND_SERVICES, BackgroundServices),
 )
 
 
