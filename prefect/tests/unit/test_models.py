@@ -15,6 +15,7 @@ from datadog_checks.prefect.models import (
     FlowRun,
     FlowRunState,
     MalformedObject,
+    ServiceSettings,
     TaskRun,
     Worker,
     WorkPool,
@@ -134,6 +135,20 @@ def test_state_time_is_that_of_the_present_state() -> None:
 def test_task_is_named_as_its_function(task_key: str | None, task_name: str | None) -> None:
     task_run = TaskRun.from_api(recorded.row('task_runs_filter', 'engine_extract') | {'task_key': task_key})
     assert task_run.task_name == task_name
+
+
+@pytest.mark.parametrize(
+    ('row', 'late_after'),
+    [
+        pytest.param({'server': {'services': {'late_runs': {'after_seconds': 'PT1M'}}}}, 60, id='text'),
+        pytest.param({'server': {'services': {'late_runs': {'after_seconds': 2.5}}}}, 2.5, id='number'),
+        pytest.param({'server': {'services': {'late_runs': {'after_seconds': 'soon'}}}}, 15, id='not understood'),
+        pytest.param({'server': {'services': []}}, 15, id='another shape'),
+        pytest.param({}, 15, id='absent'),
+    ],
+)
+def test_settings_of_services_are_the_defaults_where_they_are_not_told(row: Row, late_after: float) -> None:
+    assert ServiceSettings.from_api(row).late_after.total_seconds() == late_after
 
 
 @pytest.mark.parametrize(('tags', 'known'), [(['a', 'b'], ('a', 'b')), ([], ()), (None, ())])

@@ -106,6 +106,26 @@ def test_work_left_from_an_outage_is_no_symptom_while_the_server_catches_up(
     assert judged(bench, collector, 3700) == (set(), {})
 
 
+def test_subflow_that_its_worker_cancels_is_done_with(
+    fake: FakePrefect, bench: Bench, collector: BackgroundServices
+) -> None:
+    parent = fake.add_flow_run(state=('RUNNING', 'Running'), at=at(-10))
+    child = fake.add_flow_run(deployment=fake.add_deployment(), parent=parent, state=('RUNNING', 'Running'), at=at(-5))
+    fake.set_flow_run_state(parent, 'CANCELLED', at=at(0))
+    assert judged(bench, collector, 30) == (set(), {'cancellation_cleanup': 10})
+    fake.set_flow_run_state(child, 'CANCELLING')
+    assert judged(bench, collector, 40) == (set(), {})
+
+
+def test_subflow_may_outlive_a_parent_that_was_not_cancelled(
+    fake: FakePrefect, bench: Bench, collector: BackgroundServices
+) -> None:
+    parent = fake.add_flow_run(state=('RUNNING', 'Running'), at=at(-10))
+    fake.add_flow_run(parent=parent, state=('RUNNING', 'Running'), at=at(-5))
+    fake.set_flow_run_state(parent, 'COMPLETED', at=at(0))
+    assert judged(bench, collector, 300) == (set(), {})
+
+
 def test_worker_that_sends_its_heartbeats_late_is_no_symptom(
     fake: FakePrefect, bench: Bench, collector: BackgroundServices
 ) -> None:
