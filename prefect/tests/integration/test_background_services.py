@@ -88,7 +88,7 @@ def run_tasks(server: PrefectServer) -> None:
 
 @pytest.mark.parametrize('server', [ALL_OFF], indirect=True, ids=['all services off'])
 def test_dead_services_are_unhealthy(server: PrefectServer) -> None:
-    runner = CheckRunner({'prefect_url': server.api_url})
+    runner = CheckRunner({'prefect_url': server.api_url, 'collect_events': True})
     assert of_services(runner.run(), 'service.is_healthy') == WELL
     with PrefectApiDriver(server.api_url) as api:
         give_work_to_all(api)
@@ -107,7 +107,7 @@ def test_dead_services_are_unhealthy(server: PrefectServer) -> None:
 
 @pytest.mark.parametrize('server', [{}], indirect=True, ids=['all services on'])
 def test_services_that_work_are_healthy_whether_idle_or_busy(server: PrefectServer) -> None:
-    runner = CheckRunner({'prefect_url': server.api_url})
+    runner = CheckRunner({'prefect_url': server.api_url, 'collect_events': True})
     assert of_services(runner.run(), 'service.is_healthy') == WELL
     with PrefectApiDriver(server.api_url) as api:
         give_work_to_all(api)

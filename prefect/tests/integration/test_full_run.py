@@ -250,7 +250,7 @@ def test_tags_of_a_deployment_that_were_chosen_are_on_its_series(full_run: FullR
 
 
 def test_background_services_are_well(full_run: FullRun) -> None:
-    for name in ('scheduler', 'late_run_marker', 'foreman', 'cancellation_cleanup', 'task_run_recorder'):
+    for name in ('scheduler', 'late_run_marker', 'foreman', 'cancellation_cleanup'):
         assert full_run.gauge('service.is_healthy', background_service=name) == 1
 
 

@@ -153,7 +153,9 @@ class TestSamples:
         check = new_check()
         for _ in range(2):
             aggregator = run_check(check)
-            of_objects = {spec.full_name for spec in METRICS.values() if spec.family not in ('collector', 'api')}
+            of_objects = {
+                spec.full_name for spec in METRICS.values() if spec.family not in ('collector', 'api', 'service')
+            }
             assert of_objects & set(aggregator.metric_names) == {'prefect.server.health', 'prefect.server.ready'}
         assert warnings(caplog) == []
 
@@ -200,8 +202,14 @@ class TestFailures:
     @pytest.mark.parametrize(
         ('path', 'failed'),
         [
-            pytest.param('/work_pools/prod/workers/filter', {'workers', 'late_runs'}, id='workers'),
-            pytest.param('/work_queues/filter', {'work_queues', 'late_runs', 'concurrency'}, id='work queues'),
+            pytest.param(
+                '/work_pools/prod/workers/filter', {'workers', 'late_runs', 'background_services'}, id='workers'
+            ),
+            pytest.param(
+                '/work_queues/filter',
+                {'work_queues', 'late_runs', 'concurrency', 'background_services'},
+                id='work queues',
+            ),
             pytest.param('/flow_run_states/', {*STREAMS} - {'task_runs.started', 'task_runs.finished'}, id='states'),
             pytest.param(
                 '/task_runs/filter',
@@ -238,7 +246,7 @@ class TestFailures:
         message = run_failing(new_check(), aggregator)
         # The server asked for patience, so what comes afterwards fails too.
         assert re.match(r'\d of the collectors failed\. ', message)
-        assert 'work_queues, concurrency: POST /work_queues/filter: HTTP 500, ' in message
+        assert 'work_queues, concurrency, background_services: POST /work_queues/filter: HTTP 500, ' in message
         assert re.search(r'\btask_runs, .*: POST /task_runs/filter: HTTP 429, ', message)
 
     def test_failed_collector_submits_nothing(

@@ -11,7 +11,7 @@ switching each of them off on 3.8.8.
 | late_run_marker | a run that is due is still called Scheduled, not Late |
 | foreman | a worker without heartbeats is ONLINE, a work queue that nobody polls is READY |
 | cancellation_cleanup | a subflow lives though its parent was cancelled; a run is CANCELLING beyond the time-out |
-| task_run_recorder | the newest event of a task run is not in the row of that task run |
+| task_run_recorder | the newest event of a task run is not in the row of that task run (with `collect_events`) |
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.errors import NotFound, PrefectError, Rejected
+from datadog_checks.prefect.errors import PrefectApiError, PrefectError
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
 from datadog_checks.prefect.models import Event, FlowRun, ServiceSettings
 from datadog_checks.prefect.sample import Sample
@@ -146,14 +146,17 @@ class BackgroundServices:
                 yield subflow, parent
 
     def _unrecorded(self, run: RunContext) -> Overdue | None:
-        """The newest event of a task run if its row does not show it; None for a server without events.
+        """The newest event of a task run if its row does not show it; None where events are not read.
 
         Tasks are run by workers, who tell the server by events; the recorder makes the rows of them.
         """
+        if not run.settings.collect_events:
+            return None
         try:
             event = run.client.newest_event(_TASK_RUN_EVENTS, Span(run.now - _EVENTS_SINCE, run.now - _EVENTS_UNTIL))
-        except (NotFound, Rejected) as error:
-            run.log.debug('No events on this server, so that nothing tells of the task run recorder: %s', error)
+        except PrefectApiError as error:
+            # Told by the collector that is about events.
+            run.log.debug('No events, so that nothing tells of the task run recorder: %s', error)
             return None
         if event is None or event.id == self._recorded or _is_recorded(run, event):
             self._recorded = event.id if event is not None else None

@@ -20,6 +20,11 @@ def default_settings(fake: FakePrefect) -> None:
 
 
 @pytest.fixture
+def bench(new_bench: Callable[..., Bench]) -> Bench:
+    return new_bench(collect_events=True)
+
+
+@pytest.fixture
 def collector() -> BackgroundServices:
     return BackgroundServices()
 
@@ -200,6 +205,13 @@ class TestTaskRunRecorder:
         for second in (20, 30, 40):
             assert judged(bench, collector, second) == (set(), {})
         assert len(sent(fake, '/task_runs/filter')) == 1
+
+    def test_without_collect_events_none_is_asked_for(
+        self, fake: FakePrefect, new_bench: Callable[..., Bench], collector: BackgroundServices
+    ) -> None:
+        found = {tags[0].partition(':')[2] for _, tags in new_bench().read(collector)}
+        assert found == set(SERVICES) - {'task_run_recorder'}
+        assert sent(fake, '/events/filter') == []
 
     def test_server_without_events_tells_nothing_of_it(
         self, fake: FakePrefect, bench: Bench, collector: BackgroundServices
