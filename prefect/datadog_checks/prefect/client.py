@@ -121,9 +121,7 @@ class PrefectClient:
     def service_settings(self) -> ServiceSettings:
         """GET /admin/settings: of all settings only those of the background services."""
         settings = self._transport.get('/admin/settings')
-        if not isinstance(settings, dict):
-            raise PrefectApiError('GET /admin/settings', 'the answer is not an object')
-        return ServiceSettings.from_api(settings)
+        return ServiceSettings.from_api(settings if isinstance(settings, dict) else {})
 
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)

@@ -490,11 +490,12 @@ _DURATION = TypeAdapter(timedelta)
 
 
 def _duration(value: object) -> timedelta | None:
-    """A number of seconds, or a text of ISO 8601 ('PT15S'); None for anything else."""
+    """A number of seconds, or a text of ISO 8601 ('PT15S'); None for anything else, and for what makes no sense."""
     try:
-        return _DURATION.validate_python(value)
+        duration = _DURATION.validate_python(value)
     except ValidationError:
         return None
+    return duration if timedelta() <= duration <= timedelta(days=365) else None
 
 
 # Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.

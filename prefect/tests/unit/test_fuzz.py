@@ -37,6 +37,7 @@ LISTS = (
 ENDPOINTS = (
     *LISTS,
     '/admin/version',
+    '/admin/settings',
     '/events/filter',
     '/events/filter/next',
     '/flow_runs/count',

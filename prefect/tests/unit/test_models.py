@@ -144,6 +144,7 @@ def test_task_is_named_as_its_function(task_key: str | None, task_name: str | No
         pytest.param({'server': {'services': {'late_runs': {'after_seconds': 2.5}}}}, 2.5, id='number'),
         pytest.param({'server': {'services': {'late_runs': {'after_seconds': 'soon'}}}}, 15, id='not understood'),
         pytest.param({'server': {'services': []}}, 15, id='another shape'),
+        pytest.param({'server': {'services': {'late_runs': {'after_seconds': 8e13}}}}, 15, id='absurd'),
         pytest.param({}, 15, id='absent'),
     ],
 )

@@ -39,8 +39,10 @@ _EVENTS_SINCE = timedelta(minutes=10)
 _EVENTS_UNTIL = timedelta(seconds=15)
 _TASK_RUN_EVENTS = {'prefix': ['prefect.task-run.']}
 
-# When each overdue piece of work should have been done, by a key that changes when it is done.
-Overdue = Mapping[str, datetime]
+# For how long each overdue piece of work is overdue, by a key that changes when it is done.
+Overdue = Mapping[str, timedelta]
+# Longer than any interval makes sense.
+_LONGEST_INTERVAL = 86400
 
 
 class BackgroundServices:
@@ -75,7 +77,7 @@ class BackgroundServices:
         service_tags = make_tags({BACKGROUND_SERVICE: service})
         is_healthy = all(run.now - since < patience for since in undone.values())
         yield Sample(SERVICE_IS_HEALTHY, is_healthy, service_tags)
-        lag = run.now - min(overdue.values(), default=run.now)
+        lag = max(overdue.values(), default=timedelta())
         yield Sample(SERVICE_LAG, max(0.0, lag.total_seconds()), service_tags)
 
     def _current_settings(self, run: RunContext) -> ServiceSettings:
@@ -112,22 +114,22 @@ class BackgroundServices:
         }
         if run.client.count_deployments(body) >= len(planned):
             return {}
-        return {'plan': self._undone.get('scheduler', {}).get('plan', run.now)}
+        return {'plan': run.now - self._undone.get('scheduler', {}).get('plan', run.now)}
 
     def _not_cancelled(self, run: RunContext, settings: ServiceSettings) -> Overdue:
         live = run.inventory.live_flow_runs()
-        overdue: dict[str, datetime] = {}
+        overdue: dict[str, timedelta] = {}
         subflows = [item for item in live if item.parent_task_run_id is not None and not _is_on_its_way(item)]
         for subflow, parent in self._with_parents(run, subflows):
             if parent.state_type == 'CANCELLED' and parent.end_time is not None:
-                overdue[subflow.id] = parent.end_time + settings.cancellation_loop
+                overdue[subflow.id] = run.now - parent.end_time - settings.cancellation_loop
         if settings.cancelling_timeout is not None:
             for item in live:
                 if item.state_type == 'CANCELLING' and item.state_time is not None:
                     overdue[f'{item.state_id}'] = (
-                        item.state_time + settings.cancelling_timeout + settings.cancellation_loop
+                        run.now - item.state_time - settings.cancelling_timeout - settings.cancellation_loop
                     )
-        return _past(run, overdue)
+        return _positive(overdue)
 
     def _with_parents(self, run: RunContext, subflows: list[FlowRun]) -> Iterator[tuple[FlowRun, FlowRun]]:
         """The subflows whose parent is not alive, each with it."""
@@ -161,15 +163,14 @@ class BackgroundServices:
         if event is None or event.id == self._recorded or _is_recorded(run, event):
             self._recorded = event.id if event is not None else None
             return {}
-        return {'event': event.occurred}
+        return {'event': run.now - event.occurred}
 
 
 def _not_marked_late(run: RunContext, settings: ServiceSettings) -> Overdue:
     grace = settings.late_after + settings.late_runs_loop
-    return _past(
-        run,
+    return _positive(
         {
-            item.id: item.next_scheduled_start_time + grace
+            item.id: run.now - item.next_scheduled_start_time - grace
             for item in run.inventory.due_flow_runs()
             if item.state_name == 'Scheduled' and item.next_scheduled_start_time is not None
         },
@@ -177,18 +178,20 @@ def _not_marked_late(run: RunContext, settings: ServiceSettings) -> Overdue:
 
 
 def _not_marked_offline(run: RunContext, settings: ServiceSettings) -> Overdue:
-    overdue: dict[str, datetime] = {}
+    overdue: dict[str, timedelta] = {}
     for pool in run.inventory.work_pools().values():
         for worker in run.inventory.workers()[pool.name]:
             if worker.status == 'ONLINE' and worker.last_heartbeat_time is not None:
                 interval = worker.heartbeat_interval_seconds or settings.heartbeat_interval.total_seconds()
-                gone = worker.last_heartbeat_time + interval * settings.heartbeats_missed
-                overdue[f'{worker.id} {worker.last_heartbeat_time}'] = gone + settings.foreman_loop
+                gone = (
+                    run.now - worker.last_heartbeat_time - min(interval, _LONGEST_INTERVAL) * settings.heartbeats_missed
+                )
+                overdue[f'{worker.id} {worker.last_heartbeat_time}'] = gone - settings.foreman_loop
     for queue in run.inventory.work_queues():
         if queue.status == 'READY' and queue.last_polled is not None:
-            gone = queue.last_polled + settings.queue_polled_within
-            overdue[f'{queue.id} {queue.last_polled}'] = gone + settings.foreman_loop
-    return _past(run, overdue)
+            gone = run.now - queue.last_polled - settings.queue_polled_within
+            overdue[f'{queue.id} {queue.last_polled}'] = gone - settings.foreman_loop
+    return _positive(overdue)
 
 
 def _is_on_its_way(flow_run: FlowRun) -> bool:
@@ -206,5 +209,5 @@ def _is_recorded(run: RunContext, event: Event) -> bool:
     )
 
 
-def _past(run: RunContext, due: Overdue) -> Overdue:
-    return {key: time for key, time in due.items() if time < run.now}
+def _positive(overdue: Overdue) -> Overdue:
+    return {key: lateness for key, lateness in overdue.items() if lateness > timedelta()}
