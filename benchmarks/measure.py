@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from benchmarks import seed
 from benchmarks.activity import Activity
@@ -98,12 +97,13 @@ class _Measurement:
             first = self._cost(check)
             check.age()
             self._warm_up(check)
-            # By their median in time; what else goes on at this machine disturbs some of them.
-            steady, floor = zip(*(self._steady(check, number) for number in range(_STEADY_CHECKS)), strict=True)
+            pairs = [self._steady(check, number) for number in range(_STEADY_CHECKS)]
+            # The one in the middle: what else goes on at this machine disturbs some of them.
+            steady, floor = sorted(pairs, key=lambda pair: pair[0].seconds / pair[1].seconds)[_STEADY_CHECKS // 2]
             changes = self._changes(check) if with_changes else {}
             self._report('the naive plan')
             self._live()
-            return Costs(first, _typical(steady), _typical(floor), self._cost(naive), changes)
+            return Costs(first, steady, floor, self._cost(naive), changes)
 
     def _warm_up(self, check: Subject) -> None:
         """Check until the check has read back once, and knows all that is scheduled."""
@@ -111,7 +111,7 @@ class _Measurement:
         has_read_back = is_right = False
         while not is_right:
             self._report('the check gets to know the server')
-            self._live(wait=False)
+            self._live()
             is_right = self._is_right(check.run()) and has_read_back
             has_read_back = True
             if time.monotonic() > deadline:
@@ -149,10 +149,8 @@ class _Measurement:
             if seconds > _PATIENCE_SECONDS:
                 raise RuntimeError(f'{what}: flow_runs.scheduled is not right after {seconds:.0f} s')
 
-    def _live(self, *, wait: bool = True) -> None:
-        """Let an interval pass; without `wait` only if it is over."""
-        if not wait and time.monotonic() < self._next_interval:
-            return
+    def _live(self) -> None:
+        """Let the interval pass; what happened in it is there at once, and a check comes right after it."""
         time.sleep(max(0.0, self._next_interval - time.monotonic()))
         self._next_interval = time.monotonic() + INTERVAL_SECONDS
         self._activity.play()
@@ -183,9 +181,3 @@ class _Measurement:
 
     def _server_cpu(self) -> float:
         return cpu_seconds(self._server.pid)
-
-
-def _typical(costs: tuple[Cost, ...]) -> Cost:
-    """The one of the median time."""
-    middle = median(cost.seconds for cost in costs)
-    return next(cost for cost in costs if cost.seconds == middle)
