@@ -15,6 +15,8 @@ import requests
 from benchmarks.sizes import INTERVAL_SECONDS
 
 _PAGE_SIZE = 200
+# With the server's default sort, by id, it takes three times as long (3.8.8 on SQLite).
+_SORT = 'EXPECTED_START_TIME_ASC'
 _OPEN = ['SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']
 _ENDED = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 
@@ -39,11 +41,12 @@ class NaivePlan:
             self._all('flows/filter', {}),
         ]
         for path, key in (('flow_runs/filter', 'flow_runs'), ('task_runs/filter', 'task_runs')):
-            lists += [
-                self._all(path, {key: {'state': {'type': {'any_': _OPEN}}}}),
-                self._all(path, {key: {'state': {'type': {'any_': _ENDED}}, 'end_time': {'after_': since}}}),
-                self._all(path, {key: {'state': {'type': {'any_': _ENDED}}, 'start_time': {'after_': since}}}),
-            ]
+            for criteria in (
+                {'state': {'type': {'any_': _OPEN}}},
+                {'state': {'type': {'any_': _ENDED}}, 'end_time': {'after_': since}},
+                {'state': {'type': {'any_': _ENDED}}, 'start_time': {'after_': since}},
+            ):
+                lists.append(self._all(path, {key: criteria, 'sort': _SORT}))
         return sum(map(len, lists))
 
     def _all(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from datadog_checks.prefect.paging import (
     FLOW_RUNS_BY_EXPECTED_START,
     FLOW_RUNS_BY_NEXT_START,
     FLOW_RUNS_BY_START,
+    TASK_RUNS_BY_END,
     TASK_RUNS_BY_EXPECTED_START,
     TimeOrder,
 )
@@ -51,15 +52,16 @@ from datadog_checks.prefect.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, START_F
 
 # SCHEDULED states that a run can be in after it has started.
 _RESTARTING_STATE_NAMES = [AWAITING_RETRY, AWAITING_CONCURRENCY_SLOT, 'Resuming']
+# Among task runs: those that stand for a subflow in its parent are none.
+NO_DUMMIES: dict[str, Any] = {'subflow_runs': {'exists_': False}}
 # The task runs that are on their way. (SCHEDULED are also all background task runs that wait for a worker.)
 _LIVE_TASK_RUNS = {
     'state': {
         'type': {'any_': ['PENDING', 'RUNNING', 'PAUSED']},
         'name': {'any_': [AWAITING_RETRY]},
         'operator': 'or_',
-    },
-    'subflow_runs': {'exists_': False},
-}
+    }
+} | NO_DUMMIES
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
 _UNSTARTED_DUE = timedelta(days=1)
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
@@ -105,6 +107,7 @@ class Inventory:
         known.go_on(now)
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
         self._finished: dict[Span, list[FlowRun]] = {}
+        self._finished_task_runs: dict[Span, list[TaskRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
         self._all_work_queues = Once(client.work_queues)
         self._queue_ids = Once(self._index_work_queues)
@@ -146,6 +149,15 @@ class Inventory:
         finished = [run for span in spans for run in self.finished_flow_runs(span)]
         candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *finished]
         return list({run.id: run for run in candidates if run.was_interrupted}.values())
+
+    def finished_task_runs(self, span: Span) -> list[TaskRun]:
+        """The task runs that ended in a span, newest first. Raises Rejected for a server without such a filter."""
+        if span not in self._finished_task_runs:
+            bodies = self.scope().task_runs({'end_time': span.criterion()} | NO_DUMMIES)
+            found = [item for body in bodies for item in self._client.task_runs(body, TASK_RUNS_BY_END)]
+            self.remember_ends(found)
+            self._finished_task_runs[span] = found
+        return self._finished_task_runs[span]
 
     def task_run_ends(self, task_run_ids: Collection[str]) -> dict[str, datetime]:
         """When these task runs ended, by id; those that have not, or are gone, are missing."""

@@ -39,8 +39,8 @@ def snapshot_collectors(groups: Collection[str]) -> tuple[SnapshotCollector, ...
 def stream_collectors(*, collect_events: bool = False) -> tuple[StreamCollector, ...]:
     """New stream collectors, with empty memories.
 
-    What ended comes before what started: it tells the ends of most upstream task runs. Events come last, when the flow
-    runs of most task runs are known.
+    The task runs that started come before those that ended: see `StartedTaskRuns`. Events come last, when the flow runs
+    of most task runs are known.
     """
-    of_runs = (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), FinishedTaskRuns(), StartedTaskRuns())
+    of_runs = (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), StartedTaskRuns(), FinishedTaskRuns())
     return (*of_runs, Events()) if collect_events else of_runs

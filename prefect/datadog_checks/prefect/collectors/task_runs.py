@@ -13,6 +13,7 @@ from typing import Any
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.counted_rows import CountedRows
 from datadog_checks.prefect.errors import Rejected
+from datadog_checks.prefect.inventory import NO_DUMMIES
 from datadog_checks.prefect.metrics import (
     TASK_RUNS_CANCELLED,
     TASK_RUNS_COMPLETED,
@@ -26,8 +27,8 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_RUNNING,
     TASK_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.models import TaskRun
-from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START, TimeOrder
+from datadog_checks.prefect.models import LIVE_STATE_TYPES, TaskRun
+from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
 from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
@@ -42,7 +43,7 @@ _TERMINAL_SERIES = {
     'CRASHED': TASK_RUNS_CRASHED,
     'CANCELLED': TASK_RUNS_CANCELLED,
 }
-_NO_DUMMIES = {'subflow_runs': {'exists_': False}}
+_OPEN_STATE_TYPES = ['SCHEDULED', *LIVE_STATE_TYPES]
 # Task keys come and go with each flow run: what had a value is reported as 0 for so long.
 LINGER = timedelta(minutes=5)
 
@@ -96,7 +97,7 @@ class FinishedTaskRuns:
         if self._has_end_time_filter:
             try:
                 return window.read(
-                    lambda span: _read_span(run, 'end_time', span, TASK_RUNS_BY_END),
+                    run.inventory.finished_task_runs,
                     lambda span: _count_span(run, 'end_time', span),
                     lambda span, ids: _count_span(run, 'end_time', span, ids),
                 )
@@ -105,7 +106,7 @@ class FinishedTaskRuns:
                 self._has_end_time_filter = False
         if window.is_first:
             return []
-        terminal = {'state': {'type': {'any_': list(_TERMINAL_SERIES)}}} | _NO_DUMMIES
+        terminal = {'state': {'type': {'any_': list(_TERMINAL_SERIES)}}} | NO_DUMMIES
         return [
             item
             for body in run.inventory.scope().task_runs(terminal)
@@ -121,13 +122,14 @@ class StartedTaskRuns:
     def __init__(self) -> None:
         self._counted = CountedRows()
         self._reported = LingeringSeries(LINGER)
+        self._has_end_time_filter = True
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
         window = run.window(self.name, cursor, self._counted)
         tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
         waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
         started = window.read(
-            lambda span: _read_span(run, 'start_time', span, TASK_RUNS_BY_EXPECTED_START),
+            lambda span: self._read(run, span),
             lambda span: _count_span(run, 'start_time', span),
             lambda span, ids: _count_span(run, 'start_time', span, ids),
         )
@@ -148,16 +150,32 @@ class StartedTaskRuns:
         samples = (*self._reported.samples(run.now, tally), *waits.samples())
         return Batch(samples, window.next_cursor())
 
+    def _read(self, run: RunContext, span: Span) -> list[TaskRun]:
+        """The task runs that started in a span.
 
-def _read_span(run: RunContext, time: str, span: Span, order: TimeOrder) -> list[TaskRun]:
-    """The task runs with that time (`start_time`, `end_time`) in a span."""
-    bodies = run.inventory.scope().task_runs({time: span.criterion()} | _NO_DUMMIES)
-    return [item for body in bodies for item in run.client.task_runs(body, order)]
+        What started since a time has ended since, or is open. Those that ended are read anyway, and most of what starts
+        ends soon. The open ones come first: what ends between the two requests is in both.
+        """
+        is_up_to_now = span.until is None or span.until > run.now
+        if self._has_end_time_filter and is_up_to_now:
+            try:
+                still_open = _started_in(run, span, {'state': {'type': {'any_': _OPEN_STATE_TYPES}}})
+                return [*still_open, *run.inventory.finished_task_runs(span)]
+            except Rejected as error:
+                run.log.debug('No filter on the end of task runs on this server, reading all that started: %s', error)
+                self._has_end_time_filter = False
+        return _started_in(run, span)
+
+
+def _started_in(run: RunContext, span: Span, criteria: dict[str, Any] | None = None) -> list[TaskRun]:
+    """The task runs that started in a span and meet the criteria."""
+    bodies = run.inventory.scope().task_runs({'start_time': span.criterion()} | NO_DUMMIES | (criteria or {}))
+    return [item for body in bodies for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)]
 
 
 def _count_span(run: RunContext, time: str, span: Span, ids: list[str] | None = None) -> int:
     """How many there are, of these ids or at all."""
-    criteria = {time: span.criterion()} | _NO_DUMMIES | ({} if ids is None else {'id': {'any_': ids}})
+    criteria = {time: span.criterion()} | NO_DUMMIES | ({} if ids is None else {'id': {'any_': ids}})
     bodies = run.inventory.scope().task_runs(criteria)
     return sum(run.client.count_task_runs(body) for body in bodies)
 
