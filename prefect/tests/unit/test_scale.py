@@ -18,8 +18,13 @@ from tests.unit.harness import Row, run_task_through, run_through
 
 INTERVAL = timedelta(seconds=15)
 PAGE = 20
-# Requests of a steady check besides those for the workers of each pool, for a page of each list.
-STEADY_REQUESTS = 33
+# Requests of a steady check besides those for the workers of each pool, while each list has one page.
+STEADY_REQUESTS = 36
+# What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
+STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 7, '/task_runs/filter': 4, '/task_runs/count': 4}
+# The total of future runs, and some groups of deployments in turn; what started and what ended.
+FUTURE_COUNTS = 5
+STREAM_COUNTS = 2
 
 Contexts = dict[tuple[str, frozenset[str]], float]
 
@@ -122,8 +127,8 @@ def test_a_steady_check_asks_for_what_happens() -> None:
     cost_of_all = cost(pools=4, deployments=40, future=200)
     assert sum(number for path, number in cost_of_all.paths.items() if path.endswith('/workers/filter')) == 4
     assert cost_of_all.requests <= STEADY_REQUESTS + 4
-    # What came since the last check, once as started and once as ended, and what is running.
-    assert cost_of_all.paths['/task_runs/filter'] <= 6
+    assert {path: cost_of_all.paths[path] for path in STEADY_PAGES} == STEADY_PAGES
+    assert cost_of_all.paths['/flow_runs/count'] <= FUTURE_COUNTS + STREAM_COUNTS
 
 
 def test_future_runs_cost_some_counts() -> None:
@@ -140,8 +145,7 @@ def test_history_costs_nothing() -> None:
 @pytest.mark.parametrize('deployments', [20, 100])
 def test_deployments_cost_nothing_in_a_steady_check(deployments: int) -> None:
     found = cost(deployments=deployments)
-    # Whether one was edited; a few for good measure.
-    assert found.paths['/deployments/filter'] == 2
+    assert {path: found.paths[path] for path in STEADY_PAGES} == STEADY_PAGES
     assert found.requests <= STEADY_REQUESTS + 4
 
 

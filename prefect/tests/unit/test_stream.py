@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
 from datadog_checks.prefect import stream
+from datadog_checks.prefect.counted_rows import CountedRows
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import OVERLAP, StreamWindow
@@ -295,3 +296,64 @@ class TestRead:
             read_again |= {moment for moment in moments if any(span_holds(span, moment) for span in current.spans)}
             cursor = current.next_cursor()
         assert read_again == set(range(1000, 1900))
+
+
+class TestReadOfKnownRows:
+    """With the ids of what was counted, only what is fresh is read while these rows, and no others, are there."""
+
+    def follow(self, shown: Callable[[float], dict[str, float]], until: int) -> tuple[list[str], list[list[float]]]:
+        """The ids that are counted over reads every 15 s, and the begins of the spans of each read.
+
+        `shown` are the rows that the server has at that second, with the second at which each happened.
+        """
+        counted_rows = CountedRows()
+        cursor: StreamCursor | None = None
+        counted: list[str] = []
+        begins: list[list[float]] = []
+        for now in range(0, until, 15):
+            rows = shown(now)
+            current = StreamWindow('runs', cursor, at(now), HOUR, LOG, counted_rows)
+            asked: list[float] = []
+
+            def read_rows(span: Span, rows: dict[str, float] = rows, asked: list[float] = asked) -> list[StubRun]:
+                asked.append((span.since - START).total_seconds())
+                return [StubRun(key) for key, second in rows.items() if span_holds(span, second)]
+
+            def count(span: Span, rows: dict[str, float] = rows) -> int:
+                return sum(span_holds(span, second) for second in rows.values())
+
+            def count_of(span: Span, ids: list[str], rows: dict[str, float] = rows) -> int:
+                return sum(span_holds(span, rows[key]) for key in set(ids) if key in rows)
+
+            found = current.read(read_rows, count, count_of)
+            counted += [run.id for run in found if current.is_new_for(run, at(rows[run.id]))]
+            cursor = current.next_cursor()
+            begins.append(asked)
+        return counted, begins
+
+    def test_only_what_is_fresh_is_read(self) -> None:
+        happened = {f'run {second}': second + 0.5 for second in range(0, 600, 7)}
+        counted, begins = self.follow(
+            lambda now: {key: second for key, second in happened.items() if second <= now}, 600
+        )
+        assert sorted(counted) == sorted(key for key, second in happened.items() if second <= 585)
+        assert [len(asked) for asked in begins] == [0, *[1] * 39]
+        assert begins[30] == [30 * 15 - 15 - 2]
+
+    def test_row_that_comes_late_while_another_goes_is_counted(self) -> None:
+        """Their number stays the same: it shows in the rows themselves, before the overlap leaves them behind."""
+
+        def shown(now: float) -> dict[str, float]:
+            return {'goes': 200.5} if now < 240 else {'comes': 201.5}
+
+        counted, begins = self.follow(shown, 600)
+        assert counted == ['goes', 'comes']
+        assert max(len(asked) for asked in begins) == 2
+
+    def test_row_that_comes_late_is_counted_at_once(self) -> None:
+        def shown(now: float) -> dict[str, float]:
+            return {'a': 200.5, **({'late': 150.5} if now >= 240 else {})}
+
+        counted, begins = self.follow(shown, 255)
+        assert counted == ['a', 'late']
+        assert begins[-1] == [240 - 15 - OVERLAP.total_seconds()]

@@ -348,6 +348,36 @@ class TestStartedTaskRuns:
         fake.now = at(15)
         assert nonzero(bench.follow(collector)) == {('task_runs.throughput', tags_of(task_key='mail')): 1}
 
+    def test_task_run_that_ends_while_it_is_asked_for_counts_at_once(
+        self, fake: FakePrefect, bench: Bench, collector: StartedTaskRuns, flow_run: Row, tags: tuple[str, ...]
+    ) -> None:
+        task_run = fake.add_task_run(flow_run=flow_run, task_key='extract', state=None, at=at(5))
+        fake.set_task_run_state(task_run, 'RUNNING', at=at(5))
+
+        def ends_with_the_second_request(_: FakeRequest) -> None:
+            if len(sent(fake, '/task_runs/filter')) == 1:
+                fake.set_task_run_state(task_run, 'COMPLETED', at=at(15))
+
+        fake.now = at(15)
+        fake.fault = ends_with_the_second_request
+        assert bench.follow(collector)['task_runs.throughput', tags] == 1
+        assert task_run['end_time']
+        fake.now = at(30)
+        assert bench.follow(collector)['task_runs.throughput', tags] == 0
+
+    def test_server_without_a_filter_on_ends_is_asked_for_what_started(
+        self, fake: FakePrefect, bench: Bench, collector: StartedTaskRuns, flow_run: Row, tags: tuple[str, ...]
+    ) -> None:
+        fake.fault = without_end_time_filter
+        counts = []
+        for seconds in (15, 30, 45):
+            run_task_through(fake, flow_run=flow_run, task_key='extract', start=at(seconds - 10), seconds=4)
+            fake.now = at(seconds)
+            counts.append(bench.follow(collector)['task_runs.throughput', tags])
+        assert counts == [1, 1, 1]
+        refused = [exchange for exchange in sent(fake, '/task_runs/filter') if exchange.status == 422]
+        assert len(refused) == 1
+
 
 class TestDependencyWait:
     @pytest.fixture
