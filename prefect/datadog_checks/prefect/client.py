@@ -223,7 +223,7 @@ class PrefectClient:
 
         def go_on(token: str) -> TokenPage:
             # The host of `next_page` is the one that a proxy asked for, or worse. Only the token is of use.
-            next_path = f'{path}/next'
+            next_path = '/events/filter/next'
             return _token_page(f'GET {next_path}', self._transport.get(next_path, {'page-token': token}))
 
         try:

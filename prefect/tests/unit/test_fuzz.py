@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,29 +18,45 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
-from datadog_checks.prefect import PrefectCheck, clock
+from datadog_checks.prefect import PrefectCheck, client, clock, csrf
 from datadog_checks.prefect.errors import CollectionError
+from datadog_checks.prefect.models import (
+    ConcurrencyLimit,
+    Deployment,
+    Flow,
+    FlowRun,
+    FlowRunState,
+    MalformedObject,
+    TagLimit,
+    TaskRun,
+    Worker,
+    WorkPool,
+    WorkQueue,
+)
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
-from tests.unit.harness import START, at, run_task_through, run_through
+from tests.unit.harness import Row, at, run_task_through, run_through
 
 SECONDS = 5.0
-LISTS = (
-    '/concurrency_limits/filter',
-    '/deployments/filter',
-    '/flow_run_states/',
-    '/flow_runs/filter',
-    '/flows/filter',
-    '/task_runs/filter',
-    '/v2/concurrency_limits/filter',
-    '/work_pools/filter',
-    '/work_pools/prod/workers/filter',
-    '/work_queues/filter',
-)
+MODELS: dict[str, Any] = {
+    '/concurrency_limits/filter': TagLimit,
+    '/deployments/filter': Deployment,
+    '/flow_run_states/': FlowRunState,
+    '/flow_runs/filter': FlowRun,
+    '/flows/filter': Flow,
+    '/task_runs/filter': TaskRun,
+    '/v2/concurrency_limits/filter': ConcurrencyLimit,
+    '/work_pools/filter': WorkPool,
+    '/work_pools/prod/workers/filter': Worker,
+    '/work_queues/filter': WorkQueue,
+}
+LISTS = tuple(MODELS)
 ENDPOINTS = (
     *LISTS,
-    '/admin/version',
     '/admin/settings',
+    '/admin/version',
+    '/csrf-token',
+    '/deployments/count',
     '/events/filter',
     '/events/filter/next',
     '/flow_runs/count',
@@ -46,6 +65,16 @@ ENDPOINTS = (
     '/ready',
     '/task_runs/count',
 )
+# What is asked in the first run of a check only, with the keys that are read of the answer.
+AT_START: dict[str, tuple[str, ...]] = {
+    '/admin/settings': (),
+    '/admin/version': (),
+    '/csrf-token': ('token', 'expiration'),
+    '/flow_runs/paginate': ('limit',),
+    '/flows/filter': (),
+}
+# What is asked when two checks lie within the overlap.
+AFTER_TWO = {'/task_runs/count'}
 EXAMPLES = settings(
     # FUZZ_EXAMPLES=1000 looks further.
     max_examples=int(os.environ.get('FUZZ_EXAMPLES', '12')),
@@ -54,6 +83,8 @@ EXAMPLES = settings(
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
 )
+
+Change = Callable[[FakeRequest, FakeResponse], FakeResponse]
 
 ABSURD: list[Any] = [
     None,
@@ -120,38 +151,50 @@ def world() -> FakePrefect:
     return fake
 
 
-def keys_of(endpoint: str) -> list[str]:
-    """The fields of the rows of an endpoint."""
+def rows_of(endpoint: str) -> list[Row]:
     fake = world()
     run = fake.tables['flow_runs'].newest()[0]['id']
     query = {'flow_run_id': run} if endpoint == '/flow_run_states/' else {}
     method = 'GET' if query else 'POST'
-    return sorted(json.loads(fake.handle(method, f'/api{endpoint}', query, {}, b'').body)[0])
+    rows: list[Row] = json.loads(fake.handle(method, f'/api{endpoint}', query, {}, b'').body)
+    return rows
 
 
 def new_check(url: str) -> PrefectCheck:
-    datadog_agent.reset()
+    """With the state of the one before, as after a restart of the Agent."""
     check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'timeout': SECONDS, 'collect_events': True}])
     check.check_id = 'prefect:fuzz'
     return check
 
 
-def survive(change: Callable[[FakeRequest, FakeResponse], FakeResponse], default_limit: int = 5) -> None:
-    """Two runs, the second of which gets changed answers, and a third that is good again."""
+def survive(change: Change, endpoint: str, default_limit: int = 5) -> set[str]:
+    """A good run or two, one that gets changed answers, and one that is good again.
+
+    What is asked in the first run of a check only is changed after a restart of the Agent. The result is the endpoints
+    that were asked when answers were changed.
+    """
+    is_restarted = endpoint in AT_START
     fake = world()
     fake.default_limit = default_limit
+    fake.is_csrf_protected = is_restarted
+    datadog_agent.reset()
+    asked: set[str] = set()
     with served(fake) as url:
         check = new_check(url)
-        fake.now = START
-        assert not check.run()
+        for seconds in (0, 15) if endpoint in AFTER_TWO else (0,):
+            fake.now = at(seconds)
+            assert not check.run()
+        if is_restarted:
+            check = new_check(url)
 
         def fault(request: FakeRequest) -> FakeResponse:
             fake.fault = None
+            asked.add(request.path.removeprefix('/api'))
             answer = fake.handle(request.method, request.path, request.query, request.headers, request.content)
             fake.fault = fault
             return change(request, answer)
 
-        fake.fault, fake.now = fault, at(15)
+        fake.fault, fake.now = fault, at(30)
         aggregator.reset()
         started = time.monotonic()
         error = check.run()
@@ -162,8 +205,9 @@ def survive(change: Callable[[FakeRequest, FakeResponse], FakeResponse], default
                 .splitlines()[-1]
                 .startswith(f'{CollectionError.__module__}.{CollectionError.__name__}')
             )
-        fake.fault, fake.now = None, at(30)
+        fake.fault, fake.now = None, at(45)
         assert not check.run()
+    return asked
 
 
 @pytest.fixture
@@ -184,12 +228,49 @@ def only_our_errors(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize('endpoint', ENDPOINTS)
 def test_any_json(endpoint: str, only_our_errors: list[str]) -> None:
+    values = VALUES | st.fixed_dictionaries(dict.fromkeys(AT_START.get(endpoint, ()), VALUES))
+
     @EXAMPLES
-    @given(value=VALUES, status=st.sampled_from([200, 200, 200, 404, 422, 500]))
+    @given(value=values, status=st.sampled_from([200, 200, 200, 404, 422, 500]))
     def run(value: object, status: int) -> None:
-        content = json.dumps(value).encode()
-        survive(lambda request, answer: FakeResponse(status, content) if is_at(request, endpoint) else answer)
+        assert endpoint in survive(at_endpoint(endpoint, FakeResponse(status, json.dumps(value).encode())), endpoint)
         assert not only_our_errors
+
+    run()
+
+
+@pytest.mark.parametrize('endpoint', ENDPOINTS)
+def test_any_bytes_status_and_headers(endpoint: str, only_our_errors: list[str]) -> None:
+    text = st.text(st.characters(max_codepoint=255, exclude_characters='\r\n'), max_size=12)
+    names = st.sampled_from(['Content-Type', 'Retry-After', 'Location', 'Date', 'X'])
+
+    @settings(EXAMPLES, max_examples=EXAMPLES.max_examples // 2)
+    @given(
+        content=st.binary(max_size=40),
+        status=st.sampled_from([200, 200, 204, 301, 302, 307, 401, 403, 418, 429, 500, 503, 599]),
+        headers=st.dictionaries(names, text, max_size=3),
+    )
+    def run(content: bytes, status: int, headers: dict[str, str]) -> None:
+        survive(at_endpoint(endpoint, FakeResponse(status, content, headers)), endpoint)
+        assert not only_our_errors
+
+    run()
+
+
+@pytest.mark.parametrize('endpoint', LISTS)
+def test_models_read_a_row_or_say_that_it_is_malformed(endpoint: str) -> None:
+    good = rows_of(endpoint)[0]
+    from_api = MODELS[endpoint].from_api
+    assert from_api(good)
+
+    @settings(EXAMPLES, max_examples=20 * EXAMPLES.max_examples)
+    @given(changes=st.dictionaries(st.sampled_from([*sorted(good), 'surplus']), VALUES, max_size=4), data=st.data())
+    def run(changes: dict[str, object], data: st.DataObject) -> None:
+        missing = data.draw(st.sets(st.sampled_from(sorted(good)), max_size=2))
+        row = {key: value for key, value in (good | changes).items() if key not in missing}
+        # As it comes from JSON.
+        with contextlib.suppress(MalformedObject):
+            from_api(json.loads(json.dumps(row)))
 
     run()
 
@@ -197,7 +278,7 @@ def test_any_json(endpoint: str, only_our_errors: list[str]) -> None:
 @pytest.mark.parametrize('endpoint', LISTS)
 def test_every_absurd_value_in_every_field(endpoint: str, only_our_errors: list[str]) -> None:
     """Beside the good rows come copies of the first with one field changed, under ids of their own."""
-    for key in keys_of(endpoint):
+    for key in sorted(rows_of(endpoint)[0]):
 
         def change(request: FakeRequest, answer: FakeResponse, key: str = key) -> FakeResponse:
             rows = json.loads(answer.body)
@@ -206,7 +287,7 @@ def test_every_absurd_value_in_every_field(endpoint: str, only_our_errors: list[
             copies = [rows[0] | {'id': f'copy-{number}', key: value} for number, value in enumerate(ABSURD)]
             return FakeResponse.of([*rows, *copies])
 
-        survive(change, default_limit=200)
+        survive(change, endpoint, default_limit=200)
         assert not only_our_errors
 
 
@@ -224,7 +305,7 @@ def test_any_value_in_any_field(endpoint: str, only_our_errors: list[str]) -> No
                     row[key] = data.draw(VALUES)
             return FakeResponse.of(document)
 
-        survive(change)
+        survive(change, endpoint)
         assert not only_our_errors
 
     run()
@@ -234,23 +315,23 @@ def test_any_value_in_any_field(endpoint: str, only_our_errors: list[str]) -> No
     'date', ['', 'never', 'Sat, 01 Jan 0001 00:00:00 GMT', 'Fri, 31 Dec 9999 23:59:59 GMT', 'x' * 99]
 )
 def test_any_date(date: str, only_our_errors: list[str]) -> None:
-    survive(lambda request, answer: FakeResponse(answer.status, answer.body, {'Date': date}))
+    survive(lambda request, answer: FakeResponse(answer.status, answer.body, {'Date': date}), '/health')
     assert not only_our_errors
 
 
 def test_every_endpoint_is_there() -> None:
-    """Those that the check asks on this server, less what it asks while it learns what changed."""
-    fake = world()
-    with served(fake) as url:
-        check = new_check(url)
-        for seconds in (0, 15):
-            fake.now = at(seconds)
-            check.run()
-    assert {request.path.removeprefix('/api') for request in fake.requests} <= {*ENDPOINTS, '/deployments/count'}
+    """Those that the client names, whether or not the check asks them on this server."""
+    source = inspect.getsource(client) + inspect.getsource(csrf)
+    named = re.findall(r"'(?:GET |POST )?(/[a-z0-9_/-]+)'", source.replace('{_quoted(work_pool_name)}', 'prod'))
+    assert set(named) == set(ENDPOINTS)
 
 
 def is_at(request: FakeRequest, endpoint: str) -> bool:
     return request.path == f'/api{endpoint}'
+
+
+def at_endpoint(endpoint: str, changed: FakeResponse) -> Change:
+    return lambda request, answer: changed if is_at(request, endpoint) else answer
 
 
 @pytest.mark.parametrize('part', ['', 'resource', 'related', 'payload'])
@@ -269,7 +350,7 @@ def test_any_value_in_any_field_of_an_event(part: str, only_our_errors: list[str
                         row[key] = data.draw(VALUES)
             return FakeResponse.of(page)
 
-        survive(change)
+        survive(change, '/events/filter')
         assert not only_our_errors
 
     run()
