@@ -160,15 +160,15 @@ WRONG: dict[str, tuple[Options, str]] = {
     ),
     'texts for mappings': (
         lambda place: dict.fromkeys(('headers', 'extra_headers', 'proxy', 'auth_token'), 'sesame'),
-        'headers\n  Input should be',
+        'headers\n  must be a mapping',
     ),
     'lists for texts': (
         lambda place: {key: ['sesame'] for key in ('password', 'username', 'tls_private_key', 'kerberos_keytab')},
-        'password\n  Input should be',
+        'password\n  must be a text',
     ),
     'wrong values in mappings': (
         lambda place: {'proxy': {'http': ['sesame']}, 'auth_token': {'reader': 'sesame', 'writer': ['sesame']}},
-        'proxy -> http\n  Input should be',
+        'proxy\n  `proxy.http` has no valid scheme',
     ),
 }
 
