@@ -172,18 +172,18 @@ class Workload:
                 concurrency_limit=deployment.concurrency_limit,
                 tags=deployment.tags,
             )
-        self._leave_traces_of_killed_processes()
+        self._leak_slots()
 
-    def _leave_traces_of_killed_processes(self) -> None:
-        """A worker that is never heard of again, and slots that nobody gives back."""
-        self._api.send_heartbeat(WORK_POOL, 'killed', interval_seconds=1)
+    def _leak_slots(self) -> None:
+        """Take slots that nobody gives back."""
         for name, limit in CONCURRENCY_LIMITS.items():
             self._api.create_concurrency_limit(name, limit)
         for name in (*CONCURRENCY_LIMITS, f'deployment:{self._deployment_ids[BACKFILL]}'):
             self._api.take_slot(name)
 
     def start(self) -> None:
-        """Start the worker and open the stories."""
+        """Start the worker, beside one that is never heard of again, and open the stories."""
+        self._api.send_heartbeat(WORK_POOL, 'killed', interval_seconds=1)
         self._worker.start()
         self._started_at = time.monotonic()
         stories: tuple[Callable[[], Story], ...] = (
