@@ -36,7 +36,7 @@ class CheckResult:
 
     `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
     JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
-    lines of level WARNING and above.
+    lines of level WARNING and above. `began` is when it began, in seconds since 1970 by the clock of this machine.
     """
 
     points: tuple[Point, ...]
@@ -47,6 +47,7 @@ class CheckResult:
     warnings: tuple[str, ...]
     log: tuple[str, ...]
     seconds: float
+    began: float
 
 
 class _LogLines(logging.Handler):
@@ -90,7 +91,7 @@ class CheckRunner:
         """Run the check once, as the Agent would at one of its intervals."""
         aggregator.reset()
         with _captured_log() as log:
-            started_at = time.perf_counter()
+            began, started_at = time.time(), time.perf_counter()
             answer = self._check.run()
             seconds = time.perf_counter() - started_at
         return CheckResult(
@@ -110,4 +111,5 @@ class CheckRunner:
             warnings=tuple(str(warning) for warning in self._check.get_warnings()),
             log=tuple(log),
             seconds=seconds,
+            began=began,
         )
