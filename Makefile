@@ -25,6 +25,10 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 	@$(DEV) -m lab.check $(if $(URL),--url '$(URL)') $(if $(CONF),--config '$(CONF)') \
 		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json)
 
+.PHONY: preview
+preview: env-dev env-prefect ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
+	@$(DEV) -m tools.preview $(if $(RECORDING),--recording '$(RECORDING)') $(if $(IMAGES),--images)
+
 ##### Test it
 
 .PHONY: test
@@ -84,9 +88,10 @@ format: env-dev ## put the code into its format
 	@$(DEV) -m ruff format .
 
 .PHONY: generate
-generate: env-dev ## write conf.yaml.example, config_models, metadata.csv and the metric tables
+generate: env-dev ## write conf.yaml.example, config_models, metadata.csv, the metric tables and the dashboards
 	@$(PYTHON) -m tools.validate --sync
 	@$(DEV) -m tools.metadata --write
+	@$(DEV) -m tools.dashboards --write
 
 .PHONY: record
 record: env-dev env-prefect ## record the fixtures of the unit tests from a real server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter, defaultdict
@@ -41,8 +42,11 @@ from lab.demo import (
 )
 from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, OWN, Recording
+from lab.timeline import Timeline
 from lab.workload import Workload
 from tests.log_lines import unparsed
+from tools.dashboards.files import DASHBOARDS, FOLDER
+from tools.preview.contents import unexplained, widgets
 
 Row = dict[str, Any]
 # What the server's clock and ours may differ by in an age, and what passes between the check and our own question.
@@ -219,6 +223,19 @@ def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None
     }
     assert full_run.recording.undeclared == []
     assert len(DOCUMENTED) == 59
+
+
+@pytest.mark.parametrize('name', DASHBOARDS)
+def test_each_part_of_the_dashboards_shows_something(full_run: FullRun, name: str) -> None:
+    """Streams apart: their events and log lines are those of the preview's own demo."""
+    dashboard = json.loads((FOLDER / name).read_text())
+    streams = {
+        f'{group} / {widget["definition"]["title"]}'
+        for group, widget in widgets(dashboard)
+        if widget['definition']['type'] == 'list_stream'
+    }
+
+    assert set(unexplained(dashboard, Timeline.of_recording(full_run.recording))) - streams == set()
 
 
 def test_metadata_says_what_is_sent_and_nothing_else(full_run: FullRun) -> None:

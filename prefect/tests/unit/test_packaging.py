@@ -92,6 +92,18 @@ def test_every_file_of_the_manifest_exists(manifest: Any, integration: Any) -> N
     assert [path for path in listed if not (FOLDER / path).is_file()] == []
 
 
+def test_media_are_small_pictures_with_a_caption(manifest: Any) -> None:
+    media = manifest['tile']['media']
+
+    assert media
+    for medium in media:
+        picture = (FOLDER / medium['image_url']).read_bytes()
+        assert medium['media_type'] == 'image'
+        assert medium['caption'].isascii()
+        assert picture.startswith(b'\x89PNG')
+        assert len(picture) < 1_000_000
+
+
 def test_every_asset_is_in_the_manifest(manifest: Any) -> None:
     """Datadog takes only what is listed, and no validator misses what is not."""
     for assets in ('dashboards', 'monitors', 'saved_views'):

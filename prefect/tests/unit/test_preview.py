@@ -1,0 +1,172 @@
+"""The preview of the dashboards: what a widget shows, and the page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.timeline import StreamItem, TimedSeries, Timeline
+from tools.dashboards.files import DASHBOARDS, FOLDER
+from tools.preview import __main__ as preview
+from tools.preview import contents, pictures
+from tools.preview.contents import NOT_IN_DEMO, Cell, Contents, empty_widgets, names, unexplained
+from tools.preview.page import Board, render, text_of
+
+FAILED = 'prefect.server.flow_runs.failed.count'
+AGE = 'prefect.server.work_queue.backlog.age'
+OVERVIEW = json.loads((FOLDER / 'prefect_overview.json').read_text())
+
+TIMELINE = Timeline(
+    times=(0.0, 15.0, 30.0, 45.0),
+    series=(
+        TimedSeries('prefect.server.health', 'gauge', {}, ((0, 1.0), (1, 1.0), (2, 0.0), (3, 0.0))),
+        TimedSeries(FAILED, 'count', {'flow_name': 'orders', 'deployment_name': 'hourly'}, ((0, 1.0), (3, 1.0))),
+        TimedSeries(FAILED, 'count', {'flow_name': 'report', 'deployment_name': 'daily'}, ((0, 3.0),)),
+        TimedSeries(FAILED, 'count', {'flow_name': 'quiet', 'deployment_name': 'daily'}, ((0, 0.0),)),
+        TimedSeries(AGE, 'gauge', {'work_pool_name': 'a', 'work_queue_name': 'default'}, ((3, 90.0),)),
+        TimedSeries(AGE, 'gauge', {'work_pool_name': 'b', 'work_queue_name': 'default'}, ((3, 400.0),)),
+    ),
+    events=(StreamItem(31.0, 'error', 'orders -> Failed', '%%% \n`boom` <b>\n %%%', {'flow_name': 'orders'}),),
+    logs=(
+        StreamItem(31.0, 'error', 'big-bear', 'boom', {'flow_name': 'orders'}),
+        StreamItem(32.0, 'info', 'big-bear', 'fine', {'flow_name': 'orders'}),
+        StreamItem(33.0, 'error', 'server', 'broken', {}),
+    ),
+)
+
+
+def definition(title: str) -> Any:
+    """The first widget of the overview with this title."""
+    return next(
+        widget['definition']
+        for group in OVERVIEW['widgets']
+        for widget in group['definition']['widgets']
+        if widget['definition'].get('title') == title
+    )
+
+
+def test_a_number_has_the_colour_of_the_first_rule_that_is_true() -> None:
+    (row,) = Contents(TIMELINE).of(definition('Server healthy (1 = yes)')).rows
+
+    assert row.cells == (Cell(0.0, '', 'white_on_red'),)
+
+
+def test_a_toplist_begins_with_the_largest_and_leaves_out_what_is_zero() -> None:
+    rows = Contents(TIMELINE).of(definition('Most failures by deployment')).rows
+
+    assert [(row.group, row.cells[0].value) for row in rows] == [
+        (('report', 'daily'), 3.0),
+        (('orders', 'hourly'), 2.0),
+    ]
+
+
+def test_a_table_has_a_row_for_each_tag_set_that_any_column_has() -> None:
+    content = Contents(TIMELINE).of(definition('Work queues'))
+
+    ages = [(row.group[:2], row.cells[1].value, row.cells[1].palette) for row in content.rows]
+    assert ages == [(('a', 'default'), 90.0, 'white_on_yellow'), (('b', 'default'), 400.0, 'white_on_red')]
+    assert content.empty_columns == [0, 2, 3, 4, 5, 6]
+
+
+def test_a_graph_has_a_line_for_each_group() -> None:
+    lines = Contents(TIMELINE).of(definition('Age of the backlog by queue')).lines
+
+    assert {line.name: line.values[-1] for line in lines} == {'a, default': 90.0, 'b, default': 400.0}
+
+
+def test_streams_follow_status_and_variables() -> None:
+    items = Contents(TIMELINE, {'flow_name': 'orders'}).of(definition('Errors in the logs')).items
+    others = Contents(TIMELINE, {'flow_name': 'report'}).of(definition('Errors in the logs')).items
+
+    assert [item.text for item in items] == ['broken', 'boom']
+    assert [item.text for item in others] == ['broken'], 'what names no flow is of interest to each'
+
+
+def test_what_shows_nothing_is_told() -> None:
+    empty = empty_widgets(OVERVIEW, TIMELINE)
+
+    assert 'Workers / Workers online by pool' in empty
+    assert 'Work pools and work queues / Work queues / since the last poll' in empty
+    assert 'What fails, and what takes long? / Flow runs that ended / completed' in empty
+    assert not [name for name in empty if 'Server healthy' in name or 'Age of the backlog' in name]
+
+
+def test_what_the_demo_does_not_show_exists_and_has_a_reason() -> None:
+    existing = {name for board in DASHBOARDS for name in names(json.loads((FOLDER / board).read_text()))}
+
+    assert set(NOT_IN_DEMO) <= existing
+    assert all(NOT_IN_DEMO.values())
+
+
+def test_what_is_explained_is_not_complained_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = 'Workers / Workers online by pool'
+    assert name in unexplained(OVERVIEW, TIMELINE)
+
+    monkeypatch.setattr(contents, 'NOT_IN_DEMO', {name: 'nobody works'})
+    assert name not in unexplained(OVERVIEW, TIMELINE)
+
+
+@pytest.fixture(scope='module')
+def page() -> str:
+    return render([Board('overview', OVERVIEW)], TIMELINE, ['Prefect server is down'])
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    ours = re.sub(r'<script>.*?</script>', '', page, flags=re.DOTALL)
+
+    assert not re.search(r'<link|\bsrc=|@import|url\(', ours)
+    assert page.count('<script') == 2
+
+
+def test_the_page_has_each_widget_and_each_chart(page: str) -> None:
+    titles = [
+        widget['definition'].get('title') for group in OVERVIEW['widgets'] for widget in group['definition']['widgets']
+    ]
+    charts = set(re.findall(r'id="chart-([\w-]+)"', page))
+
+    assert page.count('<div class="widget"') == len(titles)
+    assert charts == set(json.loads(re.search(r'const figures = (.*);\n', page)[1]))  # type: ignore[index]
+    assert 'Prefect server is down' in page
+
+
+def test_texts_are_escaped(page: str) -> None:
+    assert '`boom` &lt;b&gt;' in page
+
+
+@pytest.mark.parametrize(
+    ('value', 'unit', 'text'),
+    [
+        (None, 'second', ''),
+        (0.0, 'second', '0 s'),
+        (0.25, 'second', '250 ms'),
+        (119.0, 'second', '119 s'),
+        (150.0, 'second', '2.5 min'),
+        (7200.0, 'second', '2 h'),
+        (259200.0, 'second', '3 d'),
+        (99.94, 'percent', '99.9 %'),
+        (1500.0, 'byte', '1.5 kB'),
+        (12345.0, 'run', '12,345'),
+        (1.0, '', '1'),
+    ],
+)
+def test_numbers_for_people(value: float | None, unit: str, text: str) -> None:
+    assert text_of(value, unit) == text
+
+
+def test_without_a_browser_there_is_a_page_and_a_word_about_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pictures, 'PROGRAMS', ('no-such-browser',))
+    TIMELINE.save(tmp_path / 'recording.json.gz')
+
+    status = preview.main(['--recording', str(tmp_path / 'recording.json.gz'), '--folder', str(tmp_path)])
+
+    output = capsys.readouterr().out
+    assert status == 1, 'this timeline leaves most widgets empty'
+    assert 'No pictures: none of no-such-browser was found' in output
+    assert 'shows nothing: Workers / Workers online by pool' in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['dashboards.html', 'recording.json.gz']

@@ -1,0 +1,463 @@
+"""What dashboards are made of: queries that follow the template variables, widgets, rows, groups.
+
+Each function returns a part of the JSON that Datadog exports and imports. The filter of a query is not written by hand:
+it names every template variable whose tag the metric has. Positions are not either: widgets fill rows of 12 columns.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from datadog_checks.prefect import tags
+from datadog_checks.prefect.metrics import METRICS
+
+Json: TypeAlias = dict[str, Any]
+
+COLUMNS = 12
+# Template variables: name and tag are the same.
+VARIABLES = (tags.PREFECT_URL, 'env', tags.WORK_POOL_NAME, tags.WORK_QUEUE_NAME, tags.FLOW_NAME, tags.DEPLOYMENT_NAME)
+ON_EVERYTHING = (tags.PREFECT_URL, 'env')
+
+BY_POOL = (tags.WORK_POOL_NAME,)
+# A queue is named by its pool and its own name: each pool has one called `default`.
+BY_QUEUE = (tags.WORK_POOL_NAME, tags.WORK_QUEUE_NAME)
+BY_DEPLOYMENT = (tags.FLOW_NAME, tags.DEPLOYMENT_NAME)
+BY_TASK = (tags.FLOW_NAME, 'task_name')
+BY_REASON = ('late_reason',)
+# In tables, whose rows link to Prefect: names of two servers may be the same.
+BY_SERVER = (tags.PREFECT_URL,)
+
+# Forms of formulas: without the 0 of what is not late and so has no reason; without what is 0; without either.
+WITH_REASON = 'exclude_null({})'
+NOT_ZERO = 'cutoff_min({}, 1)'
+LATE_NOW = 'cutoff_min(exclude_null({}), 1)'
+
+# What colours mean on both dashboards.
+GOOD, BAD, WARN, NEUTRAL = 'green', 'red', 'orange', 'gray'
+STARTING, ACTIVE, WAITING, ENDING = 'cool', 'blue', 'purple', 'warm'
+_PALETTES = {GOOD: 'white_on_green', WARN: 'white_on_yellow', BAD: 'white_on_red', NEUTRAL: 'white_on_gray'}
+
+# The API is at `/api` of the server, its pages are one level above: a browser resolves the dots.
+_PAGES = '{{prefect_url.value}}/..'
+TO_DEPLOYMENT = (
+    'Open the deployment in Prefect',
+    f'{_PAGES}/deployments?deployments.flowOrDeploymentNameLike={{{{deployment_name.value}}}}',
+)
+TO_FLOW = ('Open the flow in Prefect', f'{_PAGES}/flows?flows.nameLike={{{{flow_name.value}}}}')
+TO_POOL = ('Open the work pool in Prefect', f'{_PAGES}/work-pools/work-pool/{{{{work_pool_name.value}}}}')
+TO_QUEUE = (
+    'Open the work queue in Prefect',
+    f'{_PAGES}/work-pools/work-pool/{{{{work_pool_name.value}}}}/queue/{{{{work_queue_name.value}}}}',
+)
+TO_LIMITS = ('Open the concurrency limits in Prefect', f'{_PAGES}/concurrency-limits')
+
+Link: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a number is a warning and from where on it is bad; `is_low_bad` turns them round."""
+
+    warn: float | None
+    bad: float
+    is_low_bad: bool = False
+
+    def formats(self, *, has_good: bool) -> list[Json]:
+        """Rules from the worst to the best. With `has_good` they leave no number out."""
+        over, within = ('<', '>=') if self.is_low_bad else ('>', '<=')
+        rules = [(over, self.bad, BAD)]
+        if self.warn is not None:
+            rules.append((over, self.warn, WARN))
+        if has_good:
+            rules.append((within, rules[-1][1], GOOD))
+        return [{'comparator': sign, 'value': value, 'palette': _PALETTES[color]} for sign, value, color in rules]
+
+    def markers(self) -> list[Json]:
+        """The same as lines in a graph."""
+        lines = [(self.warn, 'warning dashed'), (self.bad, 'error dashed')]
+        return [{'value': f'y = {value:g}', 'display_type': kind} for value, kind in lines if value is not None]
+
+
+ANY_IS_BAD = Limits(None, 0)
+ANY_IS_WORTH_A_LOOK = Limits(0, 10)
+MUST_BE_ONE = Limits(None, 1, is_low_bad=True)
+MUST_NOT_BE_NONE = Limits(None, 1, is_low_bad=True)
+PERCENT_TAKEN = Limits(80, 99.9)
+SUCCESS_PERCENT = Limits(98, 90, is_low_bad=True)
+MINUTES_LATE = Limits(60, 300)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One metric query; `reducer` makes one number of it where one is shown (avg, last, max, min, sum)."""
+
+    name: str
+    text: str
+    reducer: str
+
+    def as_json(self, *, is_scalar: bool) -> Json:
+        query: Json = {'data_source': 'metrics', 'name': self.name, 'query': self.text}
+        return query | {'aggregator': self.reducer} if is_scalar else query
+
+
+def scope(metric: str, where: str = '') -> str:
+    """The filter of a query: the variables whose tag the metric has, and `where`."""
+    keys = (*METRICS[metric].tag_keys, *ON_EVERYTHING)
+    terms = [f'${variable}' for variable in VARIABLES if variable in keys]
+    return ','.join([*terms, *([where] if where else [])])
+
+
+def query(
+    aggregation: str, metric: str, by: Sequence[str] = (), *, name: str = '', where: str = '', reducer: str = ''
+) -> Query:
+    """A query of a series by its name below the namespace, named after it.
+
+    Where one number is shown, a count is summed up over time, a duration is the longest, what is now is the last.
+    """
+    spec = METRICS[metric]
+    grouped = f' by {{{",".join(by)}}}' if by else ''
+    ending = '.as_count()' if spec.type == 'count' else ''
+    text = f'{aggregation}:{spec.full_name}{{{scope(metric, where)}}}{grouped}{ending}'
+    usual = 'sum' if spec.type == 'count' else 'max' if '_duration.' in metric else 'last'
+    return Query(name or metric.replace('.', '_'), text, reducer or usual)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What is shown of one or more queries: `text` refers by name to them, or to those of
+    another formula of the widget; `unit` is Datadog's name of it."""
+
+    text: str
+    queries: tuple[Query, ...]
+    alias: str = ''
+    unit: str = ''
+    color: str = ''
+    limits: Limits | None = None
+    is_bar: bool = False
+
+    def as_json(self) -> Json:
+        formula: Json = {'formula': self.text}
+        if self.alias:
+            formula['alias'] = self.alias
+        if self.unit:
+            formula['number_format'] = {'unit': {'type': 'canonical_unit', 'unit_name': self.unit}}
+        if self.color:
+            formula['style'] = {'palette': self.color, 'palette_index': 4}
+        return formula
+
+
+def show(
+    aggregation: str,
+    metric: str,
+    by: Sequence[str] = (),
+    *,
+    alias: str = '',
+    color: str = '',
+    limits: Limits | None = None,
+    where: str = '',
+    reducer: str = '',
+    is_bar: bool = False,
+    form: str = '{}',
+) -> Formula:
+    """The formula that shows one query, in the unit of its metric; `form` puts a function around it."""
+    one = query(aggregation, metric, by, where=where, reducer=reducer)
+    return Formula(form.format(one.name), (one,), alias, METRICS[metric].unit, color, limits, is_bar)
+
+
+def starts(family: str) -> tuple[Formula, Formula]:
+    """The runs that started in time, and those that did not: together all that started."""
+    all_of_them = query('sum', f'{family}.throughput', name='started')
+    late = query('sum', f'{family}.late_start.count', name='late')
+    return (
+        Formula('started - late', (all_of_them, late), alias='started in time', unit='run', color=ACTIVE),
+        Formula('late', (), alias='started late', unit='run', color=WARN),
+    )
+
+
+def success_rate(family: str, by: Sequence[str] = (), **options: Any) -> Formula:
+    """Percent of the runs that ended well, among those that ended and were not cancelled."""
+    ends = ('completed', 'failed', 'crashed')
+    parts = [query('sum', f'{family}.{end}.count', by, name=end) for end in ends]
+    text = f'100 * completed / ({" + ".join(ends)})'
+    return Formula(text, tuple(parts), unit='percent', limits=SUCCESS_PERCENT, **options)
+
+
+@dataclass(frozen=True)
+class Widget:
+    """A widget and its size: columns of 12, and rows."""
+
+    definition: Json
+    width: int
+    height: int
+
+
+def _titled(kind: str, title: str, **more: Any) -> Json:
+    return {'type': kind, 'title': title, 'title_size': '16', 'title_align': 'left', **more}
+
+
+def _rules(formula: Formula, *, has_good: bool) -> Json:
+    return {'conditional_formats': formula.limits.formats(has_good=has_good)} if formula.limits else {}
+
+
+def _links(links: Iterable[Link]) -> list[Json]:
+    return [{'label': label, 'link': link} for label, link in links]
+
+
+def note(content: str, *, height: int = 1, width: int = COLUMNS, color: str = 'gray') -> Widget:
+    """Text in Markdown."""
+    definition = {
+        'type': 'note',
+        'content': content,
+        'background_color': color,
+        'font_size': '14',
+        'text_align': 'left',
+        'vertical_align': 'center',
+        'show_tick': False,
+        'tick_pos': '50%',
+        'tick_edge': 'left',
+        'has_padding': True,
+    }
+    return Widget(definition, width, height)
+
+
+def number(
+    title: str, formula: Formula, *, span: str = '', graph: bool = False, width: int = 2, height: int = 2
+) -> Widget:
+    """One number, in the colour of its limits; `span` is a time of its own ('1h'), `graph` draws its history behind."""
+    request = {
+        'response_format': 'scalar',
+        'queries': [one.as_json(is_scalar=True) for one in formula.queries],
+        'formulas': [formula.as_json()],
+        **_rules(formula, has_good=True),
+    }
+    definition = _titled('query_value', title, requests=[request], autoscale=True, precision=1)
+    if span:
+        definition['time'] = {'live_span': span}
+    if graph:
+        definition['timeseries_background'] = {'type': 'area', 'yaxis': {'include_zero': True}}
+    return Widget(definition, width, height)
+
+
+def graph(
+    title: str,
+    *formulas: Formula,
+    display: str = 'line',
+    limits: Limits | None = None,
+    width: int = 4,
+    height: int = 3,
+    has_events: bool = False,
+) -> Widget:
+    """Values over time; `display` is line, area or bars; `has_events` overlays what failed."""
+    request = {
+        'response_format': 'timeseries',
+        'queries': [one.as_json(is_scalar=False) for formula in formulas for one in formula.queries],
+        'formulas': [formula.as_json() for formula in formulas],
+        'style': {'palette': 'dog_classic', 'line_type': 'solid', 'line_width': 'normal', 'order_by': 'values'},
+        'display_type': display,
+    }
+    has_counts = all(one.reducer == 'sum' for formula in formulas for one in formula.queries)
+    definition = _titled(
+        'timeseries',
+        title,
+        show_legend=True,
+        legend_layout='auto',
+        legend_columns=['sum'] if has_counts else ['value', 'max'],
+        requests=[request],
+        yaxis={'include_zero': True, 'min': '0'},
+    )
+    if limits:
+        definition['markers'] = limits.markers()
+    if has_events:
+        definition['events'] = [{'q': f'{event_search()} status:error'}]
+    return Widget(definition, width, height)
+
+
+def top(
+    title: str, formula: Formula, *, order: str = 'desc', links: Sequence[Link] = (), width: int = 4, height: int = 3
+) -> Widget:
+    """The ten tag sets with the largest values (`order` asc: smallest)."""
+    request = {
+        'response_format': 'scalar',
+        'queries': [one.as_json(is_scalar=True) for one in formula.queries],
+        'formulas': [formula.as_json()],
+        'sort': {'count': 10, 'order_by': [{'type': 'formula', 'index': 0, 'order': order}]},
+        **_rules(formula, has_good=True),
+    }
+    definition = _titled(
+        'toplist', title, requests=[request], style={'display': {'type': 'stacked', 'legend': 'automatic'}}
+    )
+    if links:
+        definition['custom_links'] = _links(links)
+    return Widget(definition, width, height)
+
+
+def table(
+    title: str,
+    *formulas: Formula,
+    sort_by: int = 0,
+    order: str = 'desc',
+    links: Sequence[Link] = (),
+    width: int = COLUMNS,
+    height: int = 4,
+) -> Widget:
+    """One row per tag set, one column per formula, sorted by the column of the number `sort_by`.
+
+    Only what is not good is coloured: a table of green cells hides the red one.
+    """
+    columns = []
+    for formula in formulas:
+        column = formula.as_json() | {'cell_display_mode': 'bar' if formula.is_bar else 'number'}
+        columns.append(column | _rules(formula, has_good=False))
+    request = {
+        'response_format': 'scalar',
+        'queries': [one.as_json(is_scalar=True) for formula in formulas for one in formula.queries],
+        'formulas': columns,
+        'sort': {'count': 50, 'order_by': [{'type': 'formula', 'index': sort_by, 'order': order}]},
+    }
+    definition = _titled('query_table', title, requests=[request], has_search_bar='auto')
+    if links:
+        definition['custom_links'] = _links(links)
+    return Widget(definition, width, height)
+
+
+def monitors(*, width: int = 4, height: int = 4) -> Widget:
+    """The monitors of this integration and their states."""
+    definition = _titled(
+        'manage_status',
+        'Monitors of the Prefect integration',
+        summary_type='monitors',
+        display_format='countsAndList',
+        color_preference='text',
+        hide_zero_counts=True,
+        show_status=True,
+        show_last_triggered=True,
+        show_priority=True,
+        query='tag:(integration:prefect)',
+        sort='status,asc',
+        count=50,
+        start=0,
+    )
+    return Widget(definition, width, height)
+
+
+def _follows(variable: str, attribute: str) -> str:
+    """Search terms: the value of the variable, and also what has no such attribute, like the log of the server."""
+    return f'({attribute}:${variable}.value OR -{attribute}:*)'
+
+
+def event_search() -> str:
+    """Events of the check that belong to what the variables choose, or to no flow and pool at all."""
+    of_objects = [one for one in VARIABLES if one not in ON_EVERYTHING]
+    return ' '.join(
+        ['source:prefect', f'{tags.PREFECT_URL}:$prefect_url.value', *(_follows(one, one) for one in of_objects)]
+    )
+
+
+def log_search() -> str:
+    """Log lines of what the variables choose. Only lines in JSON name flow, deployment and pool."""
+    attributes = (tags.FLOW_NAME, tags.DEPLOYMENT_NAME, tags.WORK_POOL_NAME)
+    return ' '.join(['source:prefect', '$env', *(_follows(one, f'@prefect.{one}') for one in attributes)])
+
+
+def events(title: str, search: str = '', *, width: int = 6, height: int = 4) -> Widget:
+    """A stream of events; `search` is added to the variables."""
+    stream = {'data_source': 'event_stream', 'query_string': f'{event_search()} {search}'.strip(), 'event_size': 's'}
+    return _stream(title, 'event_list', stream, [], width, height)
+
+
+def logs(title: str, search: str = '', *, width: int = 6, height: int = 4) -> Widget:
+    """A stream of log lines; `search` is added to the variables."""
+    stream = {'data_source': 'logs_stream', 'query_string': f'{log_search()} {search}'.strip(), 'indexes': []}
+    columns = [
+        {'field': 'status_line', 'width': 'auto'},
+        {'field': 'timestamp', 'width': 'auto'},
+        {'field': '@prefect.flow_run_name', 'width': 'auto'},
+        {'field': 'content', 'width': 'full'},
+    ]
+    return _stream(title, 'event_list', stream, columns, width, height)
+
+
+def _stream(title: str, form: str, stream: Json, columns: list[Json], width: int, height: int) -> Widget:
+    request = {'response_format': form, 'query': stream, 'columns': columns}
+    return Widget(_titled('list_stream', title, requests=[request]), width, height)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Widgets under one title. They fill rows of 12 columns from the left, in their order."""
+
+    title: str
+    color: str
+    widgets: tuple[Widget, ...]
+
+    def as_json(self, y: int) -> Json:
+        placed, bottom = _placed(self.title, self.widgets)
+        definition = {
+            'type': 'group',
+            'layout_type': 'ordered',
+            'title': self.title,
+            'background_color': self.color,
+            'show_title': True,
+            'widgets': placed,
+        }
+        # The title takes one row.
+        layout = {'x': 0, 'y': y, 'width': COLUMNS, 'height': bottom + 1}
+        return {'id': _identity(self.title), 'definition': definition, 'layout': layout}
+
+
+def group(title: str, *widgets: Widget, color: str = 'gray') -> Group:
+    return Group(title, color, widgets)
+
+
+def _placed(where: str, widgets: Iterable[Widget]) -> tuple[list[Json], int]:
+    """The widgets with their positions, and the number of rows that they take.
+
+    A widget goes to the highest place that is free, the leftmost one among those.
+    """
+    placed = []
+    heights = [0] * COLUMNS
+    for widget in widgets:
+        starts = range(COLUMNS - widget.width + 1)
+        y, x = min((max(heights[start : start + widget.width]), start) for start in starts)
+        heights[x : x + widget.width] = [y + widget.height] * widget.width
+        layout = {'x': x, 'y': y, 'width': widget.width, 'height': widget.height}
+        title = widget.definition.get('title', 'note')
+        placed.append({'id': _identity(f'{where}/{title}/{x}/{y}'), 'definition': widget.definition, 'layout': layout})
+    return placed, max(heights)
+
+
+def _identity(text: str) -> int:
+    """A number that stays the same while the widget stays where it is."""
+    return zlib.crc32(text.encode())
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    title: str
+    description: str
+    groups: tuple[Group, ...]
+    tags: tuple[str, ...] = field(default=('integration:prefect',))
+
+    def as_json(self) -> Json:
+        widgets, y = [], 0
+        for one in self.groups:
+            widget = one.as_json(y)
+            y += widget['layout']['height']
+            widgets.append(widget)
+        return {
+            'title': self.title,
+            'description': self.description,
+            'layout_type': 'ordered',
+            'reflow_type': 'fixed',
+            'template_variables': [_variable(name) for name in VARIABLES],
+            'notify_list': [],
+            'tags': [],
+            'widgets': widgets,
+        }
+
+
+def _variable(name: str) -> Mapping[str, Any]:
+    return {'name': name, 'prefix': name, 'available_values': [], 'defaults': ['*']}

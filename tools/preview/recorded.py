@@ -1,0 +1,34 @@
+"""The timeline that the preview is drawn from: a demo on a real server, or the file of an earlier one."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+
+from lab.agent import CheckRunner
+from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, observe
+from lab.prefect_server import PrefectServer
+from lab.recording import Recording
+from lab.timeline import Timeline, log_lines
+from lab.workload import Workload
+
+# The log lines of worker and flow runs tell their flow and deployment only as JSON.
+LOG_SETTINGS = {'PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER': 'json'}
+
+
+def record_demo() -> Timeline:
+    """Play the demo's workload on a server of its own; keep what the check sent, and what worker and flows logged."""
+    recording = Recording()
+    with PrefectServer() as server, Workload(server.api_url, settings=LOG_SETTINGS) as workload:
+        workload.set_up()
+        runner = CheckRunner(
+            {
+                'prefect_url': server.api_url,
+                'collect_events': True,
+                'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+            }
+        )
+        observe(workload, runner, recording, Progress(Console(file=StringIO())))
+        logs = [line for path in workload.log_paths.values() for line in log_lines(path.read_text())]
+    return Timeline.of_recording(recording, logs)
