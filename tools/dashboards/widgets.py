@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from datadog_checks.prefect import tags
@@ -439,7 +439,6 @@ class Dashboard:
     title: str
     description: str
     groups: tuple[Group, ...]
-    tags: tuple[str, ...] = field(default=('integration:prefect',))
 
     def as_json(self) -> Json:
         widgets, y = [], 0
