@@ -16,7 +16,6 @@ from uuid import uuid4
 from benchmarks.seed import (
     DEPLOYMENT,
     FLOW,
-    FUTURE,
     QUEUE,
     SCHEDULE_SECONDS,
     Row,
@@ -215,13 +214,10 @@ class Activity:
         with connected(self._path) as database:
             self._add(database, self._added, rounds * self._size.deployments)
 
-    def delete_of_all(self, share: int) -> None:
-        """Delete one of `share` of all scheduled runs."""
+    def delete_all(self) -> None:
+        """Delete all scheduled runs."""
         with connected(self._path) as database:
-            database.execute(
-                f"DELETE FROM flow_run WHERE state_type = 'SCHEDULED' AND id LIKE '{FUTURE}%' AND rowid % ? = 0",
-                (share,),
-            )
+            database.execute("DELETE FROM flow_run WHERE state_type = 'SCHEDULED'")
 
     def scheduled_by_deployment(self) -> dict[str, int]:
         """The truth that `flow_runs.scheduled` is to tell, 0 left out."""

@@ -100,10 +100,10 @@ class _Measurement:
             pairs = [self._steady(check, number) for number in range(_STEADY_CHECKS)]
             # The one in the middle: what else goes on at this machine disturbs some of them.
             steady, floor = sorted(pairs, key=lambda pair: pair[0].seconds / pair[1].seconds)[_STEADY_CHECKS // 2]
-            changes = self._changes(check) if with_changes else {}
             self._report('the naive plan')
             self._live()
-            return Costs(first, steady, floor, self._cost(naive), changes)
+            everything = self._cost(naive)
+            return Costs(first, steady, floor, everything, self._changes(check) if with_changes else {})
 
     def _warm_up(self, check: Subject) -> None:
         """Check until the check has read back once, and knows all that is scheduled."""
@@ -132,7 +132,7 @@ class _Measurement:
         changes = {
             'one run of one deployment deleted, one of another added': self._activity.add_and_delete_one,
             '10 runs of each deployment added': lambda: self._activity.add_to_all(10),
-            'every third run of all deployments deleted': lambda: self._activity.delete_of_all(3),
+            'all runs of all deployments deleted': self._activity.delete_all,
         }
         return {what: self._seconds_until_right(check, what, change) for what, change in changes.items()}
 

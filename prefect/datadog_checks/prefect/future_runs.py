@@ -189,6 +189,9 @@ class _Reader:
         counted = self._client.count_flow_runs(self._body(span))
         if counted == len(known):
             return True
+        if counted == 0:
+            self._known.replace(begin, end, [])
+            return True
         page_size = self._client.page_size()
         if len(known) > page_size:
             middle = _datetime(known[len(known) // 2])

@@ -146,6 +146,19 @@ def test_a_run_that_was_added_is_found_without_reading_all(schedules: Schedules)
     assert 1 <= pages <= 3
 
 
+def test_runs_that_are_all_gone_are_forgotten_by_a_count(schedules: Schedules) -> None:
+    for number in range(30):
+        schedules.add_deployment(61, begin=3600 + number)
+    schedules.check(0)
+    schedules.check()
+    for deployment in schedules.deployments:
+        while schedules.runs[deployment['id']]:
+            schedules.remove_run(deployment, 0)
+
+    assert schedules.check() == schedules.truth()
+    assert schedules.requests_about_the_future() == ['/api/flow_runs/count'] * 2
+
+
 def test_a_deployment_that_is_paused_is_read_alone(schedules: Schedules) -> None:
     for number in range(30):
         schedules.add_deployment(61, begin=3600 + number)
