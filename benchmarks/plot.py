@@ -30,9 +30,9 @@ def draw(document: dict[str, Any], path: Path) -> None:
         _draw_sweep(panel, sweep, costs, unit)
     panels[0].set_ylabel('processor time of one check,\nserver and check, least = 1')
     panels[0].legend(loc='upper left', frameon=False)
-    figure.suptitle(document['machine'], fontsize=8, color='0.4', y=0.02)
     figure.tight_layout()
-    figure.savefig(path, dpi=130, metadata={'Software': None})
+    figure.text(0.5, -0.02, document['machine'], fontsize=8, color='0.4', ha='center')
+    figure.savefig(path, dpi=130, bbox_inches='tight', metadata={'Software': None})
 
 
 def _draw_sweep(panel: Axes, sweep: Sweep, costs: dict[str, Any], unit: float) -> None:
@@ -45,6 +45,7 @@ def _draw_sweep(panel: Axes, sweep: Sweep, costs: dict[str, Any], unit: float) -
                 f'{time:.1f}', (place, time), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8
             )
     panel.set_yscale('log')
+    panel.yaxis.set_major_formatter('{x:g}')
     panel.margins(x=0.2, y=0.25)
     panel.set_xticks(range(len(numbers)), [f'{number:,}' for number in numbers])
     panel.set_xlabel(sweep.title)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from datadog_checks.prefect.times import format_time, parse_time
 
@@ -16,7 +17,7 @@ class StateError(ValueError):
     """A persisted text that is not a state of this version."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StreamCursor:
     """How far a stream is read.
 
@@ -30,6 +31,14 @@ class StreamCursor:
     until: datetime
     seen: Mapping[str, int] = field(default_factory=dict)
     reached: datetime | None = None
+
+    @cached_property
+    def document(self) -> str:
+        """The cursor as JSON. The state is written once for each stream, of which one has moved."""
+        row: dict[str, object] = {'floor': format_time(self.floor), 'until': format_time(self.until)}
+        if self.reached is not None:
+            row['reached'] = format_time(self.reached)
+        return json.dumps(row | {'seen': dict(self.seen)}, separators=(',', ':'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +56,8 @@ class CheckState:
         return CheckState({**self.streams, stream: cursor})
 
     def dumps(self) -> str:
-        streams = {name: _dump_cursor(cursor) for name, cursor in self.streams.items()}
-        return json.dumps({'version': VERSION, 'streams': streams}, separators=(',', ':'))
+        streams = ','.join(f'{json.dumps(name)}:{cursor.document}' for name, cursor in self.streams.items())
+        return f'{{"version":{VERSION},"streams":{{{streams}}}}}'
 
     @classmethod
     def loads(cls, text: str) -> CheckState:
@@ -65,13 +74,6 @@ class CheckState:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StateError(f'not readable: {type(error).__name__}') from error
-
-
-def _dump_cursor(cursor: StreamCursor) -> dict[str, object]:
-    row: dict[str, object] = {'floor': format_time(cursor.floor), 'until': format_time(cursor.until)}
-    if cursor.reached is not None:
-        row['reached'] = format_time(cursor.reached)
-    return row | {'seen': dict(cursor.seen)}
 
 
 def _load_cursor(row: Mapping[str, object]) -> StreamCursor:
