@@ -180,6 +180,20 @@ TASK_RUN_FILTERS: list[Row] = [
     {'task_runs': {'end_time': {'after_': TASK_ENDED}}},
     {'task_runs': {'end_time': {'before_': TASK_ENDED}}},
     {'task_runs': {'end_time': {'is_null_': False}}},
+    {
+        'task_runs': {
+            'start_time': {'after_': '{task_runs[failed][start_time]}'},
+            'state': {'type': {'any_': ['SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING']}},
+            'subflow_runs': {'exists_': False},
+        }
+    },
+    {
+        'task_runs': {
+            'end_time': {'after_': TASK_ENDED},
+            'id': {'any_': ['{task_runs[failed][id]}', '{task_runs[completed][id]}']},
+            'subflow_runs': {'exists_': False},
+        }
+    },
     {'task_runs': {'expected_start_time': {'before_': '{task_runs[failed][expected_start_time]}'}}},
     {'task_runs': {'subflow_runs': {'exists_': True}}},
     {'task_runs': {'subflow_runs': {'exists_': False}}},
