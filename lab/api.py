@@ -49,12 +49,18 @@ class Totals:
 
 
 class PrefectApiDriver:
-    """Every method is one or a few requests; an answer other than 2xx raises requests.HTTPError with its body."""
+    """Every method is one or a few requests; an answer other than 2xx raises requests.HTTPError with its body.
 
-    def __init__(self, api_url: str) -> None:
+    `auth_string` is 'user:password', for a server that asks for it.
+    """
+
+    def __init__(self, api_url: str, *, auth_string: str | None = None) -> None:
         self._api_url = api_url
         self._session = requests.Session()
         self._session.trust_env = False
+        if auth_string:
+            user, _, password = auth_string.partition(':')
+            self._session.auth = (user, password)
 
     def close(self) -> None:
         self._session.close()

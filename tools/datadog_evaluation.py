@@ -6,7 +6,7 @@ The part of it that the assets use, with these limits:
   ran is left out.
 - The interval is the same for all queries of an evaluation; `.rollup()` changes the method, not the interval, and
   `.fill()` only knows zero.
-- Functions: `default_zero`, `exclude_null`, `cutoff_min`. Anything else raises QueryError.
+- Functions: `default_zero`, `exclude_null`, `cutoff_min`, `clamp_max`. Anything else raises QueryError.
 - A query without `by` whose filter matches nothing has no value at all, as in Datadog.
 """
 
@@ -60,10 +60,11 @@ class Intervals:
     of_checks: tuple[int, ...]
 
     @classmethod
-    def of(cls, timeline: Timeline) -> Intervals:
+    def of(cls, timeline: Timeline, most: int) -> Intervals:
+        """At most so many, of a length in which there is a check."""
         times = timeline.times
         between = median([after - before for before, after in pairwise(times)]) if len(times) > 1 else 1.0
-        seconds = max(1.5 * between, (times[-1] - times[0]) / MOST_INTERVALS)
+        seconds = max(1.5 * between, (times[-1] - times[0]) / most)
         starts = [times[0] + seconds * ((time - times[0]) // seconds) for time in times]
         distinct = sorted(set(starts))
         return cls(tuple(distinct), tuple(distinct.index(start) for start in starts))
@@ -72,12 +73,14 @@ class Intervals:
 class Evaluation:
     """Answers queries about one timeline, with these values of the template variables (by default all are `*`)."""
 
-    def __init__(self, timeline: Timeline, variables: Variables | None = None) -> None:
+    def __init__(
+        self, timeline: Timeline, variables: Variables | None = None, *, most_intervals: int = MOST_INTERVALS
+    ) -> None:
         self._variables = variables or {}
         self._by_name: dict[str, list[TimedSeries]] = defaultdict(list)
         for series in timeline.series:
             self._by_name[series.name].append(series)
-        self.intervals = Intervals.of(timeline)
+        self.intervals = Intervals.of(timeline, most_intervals)
 
     def over_time(self, query: MetricQuery) -> Values:
         """The values of a metric query: points of a tag set by time first, then the tag sets of a group."""
@@ -138,6 +141,11 @@ def evaluate(formula: Expression, queries: Mapping[str, Values]) -> Values:
         case Function('cutoff_min', (inner, Number(least))):
             return {
                 group: [None if value is None or value < least else value for value in line]
+                for group, line in evaluate(inner, queries).items()
+            }
+        case Function('clamp_max', (inner, Number(limit))):
+            return {
+                group: [None if value is None else min(value, limit) for value in line]
                 for group, line in evaluate(inner, queries).items()
             }
         case Function('exclude_null', (inner,)):

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from datadog_checks.prefect.client import IDS_PER_REQUEST, PrefectClient
+from datadog_checks.prefect.client import PrefectClient
 from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.models import Deployment, WorkQueue
 
@@ -25,9 +25,10 @@ _READS = 5
 _POLLED = timedelta(seconds=60)
 _NOT_POLLED = timedelta(seconds=80)
 # Deployments that are listed again at most in one run: because their queue says that their status has changed; because
-# they have no queue that could tell (a part of them); and for good measure.
+# they have no queue that could tell (a part of them); because somebody doubts them; and for good measure.
 _CHANGED = 200
 _QUEUELESS_PARTS = 4
+_DOUBTFUL = 20
 _ANY = 10
 _QUEUE_IS_GONE = 'the queue is gone'
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -107,8 +108,10 @@ class DeploymentDirectory:
         return self._by_id
 
     def list_again(self, client: PrefectClient, ids: Iterable[str]) -> dict[str, Deployment]:
-        """List again some of these, those that were not for longest first: one request."""
-        chosen = self._longest_not_listed(list(ids), IDS_PER_REQUEST)
+        """List again some of these, those that were not for longest first. None if all were listed in this run."""
+        if self._is_fresh:
+            return {}
+        chosen = self._longest_not_listed(list(ids), _DOUBTFUL)
         self._add(client.deployments_by_id(chosen))
         return {key: self._by_id[key] for key in chosen if key in self._by_id}
 

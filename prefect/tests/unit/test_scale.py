@@ -18,6 +18,7 @@ from tests.unit.harness import Row, run_task_through, run_through
 
 INTERVAL = timedelta(seconds=15)
 PAGE = 20
+SCHEDULE = {'id': '5b1c0f3e-0b7b-4c6f-8f2e-5b8a4b5c7d11', 'active': True, 'schedule': {'cron': '0 * * * *'}}
 # Requests of a steady check besides those for the workers of each pool, while each list has one page.
 STEADY_REQUESTS = 36
 # What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
@@ -68,7 +69,9 @@ class Server:
     def _add_deployment(self, number: int) -> Row:
         queue = self.queues[number % len(self.queues)]
         edited = self.fake.now - timedelta(days=1, seconds=number)
-        return self.fake.add_deployment(name=f'deployment-{number:02}', work_queue=queue, updated=edited)
+        return self.fake.add_deployment(
+            name=f'deployment-{number:02}', work_queue=queue, updated=edited, schedules=[SCHEDULE]
+        )
 
 
 class Cost:
@@ -144,7 +147,7 @@ def test_history_costs_nothing() -> None:
 
 @pytest.mark.parametrize('deployments', [20, 100])
 def test_deployments_cost_nothing_in_a_steady_check(deployments: int) -> None:
-    found = cost(deployments=deployments)
+    found = cost(deployments=deployments, future=deployments)
     assert {path: found.paths[path] for path in STEADY_PAGES} == STEADY_PAGES
     assert found.requests <= STEADY_REQUESTS + 4
 
@@ -155,8 +158,9 @@ def test_the_first_check_reads_each_page_once() -> None:
         found = cost_of(server, make())
     assert found.paths['/deployments/filter'] == math.ceil(deployments / PAGE)
     assert found.paths['/flows/filter'] == math.ceil(deployments / PAGE)
-    # Each page of future runs begins with the last row of the one before; and there are those that are due, or live.
-    assert found.paths['/flow_runs/filter'] <= 2 + math.ceil(future / (PAGE - 1)) + 1
+    # Each page of future runs begins with the last row of the one before; and there are those that are due, or live, or
+    # wait for another attempt, and the last ends of each deployment.
+    assert found.paths['/flow_runs/filter'] <= 4 + math.ceil(future / (PAGE - 1)) + 1
 
 
 ONE_OF_HUNDRED = {'include': ['^deployment-42$']}
