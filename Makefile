@@ -101,6 +101,10 @@ record: env-dev env-prefect ## record the fixtures of the unit tests from a real
 record-logs: env-dev env-prefect ## record the samples of the log pipeline from real processes
 	@$(DEV) -m tools.record_logs
 
+.PHONY: record-troubles
+record-troubles: env-dev env-prefect ## record the troubles that the monitors are tested with, from a real server
+	@$(DEV) -m lab.troubles prefect/tests/fixtures/series/troubles.json.gz
+
 .PHONY: environments
 environments: env-dev env-agent env-prefect ## make the environments, without anything else
 

@@ -1,0 +1,174 @@
+"""When a monitor would have alerted over a timeline of the lab, played in fast motion.
+
+A recording lasts minutes and monitors look at hours, so every second of the recording stands for `speed` seconds:
+windows are shortened by it, and values in seconds grow with it. The limits are those of `datadog_evaluation.py`, and:
+
+- A window is judged as soon as the recording is as long as the window, from the values that there are in it.
+- `anomalies` is told by what came before the alert window: a value is one above the median by more than so many times
+  the median deviation. Datadog's own algorithms know seasons and trends.
+- A group without a value in its window keeps the status that it had.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
+from statistics import median
+from typing import Any
+
+from lab.timeline import Timeline
+from tools.datadog_evaluation import Evaluation, Group, Value, Values, evaluate
+from tools.datadog_queries import (
+    Expression,
+    Function,
+    MetricQuery,
+    MonitorQuery,
+    Number,
+    Operation,
+    QueryError,
+    Reference,
+    Text,
+    parse_monitor,
+)
+
+# The least by which a value differs from what is usual, as a part of it, where nothing ever changed.
+_LEAST_DEVIATION = 0.05
+_METHODS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    'avg': lambda values: sum(values) / len(values),
+    'max': max,
+    'min': min,
+    'sum': sum,
+}
+_COMPARATORS: Mapping[str, Callable[[float, float], bool]] = {
+    '>': operator.gt,
+    '>=': operator.ge,
+    '<': operator.lt,
+    '<=': operator.le,
+}
+
+
+class Status(Enum):
+    OK = 'ok'
+    WARN = 'warn'
+    ALERT = 'alert'
+
+
+def courses(monitor: Mapping[str, Any], timeline: Timeline, speed: float) -> dict[Group, list[Status]]:
+    """The status of each group of a monitor (as in its file) at each interval from the first full window on."""
+    query = parse_monitor(monitor['definition']['query'])
+    values = _Windows(query, timeline, speed).values()
+    thresholds = monitor['definition']['options']['thresholds']
+    return {group: _statuses(line, query.comparator, thresholds) for group, line in values.items()}
+
+
+class _Windows:
+    """The value of a monitor's query for the window that ends at each interval."""
+
+    def __init__(self, query: MonitorQuery, timeline: Timeline, speed: float) -> None:
+        self._query = query
+        self._speed = speed
+        self._evaluation = Evaluation(timeline, most_intervals=len(timeline.times))
+        self._starts = self._evaluation.intervals.starts
+        self._seconds = query.window_seconds / speed
+        if self._seconds > self._starts[-1] - self._starts[0]:
+            raise QueryError(f'the recording is shorter than {query.window} at a speed of {speed:g}')
+
+    def values(self) -> Values:
+        expression, aggregate = self._query.expression, _METHODS[self._query.method]
+        if isinstance(expression, Function) and expression.name == 'anomalies':
+            return self._anomalies(expression)
+        queries: dict[str, Values] = {}
+        formula = self._with_references(expression, queries)
+        if self._query.method == 'sum':
+            # Of counts each is summed up over the window first, and then reckoned with.
+            return evaluate(formula, {name: self._over_windows(values, sum) for name, values in queries.items()})
+        return self._over_windows(evaluate(formula, queries), aggregate)
+
+    def _with_references(self, expression: Expression, queries: dict[str, Values]) -> Expression:
+        """The expression with a name in the place of each query, whose values are put into `queries`."""
+        match expression:
+            case MetricQuery():
+                name = f'query{len(queries)}'
+                queries[name] = self._values_of(expression)
+                return Reference(name)
+            case Operation():
+                left = self._with_references(expression.left, queries)
+                return replace(expression, left=left, right=self._with_references(expression.right, queries))
+            case Function():
+                arguments = tuple(self._with_references(item, queries) for item in expression.arguments)
+                return replace(expression, arguments=arguments)
+        return expression
+
+    def _values_of(self, query: MetricQuery) -> Values:
+        values = self._evaluation.over_time(query)
+        factor = self._speed if query.spec is not None and query.spec.unit == 'second' else 1.0
+        return {group: [None if item is None else item * factor for item in line] for group, line in values.items()}
+
+    def _over_windows(self, values: Values, aggregate: Callable[[Sequence[float]], float]) -> Values:
+        return {group: [_of(window, aggregate) for window in self._windows(line)] for group, line in values.items()}
+
+    def _windows(self, line: list[Value]) -> list[list[Value]]:
+        """What the line holds in each full window, the present at its end."""
+        starts, seconds = self._starts, self._seconds
+        ends = (end for end, start in enumerate(starts) if start - starts[0] >= seconds)
+        return [line[self._first_after(starts[end] - seconds) : end + 1] for end in ends]
+
+    def _first_after(self, time: float) -> int:
+        return bisect_right(self._starts, time)
+
+    def _anomalies(self, function: Function) -> Values:
+        """1 where all of the alert window is anomalous, 0 where nothing is."""
+        query, _, bounds = function.arguments
+        options = dict(function.options)
+        alert_window = options['alert_window']
+        if not isinstance(query, MetricQuery) or not isinstance(bounds, Number) or not isinstance(alert_window, Text):
+            raise QueryError(f'this is not evaluated here: {function}')
+        recent_seconds = parse_monitor(f'avg({alert_window.value}):1 > 0').window_seconds / self._speed
+        recent = bisect_right(self._starts, self._starts[0] + recent_seconds)
+
+        def share(window: Sequence[Value]) -> Value:
+            before = [item for item in window[:-recent] if item is not None]
+            last = [item for item in window[-recent:] if item is not None]
+            if not before or not last:
+                return None
+            usual = median(before)
+            deviation = max(median(abs(item - usual) for item in before), _LEAST_DEVIATION * usual, self._speed)
+            return sum(item > usual + bounds.value * deviation for item in last) / len(last)
+
+        values = self._values_of(query)
+        return {group: [share(window) for window in self._windows(line)] for group, line in values.items()}
+
+
+def _of(window: Sequence[Value], aggregate: Callable[[Sequence[float]], float]) -> Value:
+    known = [item for item in window if item is not None]
+    return aggregate(known) if known else None
+
+
+def _statuses(line: Sequence[Value], comparator: str, thresholds: Mapping[str, float]) -> list[Status]:
+    """With hysteresis: what has alerted recovers when it reaches the threshold of recovery, where there is one."""
+    statuses: list[Status] = []
+    status = Status.OK
+    for value in line:
+        if value is not None:
+            status = _next_status(status, value, comparator, thresholds)
+        statuses.append(status)
+    return statuses
+
+
+def _next_status(status: Status, value: float, comparator: str, thresholds: Mapping[str, float]) -> Status:
+    is_beyond, is_short_of_recovery = _COMPARATORS[comparator], _COMPARATORS[comparator[0]]
+    if is_beyond(value, thresholds['critical']):
+        return Status.ALERT
+    recovery = thresholds.get('critical_recovery')
+    if status is Status.ALERT and recovery is not None and is_short_of_recovery(value, recovery):
+        return Status.ALERT
+    if 'warning' not in thresholds:
+        return Status.OK
+    if is_beyond(value, thresholds['warning']):
+        return Status.WARN
+    if status is not Status.OK and 'warning_recovery' in thresholds:
+        return Status.WARN if is_short_of_recovery(value, thresholds['warning_recovery']) else Status.OK
+    return Status.OK
