@@ -1,7 +1,7 @@
 """Each monitor alerts when its trouble comes and recovers when it is mended, over a recording from a real server.
 
-The recording is made by `make record-troubles` (`lab/troubles.py`); `tools/monitor_evaluation.py` plays it in fast motion, at a speed at
-which window and threshold of the monitor fit into it.
+The recording is made by `make record-troubles` (`lab/troubles.py`); `tools/monitor_evaluation.py` plays it in fast
+motion, at a speed at which window and threshold of the monitor fit into it.
 """
 
 from __future__ import annotations
