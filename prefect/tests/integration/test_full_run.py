@@ -159,6 +159,8 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
         instance = {
             'prefect_url': server.api_url,
             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+            # Prefect waits for a lock of SQLite for so long, and then even reads wait (3.8.8 on a busy machine).
+            'timeout': 60,
             'prefect_tags': PREFECT_TAGS,
             'tags': ['team:data'],
             'collect_events': True,
