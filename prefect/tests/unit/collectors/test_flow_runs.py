@@ -741,3 +741,27 @@ def test_excluded_runs_are_not_downloaded(
     assert read() == {'deployment_name:mine'}
     downloaded = rows_sent(fake, '/flow_runs/filter')
     assert {row['deployment_id'] for row in downloaded} == {deployments[0]['id']}
+
+
+def test_end_and_start_that_a_quick_retry_by_hand_hides_are_counted(fake: FakePrefect, bench: Bench) -> None:
+    """Cancelled without having run, retried 50 ms later, and seen only when it has ended for good."""
+    started, finished, gaps = StartedFlowRuns(), FinishedFlowRuns(), RetryGaps()
+    for collector in (started, finished, gaps):
+        bench.follow(collector)
+    run = fake.add_flow_run(flow=fake.add_flow(), at=at(1))
+    for second, *state in (
+        (2.0, 'CANCELLED'),
+        (2.05, 'SCHEDULED', 'AwaitingRetry'),
+        (2.07, 'RUNNING'),
+        (4.0, 'COMPLETED'),
+    ):
+        fake.set_flow_run_state(run, *state, at=at(second))
+    fake.now = at(15)
+    collectors = (started, finished, gaps)
+    found = {name: value for item in collectors for (name, _), value in bench.follow(item).items()}
+
+    assert found['flow_runs.throughput'] == 1
+    assert found['flow_runs.queue_wait_duration.max'] == pytest.approx(1.07)
+    assert found['flow_runs.cancelled.count'] == 1
+    assert found['flow_runs.completed.count'] == 1
+    assert found['flow_runs.retry_gaps_duration.max'] == pytest.approx(0.02)
