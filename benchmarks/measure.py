@@ -21,7 +21,6 @@ _PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
 _STEADY_CHECKS = 3
 # A check of the naive plan, and a server that reads its future for the first time, may take some of this.
 _PATIENCE_SECONDS = 300.0
-_RIGHT_WITHIN_SECONDS = 60.0
 
 
 @dataclass

@@ -197,9 +197,6 @@ class PrefectApiDriver:
     def resume_deployment(self, deployment_id: str) -> None:
         self.request('POST', f'deployments/{deployment_id}/resume_deployment')
 
-    def delete_deployment(self, deployment_id: str) -> None:
-        self.request('DELETE', f'deployments/{deployment_id}')
-
     def create_flow_run(
         self, deployment_id: str, *, name: str | None = None, parameters: Mapping[str, Any] | None = None
     ) -> str:
