@@ -16,6 +16,7 @@ from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.metrics import EVENTS_PENDING
 from datadog_checks.prefect.models import Event
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
+from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import StreamWindow
 from datadog_checks.prefect.tags import Tags
@@ -47,18 +48,31 @@ class Events:
 
 
 def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
-    """The new events, ascending, and the number of those that are left to the next run."""
+    """The new events, and the number of those that are left to the next run."""
     names = run.settings.event_names.criterion
     count = partial(run.client.count_events, names)
     spans = window.spans_to_read(count)
     new: list[Event] = []
     for number, span in enumerate(spans):
+        read: list[Event] = []
         for events, left in run.client.event_pages(names, span):
-            new += (event for event in events if window.is_new(event.id, event.occurred))
+            read += events
+            new += _select_new(window, events)
             if left and len(new) >= MOST_PER_RUN:
-                window.cut(new[-1].occurred)
+                reached = new[-1].occurred
+                window.cut(reached)
+                # The next run goes on from that second: what the pages left out before it, between ties, is due now.
+                second = reached.replace(microsecond=0)
+                passed = Span(span.since, second)
+                if span.since < second and count(passed) != sum(passed.holds(event.occurred) for event in read):
+                    for page, _ in run.client.event_pages(names, passed):
+                        new += _select_new(window, page)
                 return new, left + sum(map(count, islice(spans, number + 1, None)))
     return new, 0
+
+
+def _select_new(window: StreamWindow, events: list[Event]) -> list[Event]:
+    return [event for event in events if window.is_new(event.id, event.occurred)]
 
 
 def _convert(run: RunContext, events: list[Event]) -> Iterator[AgentEvent]:
