@@ -206,6 +206,12 @@ class PrefectApiDriver:
             body['name'] = name
         return str(self.request('POST', f'deployments/{deployment_id}/create_flow_run', body)['id'])
 
+    def complete_flow_run(self, flow_id: str) -> None:
+        """A flow run without a deployment that starts and ends at this moment."""
+        flow_run = self.request('POST', 'flow_runs/', {'flow_id': flow_id, 'state': None})
+        for state_type in ('RUNNING', 'COMPLETED'):
+            self.set_flow_run_state(flow_run['id'], state_type, force=True)
+
     def set_flow_run_state(
         self, flow_run_id: str, state_type: str, *, name: str | None = None, force: bool = False
     ) -> None:

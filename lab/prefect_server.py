@@ -54,6 +54,11 @@ def prefect_version() -> str:
     return installed.stem.removeprefix('prefect-')
 
 
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, to compare it with others."""
+    return tuple(int(part) for part in version.split('.'))
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from datadog_checks.prefect.versions import OLDEST
 from lab import postgres
+from lab.prefect_server import release
 from tools.environments import REQUIREMENTS, ROOT, EnvironmentFailed, ensure
 
 TESTS = ROOT / 'prefect' / 'tests' / 'integration'
@@ -44,10 +45,6 @@ class Job:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
         print(f'Prefect {self.version}\n{done.stdout or ""}{done.stderr or ""}', end='', flush=True)
         return done.returncode == 0, time.monotonic() - started
-
-
-def release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split('.'))
 
 
 def known_versions() -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 
 from datadog_checks.prefect.errors import UnsupportedVersion
 from datadog_checks.prefect.versions import DIFFERENCES, NEWEST, SUPPORTED, Difference, differences, require_supported
-from lab.prefect_server import ROOT
-from tools.matrix import known_versions, release, supported_versions
+from lab.prefect_server import ROOT, release
+from tools.matrix import known_versions, supported_versions
 
 INTEGRATION_README = (ROOT / 'prefect' / 'README.md').read_text()
 
