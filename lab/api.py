@@ -140,7 +140,7 @@ class PrefectApiDriver:
         self.request('POST', f'work_pools/{work_pool_name}/workers/heartbeat', body)
 
     def create_concurrency_limit(self, name: str, limit: int) -> None:
-        """Create a global limit; that of a tag is named `tag:<tag>`."""
+        """Create a global limit. (One that is named `tag:<tag>` is that of a tag since 3.4.)"""
         self.request('POST', 'v2/concurrency_limits/', {'name': name, 'limit': limit})
 
     def take_slot(self, name: str) -> None:
@@ -149,6 +149,13 @@ class PrefectApiDriver:
 
     def give_slot_back(self, name: str) -> None:
         self.request('POST', 'v2/concurrency_limits/decrement', {'names': [name], 'slots': 1})
+
+    def create_tag_limit(self, tag: str, limit: int) -> None:
+        self.request('POST', 'concurrency_limits/', {'tag': tag, 'concurrency_limit': limit})
+
+    def take_tag_slot(self, tag: str, task_run_id: str) -> None:
+        """Take a slot of a tag for a task run, which does not give it back."""
+        self.request('POST', 'concurrency_limits/increment', {'names': [tag], 'task_run_id': task_run_id})
 
     def create_flow(self, name: str) -> str:
         """Return the id of the flow of that name, which is made if there is none."""

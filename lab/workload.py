@@ -65,8 +65,8 @@ WORK_QUEUES = (
     WorkQueue(UNATTENDED_WORK_POOL, 'nightly', concurrency_limit=2),
 )
 
-# Global ones, and those of tags.
-CONCURRENCY_LIMITS = {'database': 4, 'tag:gpu': 2}
+GLOBAL_LIMIT = 'database'
+LIMITED_TAG = 'gpu'
 
 ORDERS = Deployment(
     'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
@@ -176,9 +176,9 @@ class Workload:
 
     def _leak_slots(self) -> None:
         """Take slots that nobody gives back."""
-        for name, limit in CONCURRENCY_LIMITS.items():
-            self._api.create_concurrency_limit(name, limit)
-        for name in (*CONCURRENCY_LIMITS, f'deployment:{self._deployment_ids[BACKFILL]}'):
+        self._api.create_tag_limit(LIMITED_TAG, 2)
+        self._api.create_concurrency_limit(GLOBAL_LIMIT, 4)
+        for name in (GLOBAL_LIMIT, f'deployment:{self._deployment_ids[BACKFILL]}'):
             self._api.take_slot(name)
 
     def start(self) -> None:
@@ -312,8 +312,13 @@ class Workload:
         yield from self._until(self._ask_for(WEATHER), 'COMPLETED')
 
     def _takes_every_task_state(self) -> Story:
-        """tasks fail, crash, time out, pause, are cancelled, wait for others"""
-        yield from self._until(self._ask_for(BANK_STATEMENTS), 'COMPLETED')
+        """tasks fail, crash, time out, pause, are cancelled, wait for others, keep the slot of a tag"""
+        flow_run = self._ask_for(BANK_STATEMENTS)
+        yield from self._until(flow_run, 'COMPLETED')
+        ended = {'flow_run_id': {'any_': [flow_run]}, 'state': {'type': {'any_': ['COMPLETED']}}}
+        while not (task_runs := self._api.read_all('task_runs/filter', {'task_runs': ended})):
+            yield
+        self._api.take_tag_slot(LIMITED_TAG, task_runs[0]['id'])
 
     def _crashes(self) -> Story:
         """a flow run's process is killed (SIGKILL)"""
@@ -340,6 +345,7 @@ class Workload:
             while not (completed := {run for run in flow_runs if self._state_types[run] == 'COMPLETED'}):
                 yield
             (refused,) = set(flow_runs) - completed
+            yield from self._pause(SETTLE_SECONDS)
             self._api.set_flow_run_state(refused, 'CANCELLED')
             self._state_types[refused] = 'CANCELLED'
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -13,6 +14,7 @@ from lab.prefect_server import PrefectServer
 
 FLOW = 'outlives its server'
 TIMEOUT_SECONDS = 10
+PAUSE_SECONDS = 0.1
 # What a server that goes, is away or comes may give for an answer, and what the check makes of it.
 EXPLAINED = re.compile(
     r'no connection to 127\.0\.0\.1:\d+: Connection (refused|reset by peer)'
@@ -29,6 +31,7 @@ def checks_during(action: Callable[[], object], check: CheckRunner) -> list[Chec
     thread.start()
     results = [check.run()]
     while thread.is_alive():
+        time.sleep(PAUSE_SECONDS)
         results.append(check.run())
     thread.join()
     return results
