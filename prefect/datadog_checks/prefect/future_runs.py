@@ -170,6 +170,8 @@ class _Reader:
         self._log = log
         self._known = known
         self._deadline = time.monotonic() + _READING_SECONDS
+        # Known runs that were read again since a stretch of time was found unchanged.
+        self._changed_in_a_row = 0
         self.future = Span(now + RESOLUTION)
 
     def agrees_in_total(self) -> bool:
@@ -188,19 +190,21 @@ class _Reader:
         known = self._known.between(begin, end)
         counted = self._client.count_flow_runs(self._body(span))
         if counted == len(known):
+            self._changed_in_a_row = 0
             return True
         if counted == 0:
             self._known.replace(begin, end, [])
             return True
         page_size = self._client.page_size()
-        if len(known) > page_size:
+        middle = span.since
+        # After many changed stretches the next will hardly be unchanged: so much is read without more counts.
+        if len(known) > max(page_size, self._changed_in_a_row):
             middle = _datetime(known[len(known) // 2])
         elif known and counted > len(known) + page_size:
             # Much is missing: most likely all after what was read so far.
             middle = _datetime(known[-1])
-        else:
-            return self._read(span)
         if middle == span.since:
+            self._changed_in_a_row += len(known)
             return self._read(span)
         return self.reconcile(Span(span.since, middle)) and self.reconcile(Span(middle, span.until))
 

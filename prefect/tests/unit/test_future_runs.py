@@ -159,6 +159,24 @@ def test_runs_that_are_all_gone_are_forgotten_by_a_count(schedules: Schedules) -
     assert schedules.requests_about_the_future() == ['/api/flow_runs/count'] * 2
 
 
+def test_where_all_has_changed_it_is_read_straight(schedules: Schedules) -> None:
+    """Each stretch of time holds a change, so that counts over halves of it tell nothing."""
+    for number in range(40):
+        schedules.add_deployment(100, begin=3600 + number * 7)
+    schedules.fake.default_limit = 50
+    schedules.check(0)
+    schedules.check()
+    for deployment in schedules.deployments:
+        for index in range(99, 0, -3):
+            schedules.remove_run(deployment, index)
+
+    assert schedules.check() == schedules.truth()
+    asked = Counter(schedules.requests_about_the_future())
+    pages = schedules.truth().total() / 50
+    assert asked['/api/flow_runs/filter'] <= 1.2 * pages
+    assert asked['/api/flow_runs/count'] <= 0.6 * pages
+
+
 def test_a_deployment_that_is_paused_is_read_alone(schedules: Schedules) -> None:
     for number in range(30):
         schedules.add_deployment(61, begin=3600 + number)
