@@ -214,6 +214,11 @@ class Activity:
         with connected(self._path) as database:
             self._add(database, self._added, rounds * self._size.deployments)
 
+    def delete_a_third(self) -> None:
+        """Delete every third scheduled run."""
+        with connected(self._path) as database:
+            database.execute("DELETE FROM flow_run WHERE state_type = 'SCHEDULED' AND rowid % 3 = 0")
+
     def delete_all(self) -> None:
         """Delete all scheduled runs."""
         with connected(self._path) as database:

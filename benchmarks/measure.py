@@ -131,6 +131,7 @@ class _Measurement:
         changes = {
             'one run of one deployment deleted, one of another added': self._activity.add_and_delete_one,
             '10 runs of each deployment added': lambda: self._activity.add_to_all(10),
+            'a third of the runs of each deployment deleted': self._activity.delete_a_third,
             'all runs of all deployments deleted': self._activity.delete_all,
         }
         return {what: self._seconds_until_right(check, what, change) for what, change in changes.items()}
