@@ -34,7 +34,7 @@ preview: env-dev env-prefect ## draw the dashboards from what the check sends in
 .PHONY: test
 test: lint types metadata validate wheel env-unsupported ## all gates; pytest comes last
 	@$(DEV) -m pytest -q
-	@$(DEV) -m tools.matrix --short newest
+	@$(DEV) -m tools.matrix --short oldest newest
 	@cat .envs/ddev.skipped 2>/dev/null || true
 
 .PHONY: lint
