@@ -77,6 +77,11 @@ class Activity:
                     self._begin_task_runs(database, run, now)
                     self._running.append(run)
 
+    def poll(self) -> None:
+        """Only this: workers say that they are there, and ask for work."""
+        with connected(self._path) as database:
+            self._poll(database, datetime.now(UTC))
+
     def _poll(self, database: sqlite3.Connection, now: datetime) -> None:
         """Workers say that they are there, and ask for work."""
         database.execute('UPDATE worker SET last_heartbeat_time = ?', (_stored(now),))

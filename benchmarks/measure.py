@@ -120,6 +120,8 @@ class _Measurement:
         self._report(f'steady check {number + 1} of {_STEADY_CHECKS}')
         self._live()
         run, cost = self._measured(check)
+        # After a write the server's connections have to read the database anew, as they had for the check.
+        self._activity.poll()
         began, busy = time.perf_counter(), self._server_cpu()
         replay(self._server.api_url, run.requests)
         seconds = time.perf_counter() - began

@@ -607,7 +607,8 @@ TASK_RUNS_DEPENDENCY_WAIT_DURATION = _percentile_gauges(
 TASK_RUNS_PENDING_MAX_AGE = _gauge(
     'task_runs.pending.max_age',
     'second',
-    'How long the oldest of the task runs of task_runs.pending has been PENDING. 0 without any.',
+    'How long the oldest of the task runs of task_runs.pending has been PENDING. 0 for five minutes after the last '
+    'one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -616,7 +617,7 @@ TASK_RUNS_RUNNING_MAX_AGE = _gauge(
     'task_runs.running.max_age',
     'second',
     'How long the one of the task runs of task_runs.running that runs longest has been RUNNING, since its last retry. '
-    '0 without any.',
+    '0 for five minutes after the last one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,7 +39,12 @@ class StreamCursor:
         row: dict[str, object] = {'floor': format_time(self.floor), 'until': format_time(self.until)}
         if self.reached is not None:
             row['reached'] = format_time(self.reached)
-        return json.dumps(row | {'seen': dict(self.seen)}, separators=(',', ':'))
+        # By second, of which there are few: half as long as digest by digest, and written and read faster.
+        by_second: defaultdict[int, list[str]] = defaultdict(list)
+        for digest, second in self.seen.items():
+            by_second[second].append(digest)
+        row['seen'] = {second: ' '.join(digests) for second, digests in by_second.items()}
+        return json.dumps(row, separators=(',', ':'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,12 @@ class CheckState:
 
 def _load_cursor(row: Mapping[str, object]) -> StreamCursor:
     seen = row['seen']
-    if not isinstance(seen, dict) or not all(type(second) is int for second in seen.values()):
-        raise StateError('"seen" does not map identities to seconds')
+    if not isinstance(seen, dict):
+        raise StateError('"seen" does not map seconds to identities')
     reached = row.get('reached')
     return StreamCursor(
         floor=parse_time(str(row['floor'])),
         until=parse_time(str(row['until'])),
-        seen=seen,
+        seen={digest: int(second) for second, digests in seen.items() for digest in digests.split()},
         reached=None if reached is None else parse_time(str(reached)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.distribution import summarize
@@ -25,7 +25,8 @@ class Tally:
         """The tag sets of which there are any."""
         return {tags for counts in self._counts.values() for tags, count in counts.items() if count}
 
-    def series(self) -> Iterator[tuple[MetricSpec, Counter[Tags]]]:
+    def series(self) -> Iterator[tuple[MetricSpec, Mapping[Tags, int]]]:
+        """Each series with its counts."""
         return iter(self._counts.items())
 
     def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
@@ -48,6 +49,10 @@ class Maxima:
     def tag_sets(self) -> set[Tags]:
         """The tag sets that have a value."""
         return {tags for values in self._values.values() for tags in values}
+
+    def series(self) -> Iterator[tuple[MetricSpec, Mapping[Tags, float]]]:
+        """Each series with its values."""
+        return iter(self._values.items())
 
     def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
         """One sample of each series for each of `tag_sets`, 0 where there is no value."""
@@ -94,20 +99,19 @@ class ReportedTagSets:
 
 
 class LingeringSeries:
-    """Reports a tally whose tag sets come and go: each of its series for the tag sets that there are now, 0 included.
+    """Reports values whose tag sets come and go: afterwards each series goes on, as 0, for `linger`.
 
-    Afterwards only what had a value goes on, as 0, for `linger`: all series of all task keys of the last minutes would
-    be most of what a large server sends.
+    Only where it had a value: all series of all task keys of the last minutes would be most of what a large server
+    sends.
     """
 
     def __init__(self, linger: timedelta) -> None:
         self._linger = linger
         self._reported: dict[MetricSpec, ReportedTagSets] = {}
 
-    def samples(self, now: datetime, tally: Tally) -> Iterator[Sample]:
-        active = tally.tag_sets()
-        for spec, counts in tally.series():
+    def samples(self, now: datetime, values: Tally | Maxima, tag_sets: Collection[Tags] = ()) -> Iterator[Sample]:
+        """The values, what goes on as 0, and each series for each of `tag_sets`, 0 where there is no value."""
+        for spec, by_tags in values.series():
             reported = self._reported.setdefault(spec, ReportedTagSets(self._linger))
-            with_value = [tags for tags, count in counts.items() if count]
-            for tags in active | reported.update(now, with_value):
-                yield Sample(spec, counts[tags], tags)
+            for tags in {*tag_sets, *reported.update(now, by_tags)}:
+                yield Sample(spec, by_tags.get(tags, 0), tags)

@@ -75,6 +75,7 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     fake.add_flow_run(flow=flow, parent=live[1], state=('RUNNING', 'Running'))
     for state in states[:3]:
         fake.add_task_run(flow_run=live[1], state=(state, state.capitalize()))
+    fake.add_task_run(flow_run=live[1], state=('SCHEDULED', 'AwaitingRetry'))
 
     def happen() -> None:
         for end in ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'):

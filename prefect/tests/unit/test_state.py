@@ -8,7 +8,11 @@ from datadog_checks.prefect.state import VERSION, CheckState, StateError, Stream
 from datadog_checks.prefect.times import parse_time
 from tests.unit.harness import START, at
 
-CURSOR = {'floor': '2026-11-23T08:00:00.000000Z', 'until': '2026-11-23T08:00:15.250000Z', 'seen': {'a': 1}}
+CURSOR = {
+    'floor': '2026-11-23T08:00:00.000000Z',
+    'until': '2026-11-23T08:00:15.250000Z',
+    'seen': {'7': 'a b', '9': 'c'},
+}
 
 
 def document(**cursor: object) -> str:
@@ -16,7 +20,7 @@ def document(**cursor: object) -> str:
 
 
 def test_round_trip_keeps_everything() -> None:
-    cursor = StreamCursor(floor=START, until=parse_time('2026-11-23T08:00:15.000001Z'), seen={'a': 1, 'b': 2})
+    cursor = StreamCursor(floor=START, until=parse_time('2026-11-23T08:00:15.000001Z'), seen={'a': 1, 'b': 2, 'c': 1})
     state = CheckState().advanced('one', cursor).advanced('two', StreamCursor(at(1), at(2)))
     assert CheckState.loads(state.dumps()) == state
 
@@ -28,7 +32,7 @@ def test_read_that_was_cut_is_kept() -> None:
 
 def test_format_of_version_1_stays_readable() -> None:
     """What an older release persisted."""
-    assert CheckState.loads(document()).cursor('runs') == StreamCursor(START, at(15.25), {'a': 1})
+    assert CheckState.loads(document()).cursor('runs') == StreamCursor(START, at(15.25), {'a': 7, 'b': 7, 'c': 9})
     assert VERSION == 1
 
 
@@ -69,9 +73,10 @@ def test_nothing_persisted_is_an_empty_state() -> None:
         pytest.param(document(floor=7), id='time is a number'),
         pytest.param(document(reached=7), id='reached is a number'),
         pytest.param(document(seen=[]), id='seen is a list'),
-        pytest.param(document(seen={'a': '1'}), id='second is a text'),
-        pytest.param(document(seen={'a': True}), id='second is a boolean'),
-        pytest.param(document(seen={'a': 1.5}), id='second is a fraction'),
+        pytest.param(document(seen={'a': 'b'}), id='second is no number'),
+        pytest.param(document(seen={'1.5': 'b'}), id='second is a fraction'),
+        pytest.param(document(seen={'1': 7}), id='identities are a number'),
+        pytest.param(document(seen={'1': ['a']}), id='identities are a list'),
         pytest.param(document(seen=None), id='seen null'),
     ],
 )

@@ -25,7 +25,7 @@ from datadog_checks.prefect.metrics import (
 )
 from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, AWAITING_RETRY, FlowRun, TaskRun
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tally import Maxima, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import LingeringSeries, Maxima, ReportedTagSets, Tally
 
 _FLOW_RUN_AGES = {
     'PENDING': FLOW_RUNS_PENDING_MAX_AGE,
@@ -73,7 +73,7 @@ class TaskRunAges:
 
     def __init__(self) -> None:
         self._pending = PendingSince()
-        self._reported = ReportedTagSets(LINGER)
+        self._reported = LingeringSeries(LINGER)
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         live = run.inventory.live_task_runs()
@@ -87,8 +87,8 @@ class TaskRunAges:
                 ages.add(spec, tags, _age(run.now, since))
             if task_run.state_type == 'SCHEDULED':
                 tally.add(TASK_RUNS_AWAITING_RETRY, tags)
-        tag_sets = self._reported.update(run.now, tally.tag_sets() | ages.tag_sets())
-        yield from (*tally.samples(tag_sets), *ages.samples(tag_sets))
+        for values in (tally, ages):
+            yield from self._reported.samples(run.now, values)
 
 
 class PendingSince:

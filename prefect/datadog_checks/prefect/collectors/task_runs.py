@@ -64,7 +64,7 @@ class TaskRuns:
         for task_run, tags in tag_task_runs(run, run.inventory.live_task_runs()):
             if task_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[task_run.state_type], tags)
-        yield from self._reported.samples(run.now, tally)
+        yield from self._reported.samples(run.now, tally, tally.tag_sets())
 
 
 class FinishedTaskRuns:
@@ -89,7 +89,7 @@ class FinishedTaskRuns:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
-        samples = (*self._reported.samples(run.now, tally), *durations.samples())
+        samples = (*self._reported.samples(run.now, tally, tally.tag_sets()), *durations.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
@@ -147,7 +147,7 @@ class StartedTaskRuns:
             ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
             if ends:
                 waits.add(tags, task_run.start_time - max(ends))
-        samples = (*self._reported.samples(run.now, tally), *waits.samples())
+        samples = (*self._reported.samples(run.now, tally, tally.tag_sets()), *waits.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, span: Span) -> list[TaskRun]:
