@@ -76,11 +76,13 @@ class SoakError(Exception):
 class SoakPlan:
     """`seconds` is for how long new runs begin; `kill_seconds` are the shortest and longest time between two kills.
 
-    `deaths` is the chance of the check's process to die while it persists a batch. Kills and deaths end at
-    `kills_until`, a part of the time. `exercises` says whether real flows are run, too.
+    On a slow machine it takes longer until `least_lives` have begun. `deaths` is the chance of the check's process to
+    die while it persists a batch. Kills and deaths end at `kills_until`, a part of the way. `exercises` says whether
+    real flows are run, too.
     """
 
     seconds: float
+    least_lives: int = 0
     # Of 3 for long, SQLite of the server gets behind ("database is locked") on a machine with two cores.
     lives_per_second: float = 1.0
     fault_rate: float = 0.03
@@ -188,19 +190,20 @@ class Soak:
         kill_at = began + self._random.uniform(*plan.kill_seconds)
         while True:
             elapsed = time.monotonic() - began
-            if elapsed < plan.seconds:
+            progress = self._progress(elapsed)
+            if progress < 1:
                 due = int(elapsed * plan.lives_per_second) - self._lives.opened.total()
                 # On a slow machine the lives go on slowly, and more of them would make it slower.
                 self._lives.open(min(due, MOST_OPEN_LIVES - self._lives.number_open))
             elif not self._lives.number_open and not any(script.is_running for script in scripts):
                 break
-            elif elapsed > plan.seconds + GRACE_SECONDS:
+            elif elapsed > plan.seconds + 2 * GRACE_SECONDS:
                 raise SoakError(f'{self._lives.number_open} lives did not come to their end')
             self._lives.go_on()
-            if elapsed > plan.seconds * plan.kills_until and self._checks.deaths:
+            if progress > plan.kills_until and self._checks.deaths:
                 self._checks.deaths = 0.0
                 self._checks.kill()
-            elif time.monotonic() > kill_at and elapsed < plan.seconds * plan.kills_until:
+            elif time.monotonic() > kill_at and progress < plan.kills_until:
                 kill_at = time.monotonic() + self._random.uniform(*plan.kill_seconds)
                 self._checks.kill()
             self._checks.keep_running()
@@ -213,6 +216,13 @@ class Soak:
         for script in scripts:
             if script.process.exit_status:
                 raise SoakError(f'the flows failed:\n{script.process.log_tail()}')
+
+    def _progress(self, elapsed: float) -> float:
+        """How much of the way is done after so many seconds, 0 to 1."""
+        if elapsed > self._plan.seconds + GRACE_SECONDS:
+            return 1.0
+        of_lives = self._lives.opened.total() / self._plan.least_lives if self._plan.least_lives else 1.0
+        return min(elapsed / self._plan.seconds, of_lives)
 
     def _settle(self, api: PrefectApiDriver) -> None:
         """Wait until the server has written all and two checks without faults have read all of that."""

@@ -16,6 +16,7 @@ def result(database_url: str | None) -> Result:
     """Several hundred flow runs by the REST API and real flows with tasks, dependencies and retries, for a minute."""
     plan = SoakPlan(
         seconds=45,
+        least_lives=150,
         lives_per_second=6,
         fault_rate=0.05,
         kill_seconds=(5, 10),
@@ -52,7 +53,7 @@ def test_every_stream_had_something_to_count(result: Result) -> None:
 def test_each_kill_repeats_at_most_the_batch_that_was_not_persisted(result: Result) -> None:
     kills = result.kills + result.deaths
 
-    assert kills >= 5
+    assert kills >= 4
     assert result.journal.lost_states == 0
     assert result.journal.repeated_batches <= kills
 
