@@ -12,7 +12,7 @@ ENVIRONMENTS := $(PYTHON) -m tools.environments
 .PHONY: help
 help: ## list the commands
 	@echo 'make COMMAND, where COMMAND is one of'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-15s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-19s%s\n", $$1, $$2}'
 
 ##### See it
 
@@ -34,6 +34,7 @@ preview: env-dev env-prefect ## draw the dashboards from what the check sends in
 .PHONY: test
 test: lint types metadata validate wheel env-unsupported ## all gates; pytest comes last
 	@$(DEV) -m pytest -q
+	@$(MAKE) --no-print-directory unit-3.13
 	@$(DEV) -m tools.matrix --short oldest newest
 	@cat .envs/ddev.skipped 2>/dev/null || true
 
@@ -50,6 +51,14 @@ types: env-dev ## mypy, strict
 .PHONY: unit
 unit: env-dev ## unit tests
 	@$(DEV) -m pytest -q -m unit
+
+.PHONY: unit-3.13
+unit-3.13: ## unit tests on the Python that the Agents of today bring, where one is found
+	@$(ENVIRONMENTS) dev-3.13; case $$? in \
+		0) .envs/dev-3.13/bin/python -m pytest -q -m unit ;; \
+		3) echo 'The unit tests were not run on Python 3.13: none was found.' ;; \
+		*) exit 1 ;; \
+	esac
 
 .PHONY: integration
 integration: env-dev env-prefect ## tests against a real Prefect server

@@ -33,11 +33,11 @@ REQUIREMENTS = ROOT / 'requirements'
 NO_PYTHON = 3
 
 # Environments that do not run on the Python that runs this file.
-PYTHON_OF_ENVIRONMENT = {'ddev': '3.13'}
+PYTHON_OF_ENVIRONMENT = {'ddev': '3.13', 'dev-3.13': '3.13'}
 # Lists that pip installs as they are: they are complete, and it would not find all that their packages ask for.
 WITHOUT_DEPENDENCIES = {'prefect-2.20.27', 'prefect-3.9.1'}
 # Environments that the check itself is installed into, from the tree.
-WITH_CHECK = {'dev'}
+WITH_CHECK = {'dev', 'dev-3.13'}
 
 LAST_LINES = 20
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datadog_checks.prefect.inventory import Inventory
 
 # Seconds for which one run of the check reads; what is left is read by the next.
-_READING_SECONDS = 8.0
+_READING_SECONDS = 10.0
 # A run added here and another deleted there leave the total as it was. Within so many seconds that is found, too.
 _VERIFICATION_SECONDS = 45.0
 # Deployments whose runs are counted or read by one request.
