@@ -22,7 +22,6 @@ from benchmarks.traffic import Request, counted_traffic
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.metrics import FLOW_RUNS_SCHEDULED, NAMESPACE
-from datadog_checks.prefect.state import CheckState
 from datadog_checks.prefect.tags import DEPLOYMENT_ID
 
 _SCHEDULED = f'{NAMESPACE}.{FLOW_RUNS_SCHEDULED.name}'
@@ -53,9 +52,10 @@ class Check:
         self._check.check_id = 'prefect:benchmark'
         self._samples = 0
         self._scheduled: Counter[str] = Counter()
-        self._state = ''
+        self._cache: dict[str, str] = {}
+        self._state_bytes = 0
         aggregator.submit_metric = self._submit_metric  # type: ignore[method-assign]
-        datadog_agent.read_persistent_cache = lambda _: self._state  # type: ignore[method-assign]
+        datadog_agent.read_persistent_cache = lambda key: self._cache.get(key, '')  # type: ignore[method-assign]
         datadog_agent.write_persistent_cache = self._persist  # type: ignore[method-assign]
 
     def run(self, run: Run) -> None:
@@ -65,13 +65,15 @@ class Check:
         run.error = json.loads(answer)[0]['message'] if answer else ''
         run.samples = self._samples
         run.scheduled = {key: number for key, number in self._scheduled.items() if number}
-        run.state_bytes = len(self._state)
+        run.state_bytes = self._state_bytes
 
     def age(self) -> None:
         """Let the check have run for a long time: what it reads of the past reaches back as far as it ever does."""
         streams = self._check._state.streams
         hour = timedelta(hours=1)
-        self._check._state = CheckState({key: replace(one, floor=one.floor - hour) for key, one in streams.items()})
+        self._check._state = replace(
+            self._check._state, streams={key: replace(one, floor=one.floor - hour) for key, one in streams.items()}
+        )
 
     def _submit_metric(
         self, check: object, check_id: str, type_code: int, name: str, value: float, tags: list[str], *more: Any
@@ -82,7 +84,8 @@ class Check:
             self._scheduled[deployment.partition(':')[2]] += int(value)
 
     def _persist(self, key: str, document: str) -> None:
-        self._state = document
+        self._cache[key] = document
+        self._state_bytes = len(document)
 
 
 def peak_memory() -> int:

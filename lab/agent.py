@@ -18,6 +18,7 @@ from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.persistence import StateStore
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ class CheckRunner:
 
     def read(self, stream: str) -> tuple[datetime, datetime]:
         """The period of which the check has read a stream: from its first run to its last good one, server's time."""
-        cursor = json.loads(self._check.read_persistent_cache('state'))['streams'][stream]
-        return datetime.fromisoformat(cursor['floor']), datetime.fromisoformat(cursor['until'])
+        check = self._check
+        cursor = StateStore(check.read_persistent_cache, check.write_persistent_cache, check.log).load().cursor(stream)
+        if cursor is None:
+            raise RuntimeError(f'{stream} was not read yet')
+        return cursor.floor, cursor.until
 
     def run(self) -> CheckResult:
         """Run the check once, as the Agent would at one of its intervals."""

@@ -2,14 +2,14 @@
 
 One JSON object per line, each written by one unbuffered system call before the next thing is done:
 
-- `{"start": pid, "state": digest}`: a process begins, with the persisted state of that digest ('' if there is none);
+- `{"start": pid, "states": [digest, ...]}`: a process begins, and finds these states persisted ('' for none);
 - `{"sample": [series, tags, value]}`: a value was submitted; for an event its name and how many the batch has so far;
 - `{"persist": digest}`: the state of that digest is about to be written;
 - `{"check": {...}}`: a check is done, see `CheckRecord`.
 
 The samples between two `persist` are a batch: what the check hands over together with a cursor. A batch is persisted if
-the process went on after its `persist`, or if the next process began with that digest. One that is not is repeated by
-the next process, so it is not added up; there can be one such batch per kill.
+the process went on after its `persist`, or if the next process found that digest. One that is not is repeated by the
+next process, so it is not added up; there can be one such batch per kill.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class CheckRecord:
 
 
 class JournalWriter:
-    """Appends to a journal. `state` is the document that the process found persisted."""
+    """Appends to a journal. `states` are the documents that the process found persisted."""
 
-    def __init__(self, path: Path, state: str) -> None:
+    def __init__(self, path: Path, states: Iterable[str]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         # A line of its own, whatever the last words of a killed process were.
         os.write(self._file, b'\n')
-        self._write({'start': os.getpid(), 'state': digest_of(state)})
+        self._write({'start': os.getpid(), 'states': [digest_of(state) for state in states]})
 
     def sample(self, series: str, tags: Sequence[str], value: float) -> None:
         self._write({'sample': [series, sorted(tags), value]})
@@ -110,7 +110,7 @@ class Journal:
         self.batches = 0
         # Batches with at least one value that were submitted but not persisted: they are repeated.
         self.repeated_batches = 0
-        # Starts with a state that is neither the last one nor the one that was being written.
+        # Starts that found neither the last state nor the one that was being written.
         self.lost_states = 0
         # By series and all tags.
         self._batch: dict[tuple[str, tuple[str, ...]], float] = {}
@@ -125,7 +125,7 @@ class Journal:
     def _read(self, path: Path) -> None:
         for entry in _entries(path):
             if 'start' in entry:
-                self._start(entry['state'])
+                self._start(entry['states'])
                 continue
             if self._persisting:
                 self._close_batch()
@@ -138,12 +138,12 @@ class Journal:
                 self.checks.append(CheckRecord(**entry['check']))
                 self.latest_checks.append(self.checks[-1])
 
-    def _start(self, found: str) -> None:
+    def _start(self, found: Sequence[str]) -> None:
         self.starts += 1
         self.latest_checks = []
-        if self._persisting and found == self._persisting:
+        if self._persisting and self._persisting in found:
             self._close_batch()
-        elif found != self._persisted:
+        elif self._persisted not in found:
             self.lost_states += 1
         self.repeated_batches += bool(self._batch)
         self._batch = {}

@@ -35,7 +35,7 @@ SUCCESS = f'{NAMESPACE}.collector.success'
 
 
 class FileCache:
-    """The Agent's persistent cache: a plain write to one file per key, below its run folder."""
+    """The Agent's persistent cache: a plain write to one file per key, below its run folder, truncated and filled."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,6 +60,7 @@ class Persistence:
     def __init__(self, folder: Path, deaths: float, seed: int) -> None:
         self._cache = FileCache(folder)
         self._folder = folder
+        self._found: list[str] = []
         self._journal: JournalWriter | None = None
         self._deaths = deaths
         self._random = random.Random(seed)
@@ -70,18 +71,16 @@ class Persistence:
 
     def read(self, key: str) -> str:
         document = self._cache.read(key)
-        if self._journal is None:
-            self._journal = JournalWriter(self._folder / JOURNAL_NAME, document)
-        self.state_bytes = len(document)
+        self._found.append(document)
         return document
 
     def write(self, key: str, document: str) -> None:
         self.journal.persist(document)
         is_last = self._has_samples and self._random.random() < self._deaths
-        is_before = is_last and self._random.random() < 0.5
-        if is_before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._cache.write(key, document)
+        # Before the state is written, in the middle, or right afterwards.
+        written = self._random.choice((None, 0, len(document) // 2, len(document))) if is_last else len(document)
+        if written is not None:
+            self._cache.write(key, document[:written])
         if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         self._has_samples = False
@@ -104,12 +103,14 @@ class Persistence:
     @property
     def is_read(self) -> bool:
         """Whether the check has asked for its state, which it does before anything else."""
-        return self._journal is not None
+        return bool(self._found)
 
     @property
     def journal(self) -> JournalWriter:
-        if self._journal is None:
+        if not self._found:
             raise RuntimeError('the check has not read its state')
+        if self._journal is None:
+            self._journal = JournalWriter(self._folder / JOURNAL_NAME, self._found)
         return self._journal
 
     def install(self) -> None:

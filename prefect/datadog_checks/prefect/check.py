@@ -18,9 +18,10 @@ from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.log import silence_telltales
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
+from datadog_checks.prefect.persistence import StateStore
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.state import CheckState, StateError
+from datadog_checks.prefect.state import CheckState
 from datadog_checks.prefect.tags import COLLECTOR, Tags, make_tags
 from datadog_checks.prefect.transport import Transport
 from datadog_checks.prefect.versions import differences, require_supported
@@ -28,7 +29,6 @@ from datadog_checks.prefect.versions import differences, require_supported
 if TYPE_CHECKING:
     from datadog_checks.prefect.config_models.instance import InstanceConfig
 
-_STATE_KEY = 'state'
 # Seconds between two questions for the server's version.
 _VERSION_INTERVAL = 3600
 
@@ -58,6 +58,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._stream_collectors: tuple[StreamCollector, ...]
         self._transport: Transport
         self._client: PrefectClient
+        self._store: StateStore
         self._state: CheckState
         # After `load_configuration_models`, which checks every option.
         self.check_initializations.append(self._initialize)
@@ -121,9 +122,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._submit_events(batch.events)
         # A crash between these two repeats the batch; the other way round it would be lost.
         self._state = self._state.advanced(collector.name, batch.cursor)
-        document = self._state.dumps()
-        self.write_persistent_cache(_STATE_KEY, document)
-        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, len(document))
+        size = self._store.save(self._state)
+        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, size)
         return None
 
     def _report(self, collector: str, error: Exception | None, started: float, failures: dict[str, Exception]) -> None:
@@ -207,14 +207,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self.http, self._settings.prefect_url, self._clock, self.log, auth_string=self._options().auth_string
         )
         self._client = PrefectClient(self._transport, self.log)
-        self._state = self._load_state()
-
-    def _load_state(self) -> CheckState:
-        try:
-            return CheckState.loads(self.read_persistent_cache(_STATE_KEY))
-        except StateError as error:
-            self.log.warning('Starting afresh, for the persisted state cannot be used: %s', error)
-            return CheckState()
+        self._store = StateStore(self.read_persistent_cache, self.write_persistent_cache, self.log)
+        self._state = self._store.load()
 
     def _options(self) -> InstanceConfig:
         """The options after validation; the base loads them before any other initialization."""

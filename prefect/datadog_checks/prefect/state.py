@@ -49,9 +49,10 @@ class StreamCursor:
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """All cursors by stream name."""
+    """All cursors by stream name. `serial` grows with each of them that moves: the larger one is the newer state."""
 
     streams: Mapping[str, StreamCursor] = field(default_factory=dict)
+    serial: int = 0
 
     def cursor(self, stream: str) -> StreamCursor | None:
         """The cursor of `stream`; None before its first check."""
@@ -59,11 +60,11 @@ class CheckState:
 
     def advanced(self, stream: str, cursor: StreamCursor) -> CheckState:
         """This state with the cursor of one stream replaced."""
-        return CheckState({**self.streams, stream: cursor})
+        return CheckState({**self.streams, stream: cursor}, self.serial + 1)
 
     def dumps(self) -> str:
         streams = ','.join(f'{json.dumps(name)}:{cursor.document}' for name, cursor in self.streams.items())
-        return f'{{"version":{VERSION},"streams":{{{streams}}}}}'
+        return f'{{"version":{VERSION},"serial":{self.serial},"streams":{{{streams}}}}}'
 
     @classmethod
     def loads(cls, text: str) -> CheckState:
@@ -75,7 +76,10 @@ class CheckState:
             version = document['version']
             if version != VERSION:
                 raise StateError(f'version {version!r:.20} is not {VERSION}')
-            return cls({str(name): _load_cursor(row) for name, row in document['streams'].items()})
+            serial = document['serial']
+            if type(serial) is not int:
+                raise StateError('"serial" is not a number')
+            return cls({str(name): _load_cursor(row) for name, row in document['streams'].items()}, serial)
         except StateError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -469,6 +469,40 @@ class TestStreams:
         assert total(aggregator, 'flow_runs.throughput') == 0
         assert total(aggregator, 'task_runs.completed.count') == 1
 
+    @pytest.mark.parametrize('part', [0, 0.5, 0.99])
+    def test_crash_in_the_middle_of_persisting_repeats_that_batch_only(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        part: float,
+    ) -> None:
+        """The Agent's write is not atomic."""
+        run_check(new_check())
+        run_through(fake, start=at(1), seconds=2)
+        run_task_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        crashed = new_check()
+        persist = crashed.write_persistent_cache
+
+        def crash(key: str, document: str) -> None:
+            if '"2026-11-23T08:00:15' in document.partition('"flow_runs.finished"')[2].partition('seen')[0]:
+                persist(key, document[: int(part * len(document))])
+                raise SystemExit
+            persist(key, document)
+
+        monkeypatch.setattr(crashed, 'write_persistent_cache', crash)
+        with pytest.raises(SystemExit):
+            crashed.run()
+        fake.now = at(30)
+        aggregator = run_check(new_check())
+        assert total(aggregator, 'flow_runs.completed.count') == 1
+        assert total(aggregator, 'flow_runs.throughput') == 0
+        assert total(aggregator, 'task_runs.completed.count') == 1
+        assert warnings(caplog) == []
+
     def test_first_run_reads_nothing_back(
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
     ) -> None:
@@ -494,7 +528,7 @@ class TestStreams:
             pytest.param('nonsense', id='no JSON'),
             pytest.param('{"version": 99, "streams": {}}', id='unknown version'),
             pytest.param('[1, 2]', id='another shape'),
-            pytest.param('{"version": 1, "streams": {"flow_runs.finished": {}}}', id='no cursor'),
+            pytest.param('{"version": 1, "serial": 1, "streams": {"flow_runs.finished": {}}}', id='no cursor'),
         ],
     )
     def test_unreadable_state_is_one_warning_and_a_fresh_start(
@@ -507,8 +541,8 @@ class TestStreams:
         document: str,
     ) -> None:
         run_check(new_check())
-        (key,) = datadog_agent._cache
-        datadog_agent._cache[key] = document
+        assert len(datadog_agent._cache) == 2
+        datadog_agent._cache.update(dict.fromkeys(datadog_agent._cache, document))
         run_through(fake, start=at(1), seconds=2)
         fake.now = at(15)
         check = new_check()

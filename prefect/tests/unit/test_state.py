@@ -16,7 +16,7 @@ CURSOR = {
 
 
 def document(**cursor: object) -> str:
-    return json.dumps({'version': VERSION, 'streams': {'runs': CURSOR | cursor}})
+    return json.dumps({'version': VERSION, 'serial': 1, 'streams': {'runs': CURSOR | cursor}})
 
 
 def test_round_trip_keeps_everything() -> None:
@@ -40,6 +40,7 @@ def test_advancing_one_stream_leaves_the_others_and_the_state_itself() -> None:
     before = CheckState({'one': StreamCursor(at(0), at(1)), 'two': StreamCursor(at(0), at(1))})
     after = before.advanced('one', StreamCursor(at(0), at(9)))
     assert after.cursor('one') == StreamCursor(at(0), at(9))
+    assert after.serial == before.serial + 1
     assert after.cursor('two') == before.cursor('two') == before.cursor('one')
 
 
@@ -62,10 +63,13 @@ def test_nothing_persisted_is_an_empty_state() -> None:
         pytest.param('{"version": 2, "streams": {}}', id='later version'),
         pytest.param('{"version": "1", "streams": {}}', id='version as a text'),
         pytest.param('{"version": null, "streams": {}}', id='version null'),
-        pytest.param('{"version": 1}', id='no streams'),
-        pytest.param('{"version": 1, "streams": []}', id='streams are a list'),
-        pytest.param('{"version": 1, "streams": {"runs": null}}', id='cursor null'),
-        pytest.param('{"version": 1, "streams": {"runs": {}}}', id='cursor empty'),
+        pytest.param('{"version": 1, "serial": 1}', id='no streams'),
+        pytest.param('{"version": 1, "serial": 1, "streams": []}', id='streams are a list'),
+        pytest.param('{"version": 1, "serial": 1, "streams": {"runs": null}}', id='cursor null'),
+        pytest.param('{"version": 1, "serial": 1, "streams": {"runs": {}}}', id='cursor empty'),
+        pytest.param('{"version": 1, "streams": {}}', id='no serial'),
+        pytest.param('{"version": 1, "serial": "1", "streams": {}}', id='serial as a text'),
+        pytest.param('{"version": 1, "serial": true, "streams": {}}', id='serial is a boolean'),
         pytest.param('[' * 100_000, id='deep'),
         pytest.param(document(until='yesterday'), id='no time'),
         pytest.param(document(until='2026-11-23T08:00:00'), id='time without a zone'),
