@@ -339,18 +339,26 @@ class Workload:
 
     def _awaits_a_slot(self) -> Story:
         """two flow runs of a deployment that allows one at a time"""
-        flow_runs = [self._ask_for(LIMITED_REPORT) for _ in range(2)]
         # A worker of that age never again takes a flow run that got no slot (seen on 3.0.11, no longer on 3.2.15).
         if release(self._api.version()) < (3, 2):
-            while not (completed := {run for run in flow_runs if self._state_types[run] == 'COMPLETED'}):
-                yield
-            (refused,) = set(flow_runs) - completed
-            yield from self._pause(SETTLE_SECONDS)
-            self._api.set_flow_run_state(refused, 'CANCELLED')
-            self._state_types[refused] = 'CANCELLED'
+            yield from self._is_refused_a_slot()
             return
-        for flow_run in flow_runs:
+        for flow_run in [self._ask_for(LIMITED_REPORT) for _ in range(2)]:
             yield from self._until(flow_run, 'COMPLETED')
+
+    def _is_refused_a_slot(self) -> Story:
+        """One flow run that gets the slot, and one that does not and is cancelled."""
+        yield from self._until(self._ask_for(LIMITED_REPORT), 'COMPLETED')
+        slot = f'deployment:{self._deployment_ids[LIMITED_REPORT]}'
+        self._api.take_slot(slot)
+        refused = self._ask_for(LIMITED_REPORT)
+        while self._api.flow_run(refused)['state_name'] != 'AwaitingConcurrencySlot':
+            yield
+        # Long enough for checks to see it, and late.
+        yield from self._pause(10)
+        self._api.set_flow_run_state(refused, 'CANCELLED')
+        self._state_types[refused] = 'CANCELLED'
+        self._api.give_slot_back(slot)
 
     def _runs_without_deployment(self) -> Story:
         """a script runs flows without a deployment"""
