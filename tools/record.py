@@ -73,9 +73,10 @@ class Recorder:
 
 
 def without_folders(text: str) -> str:
-    """Put a fixed folder in the place of those that the recorded server was given for a few seconds."""
+    """Put fixed folders in the place of those of this machine: of the recorded server, this tree, and its Python."""
     temporary = re.escape(tempfile.gettempdir())
-    return re.sub(rf'({temporary}/prefect-lab-[\w-]+|{re.escape(str(ROOT))})', '/srv/prefect', text)
+    text = re.sub(rf'({temporary}/prefect-lab-[\w-]+|{re.escape(str(ROOT))})', '/srv/prefect', text)
+    return text.replace(sys.base_prefix, '/usr/local')
 
 
 def without_job_templates(value: Any) -> Any:
