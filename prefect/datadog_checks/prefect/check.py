@@ -22,7 +22,7 @@ from datadog_checks.prefect.persistence import StateStore
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState
-from datadog_checks.prefect.tags import COLLECTOR, Tags, make_tags
+from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.transport import Transport
 from datadog_checks.prefect.versions import differences, require_supported
 
@@ -138,14 +138,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         failures[collector] = error
 
     def _submit(self, samples: Iterable[Sample]) -> None:
-        # Many series carry the same tags.
-        all_tags: dict[Tags, list[str]] = {}
         for sample in samples:
             submit = self.gauge if sample.spec.type == 'gauge' else self.count
-            tags = all_tags.get(sample.tags)
-            if tags is None:
-                tags = all_tags[sample.tags] = [*sample.tags, *self._settings.tags]
-            submit(sample.spec.name, sample.value, tags=tags)
+            submit(sample.spec.name, sample.value, tags=[*sample.tags, *self._settings.tags])
 
     def _submit_events(self, events: Iterable[AgentEvent]) -> None:
         for event in events:

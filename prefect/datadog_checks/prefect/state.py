@@ -39,7 +39,7 @@ class StreamCursor:
         row: dict[str, object] = {'floor': format_time(self.floor), 'until': format_time(self.until)}
         if self.reached is not None:
             row['reached'] = format_time(self.reached)
-        # By second, of which there are few: half as long as digest by digest, and written and read faster.
+        # By second, of which there are few: half as long as digest by digest, and written twice as fast.
         by_second: defaultdict[int, list[str]] = defaultdict(list)
         for digest, second in self.seen.items():
             by_second[second].append(digest)
