@@ -76,13 +76,15 @@ class SoakError(Exception):
 class SoakPlan:
     """`seconds` is for how long new runs begin; `kill_seconds` are the shortest and longest time between two kills.
 
-    On a slow machine it takes longer until `least_lives` have begun. `deaths` is the chance of the check's process to
+    On a slow machine it takes longer until `least_lives` have begun and the process was killed `least_kills` times, by
+    itself or from outside. `deaths` is the chance of the check's process to
     die while it persists a batch. Kills and deaths end at `kills_until`, a part of the way. `exercises` says whether
     real flows are run, too.
     """
 
     seconds: float
     least_lives: int = 0
+    least_kills: int = 0
     # Of 3 for long, SQLite of the server gets behind ("database is locked") on a machine with two cores.
     lives_per_second: float = 1.0
     fault_rate: float = 0.03
@@ -221,8 +223,12 @@ class Soak:
         """How much of the way is done after so many seconds, 0 to 1."""
         if elapsed > self._plan.seconds + GRACE_SECONDS:
             return 1.0
-        of_lives = self._lives.opened.total() / self._plan.least_lives if self._plan.least_lives else 1.0
-        return min(elapsed / self._plan.seconds, of_lives)
+        parts = [
+            (elapsed, self._plan.seconds),
+            (self._lives.opened.total(), self._plan.least_lives),
+            (self._checks.starts - 1, self._plan.least_kills),
+        ]
+        return min(done / wanted for done, wanted in parts if wanted)
 
     def _settle(self, api: PrefectApiDriver) -> None:
         """Wait until the server has written all and two checks without faults have read all of that."""
