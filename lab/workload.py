@@ -272,6 +272,11 @@ class Workload:
         self._state_types[flow_run_id] = 'SCHEDULED'
         yield from self._until(flow_run_id, *state_types)
 
+    def _cancel_unstarted(self, flow_run_id: str) -> None:
+        """Cancel a run that never started, which is done at once: the server has no process to wait for."""
+        self._api.set_flow_run_state(flow_run_id, 'CANCELLED')
+        self._state_types[flow_run_id] = 'CANCELLED'
+
     @staticmethod
     def _pause(seconds: float) -> Story:
         deadline = time.monotonic() + seconds
@@ -356,8 +361,7 @@ class Workload:
             yield
         # Long enough for checks to see it, and late.
         yield from self._pause(10)
-        self._api.set_flow_run_state(refused, 'CANCELLED')
-        self._state_types[refused] = 'CANCELLED'
+        self._cancel_unstarted(refused)
         self._api.give_slot_back(slot)
 
     def _runs_without_deployment(self) -> Story:
@@ -377,9 +381,7 @@ class Workload:
         second = self._ask_for(NIGHTLY_REPORT)
         while self._api.count_flow_runs(flow_runs={'state': {'name': {'any_': ['Late']}}}) < 4:
             yield from self._pause(2)
-        # A run that never started is cancelled at once: the server has no process to wait for.
-        self._api.set_flow_run_state(first, 'CANCELLED')
-        self._state_types[first] = 'CANCELLED'
+        self._cancel_unstarted(first)
         yield from self._pause(SETTLE_SECONDS)
         if self._state_types[second] != 'SCHEDULED':
             raise WorkloadError('a flow run was fetched from a pool that has no worker')

@@ -32,11 +32,10 @@ class StateStore:
             except StateError as error:
                 problems.append(error)
         newest = max(found, key=lambda state: state.serial, default=CheckState())
-        for problem in problems[:1]:
-            if newest.streams:
-                self._log.debug('Going on from the state before the last: the last is %s', problem)
-            else:
-                self._log.warning('Starting afresh, for the persisted state cannot be used: %s', problem)
+        if problems and newest.streams:
+            self._log.debug('One of the two persisted states cannot be used, going on from the other: %s', problems[0])
+        elif problems:
+            self._log.warning('Starting afresh, for the persisted state cannot be used: %s', problems[0])
         return newest
 
     def save(self, state: CheckState) -> int:

@@ -15,6 +15,10 @@ class Span:
     since: datetime
     until: datetime | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        return self.until is not None and self.until <= self.since
+
     def criterion(self) -> dict[str, object]:
         """The span as the API filters a time: both its bounds are inclusive."""
         criterion: dict[str, object] = {'after_': format_time(self.since)}

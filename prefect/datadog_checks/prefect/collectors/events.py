@@ -61,14 +61,20 @@ def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
             if left and len(new) >= MOST_PER_RUN:
                 reached = new[-1].occurred
                 window.cut(reached)
-                # The next run goes on from that second: what the pages left out before it, between ties, is due now.
-                second = reached.replace(microsecond=0)
-                passed = Span(span.since, second)
-                if span.since < second and count(passed) != sum(passed.holds(event.occurred) for event in read):
-                    for page, _ in run.client.event_pages(names, passed):
-                        new += _select_new(window, page)
+                new += _select_new(window, _read_if_torn(run, Span(span.since, reached.replace(microsecond=0)), read))
                 return new, left + sum(map(count, islice(spans, number + 1, None)))
     return new, 0
+
+
+def _read_if_torn(run: RunContext, passed: Span, read: list[Event]) -> list[Event]:
+    """All events of a span, if pages that were not read to the end left one out between ties, otherwise none.
+
+    The next run goes on from the end of that span, so it is now that they are due.
+    """
+    names = run.settings.event_names.criterion
+    if passed.is_empty or run.client.count_events(names, passed) == sum(passed.holds(item.occurred) for item in read):
+        return []
+    return [event for events, _ in run.client.event_pages(names, passed) for event in events]
 
 
 def _select_new(window: StreamWindow, events: list[Event]) -> list[Event]:
