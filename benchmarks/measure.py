@@ -18,7 +18,7 @@ from lab.prefect_server import PrefectServer
 
 # How far a check ever reads back: the overlap of its streams, and the interval before it.
 _PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
-_STEADY_CHECKS = 3
+_STEADY_CHECKS = 7
 # A check of the naive plan, and a server that reads its future for the first time, may take some of this.
 _PATIENCE_SECONDS = 300.0
 

@@ -17,12 +17,12 @@ from tools.dashboards.widgets import (
     BY_TASK,
     ENDING,
     GOOD,
-    LATE_NOW,
     MINUTES_LATE,
     MUST_BE_ONE,
     MUST_NOT_BE_NONE,
     NEUTRAL,
     NOT_ZERO,
+    OR_ZERO,
     PERCENT_TAKEN,
     STARTING,
     TO_DEPLOYMENT,
@@ -32,7 +32,6 @@ from tools.dashboards.widgets import (
     TO_QUEUE,
     WAITING,
     WARN,
-    WITH_REASON,
     Dashboard,
     Formula,
     Limits,
@@ -63,7 +62,7 @@ per_deployment = partial(show, by=(*BY_DEPLOYMENT, *BY_SERVER))
 per_queue = partial(show, by=(*BY_QUEUE, 'work_queue_priority', *BY_SERVER))
 per_task = partial(show, by=(*BY_TASK, *BY_SERVER))
 per_limit = partial(show, by=(*BY_LIMIT, *BY_SERVER))
-per_cause = partial(show, by=(*BY_QUEUE, *BY_DEPLOYMENT, *BY_REASON, *BY_SERVER), form=LATE_NOW)
+per_cause = partial(show, by=(*BY_QUEUE, *BY_DEPLOYMENT, *BY_REASON, *BY_SERVER), form=NOT_ZERO)
 
 FAILED_OR_CRASHED = Formula(
     'failed + crashed',
@@ -125,13 +124,13 @@ NOW = group(
         'Due runs nobody polls for',
         show('sum', 'work_queue.backlog.size', where='work_queue_status:not_ready', limits=ANY_IS_BAD),
     ),
-    number('Late runs', show('sum', 'flow_runs.late', limits=ANY_IS_WORTH_A_LOOK), graph=True),
-    number('Oldest late run', show('max', 'flow_runs.late.max_age', limits=MINUTES_LATE), graph=True),
+    number('Late runs', show('sum', 'flow_runs.late', form=OR_ZERO, limits=ANY_IS_WORTH_A_LOOK), graph=True),
+    number('Oldest late run', show('max', 'flow_runs.late.max_age', form=OR_ZERO, limits=MINUTES_LATE), graph=True),
     number('Failed or crashed, last hour', FAILED_OR_CRASHED, span='1h'),
     number('Success rate, last hour', success_rate('flow_runs'), span='1h'),
-    number('Longest running now', show('max', 'flow_runs.running.max_age'), graph=True),
+    number('Longest running now', show('max', 'flow_runs.running.max_age', form=OR_ZERO), graph=True),
     number('Fullest concurrency limit', show('max', 'concurrency_limit.in_use', limits=PERCENT_TAKEN)),
-    top('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON, form=LATE_NOW)),
+    top('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON, form=NOT_ZERO)),
     top(
         'Failures in a row by deployment',
         show('max', 'deployment.consecutive_failures', BY_DEPLOYMENT, form=NOT_ZERO, limits=FAILURES_IN_A_ROW),
@@ -150,10 +149,10 @@ LATE = group(
         '`queue_limit`, `deployment_limit`: raise the limit, or find what holds the slots (*Concurrency limits*). '
         '`work_not_picked_up`: the worker is online and does not poll this queue: read its log, restart it.'
     ),
-    graph('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON, form=WITH_REASON), display='bars'),
+    graph('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON), display='bars'),
     graph(
         'Age of the oldest late run by reason',
-        show('max', 'flow_runs.late.max_age', BY_REASON, form=WITH_REASON),
+        show('max', 'flow_runs.late.max_age', BY_REASON),
         limits=MINUTES_LATE,
     ),
     graph(

@@ -30,10 +30,9 @@ BY_REASON = ('late_reason',)
 # In tables, whose rows link to Prefect: names of two servers may be the same.
 BY_SERVER = (tags.PREFECT_URL,)
 
-# Forms of formulas: without the 0 of what is not late and so has no reason; without what is 0; without either.
-WITH_REASON = 'exclude_null({})'
+# Forms of formulas: without what is 0; and 0 where nothing is reported, for what is only there while there are runs.
 NOT_ZERO = 'cutoff_min({}, 1)'
-LATE_NOW = 'cutoff_min(exclude_null({}), 1)'
+OR_ZERO = 'default_zero({})'
 
 # What colours mean on both dashboards.
 GOOD, BAD, WARN, NEUTRAL = 'green', 'red', 'orange', 'gray'

@@ -138,9 +138,10 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         failures[collector] = error
 
     def _submit(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
-            submit = self.gauge if sample.spec.type == 'gauge' else self.count
-            submit(sample.spec.name, sample.value, tags=[*sample.tags, *self._settings.tags])
+        instance_tags = self._settings.tags
+        for spec, value, tags in samples:
+            submit = self.gauge if spec.type == 'gauge' else self.count
+            submit(spec.name, value, tags=[*tags, *instance_tags])
 
     def _submit_events(self, events: Iterable[AgentEvent]) -> None:
         for event in events:

@@ -122,7 +122,7 @@ class Inventory:
         self.concurrency_limits = Once(client.concurrency_limits)
         self.future_runs = Once(partial(known.future_runs.refresh, self, client, now, log))
         self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
-        self._flow_names_of_deployments = Once(self._load_flow_names_of_deployments)
+        self.deployment_tags = Once(self._make_deployment_tags)
         self.live_task_runs = Once(self._read_live_task_runs)
         self.workers = Once(self._read_workers)
         # With filters the live runs are not all that take slots.
@@ -225,9 +225,13 @@ class Inventory:
             return ()
         return make_tags({tags.PREFECT_TAG: self._passing_tags(self.deployments().get(deployment_id or ''))})
 
-    def deployment_tags(self, deployment: Deployment) -> Tags:
-        """The tags that a flow run of this deployment carries by default."""
-        self._flow_names_of_deployments()
+    def _make_deployment_tags(self) -> dict[str, Tags]:
+        """The tags that a flow run of each deployment carries by default, by the id of the deployment."""
+        deployments = self.deployments().values()
+        self._load_flow_names({item.flow_id for item in deployments})
+        return {item.id: self._default_tags(item) for item in deployments}
+
+    def _default_tags(self, deployment: Deployment) -> Tags:
         work_pool = self.work_pools().get(deployment.work_pool_name or '')
         return self._tags_of(
             work_pool.id if work_pool else None,
@@ -362,9 +366,6 @@ class Inventory:
     def _allows_flow(self, flow_id: str) -> bool:
         flows = self._filters.flows
         return not flows.is_active or flows.allows(self._known.flow_names.get(flow_id))
-
-    def _load_flow_names_of_deployments(self) -> None:
-        self._load_flow_names({item.flow_id for item in self.deployments().values()})
 
     def _load_flow_names(self, flow_ids: set[str]) -> None:
         known = self._known.flow_names

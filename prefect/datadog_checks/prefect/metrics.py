@@ -23,7 +23,8 @@ BACKGROUND_SERVICES = 'background_services'
 CHECK_COST = 'check_cost'
 
 
-@dataclass(frozen=True)
+# Compared and hashed by identity: each series is declared once, and tallies look it up for every run.
+@dataclass(frozen=True, eq=False)
 class MetricSpec:
     """One series as the Agent receives it.
 
@@ -475,7 +476,7 @@ FLOW_RUNS_LATE = _gauge(
     'flow_runs.late',
     'run',
     'Flow runs that should have started more than late_start_threshold ago and wait to be taken up, by the reason. 0 '
-    'without late_reason for a deployment that has none.',
+    'for five minutes after the last one.',
     tags.LATE_RUN_KEYS,
     -1,
     group=LATE_RUNS,
@@ -483,7 +484,7 @@ FLOW_RUNS_LATE = _gauge(
 FLOW_RUNS_LATE_MAX_AGE = _gauge(
     'flow_runs.late.max_age',
     'second',
-    'How long the latest of these flow runs has been due. 0 without any.',
+    'How long the latest of these flow runs has been due. 0 for five minutes after the last one.',
     tags.LATE_RUN_KEYS,
     -1,
     group=LATE_RUNS,
@@ -492,7 +493,8 @@ FLOW_RUNS_LATE_MAX_AGE = _gauge(
 FLOW_RUNS_PENDING_MAX_AGE = _gauge(
     'flow_runs.pending.max_age',
     'second',
-    'How long the oldest PENDING flow run has been so, whatever the names of its states. 0 without any.',
+    'How long the oldest PENDING flow run has been so, whatever the names of its states. 0 for five minutes after the '
+    'last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -500,7 +502,8 @@ FLOW_RUNS_PENDING_MAX_AGE = _gauge(
 FLOW_RUNS_RUNNING_MAX_AGE = _gauge(
     'flow_runs.running.max_age',
     'second',
-    'How long the flow run that runs longest has been RUNNING, since its last pause or retry. 0 without any.',
+    'How long the flow run that runs longest has been RUNNING, since its last pause or retry. 0 for five minutes after '
+    'the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -508,7 +511,7 @@ FLOW_RUNS_RUNNING_MAX_AGE = _gauge(
 FLOW_RUNS_PAUSED_MAX_AGE = _gauge(
     'flow_runs.paused.max_age',
     'second',
-    'How long the oldest PAUSED flow run, paused or suspended, has been so. 0 without any.',
+    'How long the oldest PAUSED flow run, paused or suspended, has been so. 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -516,7 +519,7 @@ FLOW_RUNS_PAUSED_MAX_AGE = _gauge(
 FLOW_RUNS_CANCELLING = _gauge(
     'flow_runs.cancelling',
     'run',
-    'Flow runs in a CANCELLING state now: their process is to be stopped.',
+    'Flow runs in a CANCELLING state now: their process is to be stopped. 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -524,7 +527,7 @@ FLOW_RUNS_CANCELLING = _gauge(
 FLOW_RUNS_CANCELLING_MAX_AGE = _gauge(
     'flow_runs.cancelling.max_age',
     'second',
-    'How long the oldest CANCELLING flow run has been so. 0 without any.',
+    'How long the oldest CANCELLING flow run has been so. 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -533,7 +536,7 @@ FLOW_RUNS_AWAITING_RETRY = _gauge(
     'flow_runs.awaiting_retry',
     'run',
     'Flow runs in the state AwaitingRetry now: they wait for another attempt, in their own process or, when a person '
-    'asked for it, for a worker.',
+    'asked for it, for a worker. 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -541,7 +544,8 @@ FLOW_RUNS_AWAITING_RETRY = _gauge(
 FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
     'flow_runs.awaiting_concurrency',
     'run',
-    'Flow runs in the state AwaitingConcurrencySlot now: the concurrency limit of their deployment is reached.',
+    'Flow runs in the state AwaitingConcurrencySlot now: the concurrency limit of their deployment is reached. 0 for '
+    'five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -625,7 +629,8 @@ TASK_RUNS_RUNNING_MAX_AGE = _gauge(
 TASK_RUNS_AWAITING_RETRY = _gauge(
     'task_runs.awaiting_retry',
     'run',
-    'Task runs in the state AwaitingRetry now, whose flow run is RUNNING or that have none.',
+    'Task runs in the state AwaitingRetry now, whose flow run is RUNNING or that have none. 0 for five minutes after '
+    'the last one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,

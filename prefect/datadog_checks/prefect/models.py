@@ -370,10 +370,6 @@ class TaskRun:
             upstream_ids=_upstream_ids(row.get('task_inputs')),
         )
 
-    @property
-    def task_name(self) -> str | None:
-        return task_name(self.task_key)
-
 
 @dataclass(frozen=True, slots=True)
 class Resource:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from datadog_checks.prefect.metrics import MetricSpec
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.tags import Tags
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One value of one series, in the unit of its spec. `tags` are those of the object, not those of the instance."""
 
     spec: MetricSpec

@@ -180,13 +180,12 @@ class StreamWindow:
 
         Those that are about to leave it are looked at one by one: it is the last time that this can be done.
         """
-        fresh = self.spans[-1].since
-        leaving = Span(self.since, self.spans[0].until if len(self.spans) > 1 else self.since)
-        known = self._counted.ids(Span(self.since, fresh)) if self._counted else None
-        leaving_ids = self._counted.ids(leaving) if self._counted else None
-        if known is None or leaving_ids is None or len(leaving_ids) > _IDS_CAP:
+        if self._counted is None or not self._counted.knows(self.since):
             return False
-        if count(Span(self.since, fresh)) != len(known):
+        settled = Span(self.since, self.spans[-1].since)
+        leaving = Span(self.since, self.spans[0].until if len(self.spans) > 1 else self.since)
+        leaving_ids = self._counted.ids(leaving)
+        if len(leaving_ids) > _IDS_CAP or count(settled) != self._counted.count(settled):
             return False
         return not leaving_ids or count_of(leaving, leaving_ids) == len(leaving_ids)
 

@@ -61,5 +61,9 @@ def make_tags(values: dict[str, object]) -> Tags:
 
     An unknown value, None or '', is left out, never sent as text.
     """
-    pairs = ((key, item) for key, value in values.items() for item in (value if isinstance(value, tuple) else (value,)))
-    return tuple(sorted({f'{key}:{item}'[:_MAX_LENGTH] for key, item in pairs if item is not None and item != ''}))
+    made = set()
+    for key, value in values.items():
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and item != '':
+                made.add(f'{key}:{item}'[:_MAX_LENGTH])
+    return tuple(sorted(made))

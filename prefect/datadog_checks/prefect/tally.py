@@ -33,7 +33,7 @@ class Tally:
         """One sample of each series for each of `tag_sets`, 0 included."""
         for tags in tag_sets:
             for spec, counts in self._counts.items():
-                yield Sample(spec, counts[tags], tags)
+                yield Sample(spec, counts.get(tags, 0), tags)
 
 
 class Maxima:
@@ -46,19 +46,9 @@ class Maxima:
         values = self._values[spec]
         values[tags] = max(value, values.get(tags, value))
 
-    def tag_sets(self) -> set[Tags]:
-        """The tag sets that have a value."""
-        return {tags for values in self._values.values() for tags in values}
-
     def series(self) -> Iterator[tuple[MetricSpec, Mapping[Tags, float]]]:
         """Each series with its values."""
         return iter(self._values.items())
-
-    def samples(self, tag_sets: Iterable[Tags]) -> Iterator[Sample]:
-        """One sample of each series for each of `tag_sets`, 0 where there is no value."""
-        for tags in tag_sets:
-            for spec, values in self._values.items():
-                yield Sample(spec, values.get(tags, 0.0), tags)
 
 
 class Durations:
@@ -101,8 +91,8 @@ class ReportedTagSets:
 class LingeringSeries:
     """Reports values whose tag sets come and go: afterwards each series goes on, as 0, for `linger`.
 
-    Only where it had a value: all series of all task keys of the last minutes would be most of what a large server
-    sends.
+    Only where it had a value: all series of all task keys of the last minutes, or of all deployments, would be most of
+    what a large server sends, and each is a metric that its owner pays for.
     """
 
     def __init__(self, linger: timedelta) -> None:

@@ -70,7 +70,8 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     flow = fake.add_flow('ad hoc')
     states = ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
     live = [fake.add_flow_run(deployment=deployment, state=(state, state.capitalize())) for state in states]
-    fake.add_flow_run(deployment=deployment, scheduled_time=at(-30))
+    for name in ('AwaitingRetry', 'AwaitingConcurrencySlot'):
+        fake.add_flow_run(deployment=deployment, state=('SCHEDULED', name), scheduled_time=at(-30))
     fake.add_flow_run(deployment=deployment, scheduled_time=at(7200), auto_scheduled=True)
     fake.add_flow_run(flow=flow, parent=live[1], state=('RUNNING', 'Running'))
     for state in states[:3]:

@@ -198,7 +198,7 @@ def test_formulas_refer_to_the_queries_of_their_request(placed: Placed) -> None:
         assert len(set(names)) == len(names)
         assert set(chain(*map(references, formulas))) == set(names), 'all are defined, and none for nothing'
         functions = {name for one in request['formulas'] for name in EVALUATED_FUNCTION.findall(one['formula'])}
-        assert functions <= {'cutoff_min', 'exclude_null'}
+        assert functions <= {'cutoff_min', 'default_zero'}
 
 
 @every_widget_with_queries

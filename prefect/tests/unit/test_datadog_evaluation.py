@@ -96,12 +96,6 @@ def test_formulas_go_group_by_group() -> None:
     assert evaluate(parse_expression('total - ended'), queries) == {('a',): [6.0, -4.0], ('b',): [10.0, -4.0]}
 
 
-def test_groups_without_a_tag_are_left_out_on_demand() -> None:
-    queries: dict[str, Values] = {'late': {('N/A', 'x'): [0.0], ('no_worker', 'x'): [1.0]}}
-
-    assert evaluate(parse_expression('exclude_null(late)'), queries) == {('no_worker', 'x'): [1.0]}
-
-
 def test_small_values_are_cut_off_on_demand() -> None:
     queries: dict[str, Values] = {'failed': {('a',): [0.0, 1.0, None]}}
 

@@ -10,7 +10,7 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_PENDING_MAX_AGE,
     FLOW_RUNS_RUNNING,
 )
-from datadog_checks.prefect.tally import Durations, Maxima, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import Durations, LingeringSeries, Maxima, ReportedTagSets, Tally
 from tests.unit.harness import at, five, values
 
 A, B, C = ('x:a',), ('x:b',), ('x:c',)
@@ -39,17 +39,29 @@ def test_reporting_a_tag_set_as_0_does_not_make_it_one_of_those_with_a_value() -
     assert tally.tag_sets() == {A}
 
 
-def test_maxima_are_the_largest_values_and_0_where_there_is_none() -> None:
+def test_maxima_are_the_largest_values_those_of_0_included() -> None:
     maxima = Maxima(FLOW_RUNS_PENDING_MAX_AGE)
     for value in (3.0, 7.5, 5.0):
         maxima.add(FLOW_RUNS_PENDING_MAX_AGE, A, value)
     maxima.add(FLOW_RUNS_PENDING_MAX_AGE, B, 0.0)
-    assert maxima.tag_sets() == {A, B}
-    assert values(maxima.samples([A, B, C])) == {
-        ('flow_runs.pending.max_age', A): 7.5,
-        ('flow_runs.pending.max_age', B): 0,
-        ('flow_runs.pending.max_age', C): 0,
+    assert dict(maxima.series()) == {FLOW_RUNS_PENDING_MAX_AGE: {A: 7.5, B: 0.0}}
+
+
+def test_series_lingers_only_where_it_had_a_value() -> None:
+    reported = LingeringSeries(timedelta(seconds=60))
+    first, later = Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING), Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING)
+    first.add(FLOW_RUNS_PENDING, A, 3)
+    later.add(FLOW_RUNS_RUNNING, B)
+    assert values(reported.samples(at(0), first)) == {('flow_runs.pending', A): 3}
+    assert values(reported.samples(at(59), later, [C])) == {
+        ('flow_runs.pending', A): 0,
+        ('flow_runs.running', B): 1,
+        ('flow_runs.pending', C): 0,
+        ('flow_runs.running', C): 0,
     }
+    none = Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING)
+    list(reported.samples(at(61), none))
+    assert values(reported.samples(at(76), none)) == {('flow_runs.running', B): 0}
 
 
 def test_durations_are_summed_up_per_tag_set() -> None:

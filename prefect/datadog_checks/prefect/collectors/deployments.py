@@ -11,6 +11,8 @@ from datadog_checks.prefect.models import Deployment
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags, make_tags
 
+_IS_PAUSED_TAGS = {is_paused: make_tags({tags.IS_PAUSED: is_paused}) for is_paused in (False, True)}
+
 
 class Deployments:
     name = 'deployments'
@@ -22,5 +24,4 @@ class Deployments:
 
 def deployment_tags(run: RunContext, deployment: Deployment) -> Tags:
     """The tags of the series `deployment.*`."""
-    own_tags = make_tags({tags.IS_PAUSED: deployment.is_paused})
-    return tuple(sorted((*run.inventory.deployment_tags(deployment), *own_tags)))
+    return tuple(sorted((*run.inventory.deployment_tags()[deployment.id], *_IS_PAUSED_TAGS[deployment.is_paused])))

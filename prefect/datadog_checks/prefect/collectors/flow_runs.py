@@ -62,7 +62,7 @@ class FlowRuns:
                 tally.add(FLOW_RUNS_SCHEDULED, tags)
             for tags, count in future.counts.items():
                 tally.add(FLOW_RUNS_SCHEDULED, tags, count)
-        yield from tally.samples(tag_sets_to_report(run, self._reported, tally.tag_sets()))
+        yield from tally.samples(_tag_sets_to_report(run, self._reported, tally.tag_sets()))
 
 
 class FinishedFlowRuns:
@@ -92,7 +92,7 @@ class FinishedFlowRuns:
                     tally.add(_TERMINAL_SERIES[state.type], tags)
                     if running_seconds is not None:
                         durations.add(tags, running_seconds)
-        tag_sets = tag_sets_to_report(run, self._reported, tally.tag_sets())
+        tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
         self._histories.commit()
         return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
 
@@ -130,7 +130,7 @@ class StartedFlowRuns:
             first = history.start(states)
             if first is not None and window.is_new_for(flow_run, first.timestamp):
                 add(flow_run, first.timestamp, tags)
-        tag_sets = tag_sets_to_report(run, self._reported, tally.tag_sets())
+        tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
         self._histories.commit()
         return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
 
@@ -202,9 +202,8 @@ def _started_in(run: RunContext, span: Span) -> dict[str, Any]:
     return run.inventory.scope().flow_runs(criteria)
 
 
-def tag_sets_to_report(run: RunContext, reported: ReportedTagSets, active: Iterable[Tags]) -> set[Tags]:
+def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, active: Iterable[Tags]) -> set[Tags]:
     """The tag sets with a value, those that are to be 0 now, and those of every deployment: these at each run."""
-    deployments = run.inventory.deployments().values()
-    of_deployments = {run.inventory.deployment_tags(deployment) for deployment in deployments}
+    of_deployments = set(run.inventory.deployment_tags().values())
     # Last, for it forgets what was reported as 0: a lookup that fails must come before.
     return of_deployments | reported.update(run.now, active)

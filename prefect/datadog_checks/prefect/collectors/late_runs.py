@@ -15,14 +15,14 @@ from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, DEPLOYMENT_
 from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import LATE_REASON, make_tags
-from datadog_checks.prefect.tally import Maxima, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally
 
 
 class LateRuns:
     name = 'late_runs'
 
     def __init__(self) -> None:
-        self._reported = ReportedTagSets(LINGER)
+        self._reported = LingeringSeries(LINGER)
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         tally, ages = Tally(FLOW_RUNS_LATE), Maxima(FLOW_RUNS_LATE_MAX_AGE)
@@ -34,15 +34,8 @@ class LateRuns:
             tags = tuple(sorted((*flow_run_tags, *reason_tag)))
             tally.add(FLOW_RUNS_LATE, tags)
             ages.add(FLOW_RUNS_LATE_MAX_AGE, tags, (run.now - due[flow_run.id][1]).total_seconds())
-        with_late_runs = {item.deployment_id for item in late}
-        tag_sets = {
-            run.inventory.deployment_tags(deployment)
-            for deployment in run.inventory.deployments().values()
-            if deployment.id not in with_late_runs
-        }
-        # Last, for it forgets what was reported as 0: a lookup that fails must come before.
-        tag_sets |= self._reported.update(run.now, tally.tag_sets())
-        yield from (*tally.samples(tag_sets), *ages.samples(tag_sets))
+        for values in (tally, ages):
+            yield from self._reported.samples(run.now, values)
 
 
 def _due_flow_runs(run: RunContext) -> dict[str, tuple[FlowRun, datetime]]:

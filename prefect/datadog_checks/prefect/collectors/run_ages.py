@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.flow_runs import tag_sets_to_report
 from datadog_checks.prefect.collectors.task_runs import LINGER, tag_task_runs
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_AWAITING_CONCURRENCY,
@@ -25,7 +24,7 @@ from datadog_checks.prefect.metrics import (
 )
 from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, AWAITING_RETRY, FlowRun, TaskRun
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tally import LingeringSeries, Maxima, ReportedTagSets, Tally
+from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally
 
 _FLOW_RUN_AGES = {
     'PENDING': FLOW_RUNS_PENDING_MAX_AGE,
@@ -45,7 +44,7 @@ class FlowRunAges:
 
     def __init__(self) -> None:
         self._pending = PendingSince()
-        self._reported = ReportedTagSets()
+        self._reported = LingeringSeries(LINGER)
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         live = run.inventory.live_flow_runs()
@@ -62,8 +61,8 @@ class FlowRunAges:
         for flow_run, tags in run.inventory.tag(run.inventory.restarting_flow_runs()):
             if flow_run.state_type == 'SCHEDULED' and flow_run.state_name in _WAITING_FLOW_RUNS:
                 tally.add(_WAITING_FLOW_RUNS[flow_run.state_name], tags)
-        tag_sets = tag_sets_to_report(run, self._reported, tally.tag_sets() | ages.tag_sets())
-        yield from (*tally.samples(tag_sets), *ages.samples(tag_sets))
+        for values in (tally, ages):
+            yield from self._reported.samples(run.now, values)
 
 
 class TaskRunAges:

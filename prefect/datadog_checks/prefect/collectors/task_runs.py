@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from datadog_checks.prefect.collectors.base import RunContext
@@ -27,7 +28,7 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_RUNNING,
     TASK_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.models import LIVE_STATE_TYPES, TaskRun
+from datadog_checks.prefect.models import LIVE_STATE_TYPES, TaskRun, task_name
 from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
 from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.spans import Span
@@ -199,5 +200,10 @@ def tag_task_runs(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[T
     for task_run in task_runs:
         tags = flow_run_tags[task_run.flow_run_id]
         if tags is not None:
-            own_tags = make_tags({TASK_KEY: task_run.task_key, TASK_NAME: task_run.task_name})
-            yield task_run, tuple(sorted((*tags, *own_tags)))
+            yield task_run, tuple(sorted((*tags, *_task_tags(task_run.task_key))))
+
+
+# As many functions as run lately; the key holds a hash of the code.
+@lru_cache(maxsize=4096)
+def _task_tags(task_key: str | None) -> Tags:
+    return make_tags({TASK_KEY: task_key, TASK_NAME: task_name(task_key)})

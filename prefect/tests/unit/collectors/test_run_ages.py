@@ -9,17 +9,7 @@ from datadog_checks.prefect.collectors.flow_runs import FlowRuns
 from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import TaskRuns
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, Row, at, nonzero, series, tags_of
-
-FLOW_RUN_SERIES = (
-    'cancelling',
-    'awaiting_retry',
-    'awaiting_concurrency',
-    'pending.max_age',
-    'running.max_age',
-    'paused.max_age',
-    'cancelling.max_age',
-)
+from tests.unit.harness import Bench, Row, at, nonzero, tags_of
 
 
 @pytest.fixture
@@ -65,9 +55,7 @@ class TestFlowRuns:
         expected: dict[str, float],
     ) -> None:
         fake.add_flow_run(deployment=deployment, state=state, at=at(-90))
-        assert bench.read(FlowRunAges()) == {
-            (f'flow_runs.{name}', tags): expected.get(name, 0) for name in FLOW_RUN_SERIES
-        }
+        assert bench.read(FlowRunAges()) == {(f'flow_runs.{name}', tags): value for name, value in expected.items()}
 
     def test_age_is_that_of_the_oldest_run_of_a_tag_set(
         self, fake: FakePrefect, bench: Bench, deployment: Row, tags: tuple[str, ...]
@@ -116,18 +104,19 @@ class TestFlowRuns:
         fake.add_flow_run(deployment=deployment, state=('RUNNING', 'Running'), at=at(3))
         assert bench.read(FlowRunAges())['flow_runs.running.max_age', tags] == 0
 
-    def test_deployment_reports_0_always_and_a_run_without_one_once_more(
-        self, fake: FakePrefect, bench: Bench, flow: Row, tags: tuple[str, ...]
+    def test_tag_set_that_had_a_value_is_0_for_five_minutes(
+        self, fake: FakePrefect, bench: Bench, deployment: Row, tags: tuple[str, ...]
     ) -> None:
-        run = fake.add_flow_run(flow=flow, state=('RUNNING', 'Running'), at=at(-60))
+        run = fake.add_flow_run(deployment=deployment, state=('CANCELLING', 'Cancelling'), at=at(-60))
         collector = FlowRunAges()
-        by_flow = ('flow_runs.running.max_age', tags_of(flow=flow))
-        of_deployment = ('flow_runs.running.max_age', tags)
-        assert series(bench.read(collector), by_flow[0]) == {by_flow: 60, of_deployment: 0}
-        fake.set_flow_run_state(run, 'COMPLETED')
-        fake.now = at(15)
-        assert series(bench.read(collector), by_flow[0]) == {by_flow: 0, of_deployment: 0}
-        assert series(bench.read(collector), by_flow[0]) == {of_deployment: 0}
+        count, age = ('flow_runs.cancelling', tags), ('flow_runs.cancelling.max_age', tags)
+        assert bench.read(collector) == {count: 1, age: 60}
+        fake.set_flow_run_state(run, 'CANCELLED')
+        fake.now = at(299)
+        assert bench.read(collector) == {count: 0, age: 0}
+        fake.now = at(301)
+        bench.read(collector)
+        assert bench.read(collector) == {}
 
     def test_excluded_runs_are_left_out(
         self, fake: FakePrefect, new_bench: Callable[..., Bench], deployment: Row
