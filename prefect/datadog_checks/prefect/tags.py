@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 # Sorted 'key:value' strings of one object or run: hashable, so that values can be summed up by it.
@@ -67,3 +68,10 @@ def make_tags(values: dict[str, object]) -> Tags:
             if item is not None and item != '':
                 made.add(f'{key}:{item}'[:_MAX_LENGTH])
     return tuple(sorted(made))
+
+
+# The same deployments and tasks are met at every check; about 10 MB if the names are long.
+@lru_cache(maxsize=10_000)
+def merge_tags(tags: Tags, more: Tags) -> Tags:
+    """Both of them, sorted; no key is in both."""
+    return tuple(sorted((*tags, *more)))

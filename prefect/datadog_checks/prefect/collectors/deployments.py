@@ -9,7 +9,7 @@ from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import DEPLOYMENT_IS_READY
 from datadog_checks.prefect.models import Deployment
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import Tags, make_tags
+from datadog_checks.prefect.tags import Tags, make_tags, merge_tags
 
 _IS_PAUSED_TAGS = {is_paused: make_tags({tags.IS_PAUSED: is_paused}) for is_paused in (False, True)}
 
@@ -24,4 +24,4 @@ class Deployments:
 
 def deployment_tags(run: RunContext, deployment: Deployment) -> Tags:
     """The tags of the series `deployment.*`."""
-    return tuple(sorted((*run.inventory.deployment_tags()[deployment.id], *_IS_PAUSED_TAGS[deployment.is_paused])))
+    return merge_tags(run.inventory.deployment_tags()[deployment.id], _IS_PAUSED_TAGS[deployment.is_paused])

@@ -14,7 +14,7 @@ from datadog_checks.prefect.metrics import FLOW_RUNS_LATE, FLOW_RUNS_LATE_MAX_AG
 from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, DEPLOYMENT_SLOT_STATE_TYPES, Deployment, FlowRun
 from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import LATE_REASON, make_tags
+from datadog_checks.prefect.tags import LATE_REASON, make_tags, merge_tags
 from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally
 
 
@@ -31,7 +31,7 @@ class LateRuns:
         surroundings = _Surroundings(run)
         for flow_run, flow_run_tags in run.inventory.tag(late):
             reason_tag = make_tags({LATE_REASON: surroundings.reason(flow_run)})
-            tags = tuple(sorted((*flow_run_tags, *reason_tag)))
+            tags = merge_tags(flow_run_tags, reason_tag)
             tally.add(FLOW_RUNS_LATE, tags)
             ages.add(FLOW_RUNS_LATE_MAX_AGE, tags, (run.now - due[flow_run.id][1]).total_seconds())
         for values in (tally, ages):

@@ -34,7 +34,7 @@ from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.state import StreamCursor
 from datadog_checks.prefect.stream import OVERLAP, StreamWindow
-from datadog_checks.prefect.tags import TASK_KEY, TASK_NAME, Tags, make_tags
+from datadog_checks.prefect.tags import TASK_KEY, TASK_NAME, Tags, make_tags, merge_tags
 from datadog_checks.prefect.tally import Durations, LingeringSeries, Tally
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
@@ -200,7 +200,7 @@ def tag_task_runs(run: RunContext, task_runs: list[TaskRun]) -> Iterator[tuple[T
     for task_run in task_runs:
         tags = flow_run_tags[task_run.flow_run_id]
         if tags is not None:
-            yield task_run, tuple(sorted((*tags, *_task_tags(task_run.task_key))))
+            yield task_run, merge_tags(tags, _task_tags(task_run.task_key))
 
 
 # As many functions as run lately; the key holds a hash of the code.
