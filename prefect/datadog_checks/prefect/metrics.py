@@ -7,6 +7,7 @@ series by its constant, so that a misspelt series is a NameError and not a lost 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from datadog_checks.prefect import tags
@@ -42,8 +43,9 @@ class MetricSpec:
     orientation: int = 0
     group: str = ''
 
-    @property
+    @cached_property
     def full_name(self) -> str:
+        """With the namespace."""
         return f'{NAMESPACE}.{self.name}'
 
     @property

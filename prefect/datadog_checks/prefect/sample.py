@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -34,8 +35,12 @@ class AgentEvent:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one read of a stream found, and the cursor to persist once all of it is submitted."""
+    """What one read of a stream found, and the cursor to persist once all of it is submitted.
 
-    samples: tuple[Sample, ...]
+    `samples` are to be taken once: made as they are submitted, thousands of them need not be there at a time. All that
+    can fail comes before.
+    """
+
+    samples: Iterable[Sample]
     cursor: StreamCursor
     events: tuple[AgentEvent, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect import history
@@ -94,7 +95,7 @@ class FinishedFlowRuns:
                         durations.add(tags, running_seconds)
         tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
         self._histories.commit()
-        return Batch((*tally.samples(tag_sets), *durations.samples()), window.next_cursor())
+        return Batch(chain(tally.samples(tag_sets), durations.samples()), window.next_cursor())
 
 
 class StartedFlowRuns:
@@ -132,7 +133,7 @@ class StartedFlowRuns:
                 add(flow_run, first.timestamp, tags)
         tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
         self._histories.commit()
-        return Batch((*tally.samples(tag_sets), *waits.samples()), window.next_cursor())
+        return Batch(chain(tally.samples(tag_sets), waits.samples()), window.next_cursor())
 
 
 class RetryGaps:
@@ -151,7 +152,7 @@ class RetryGaps:
                 if running.timestamp >= window.known_since and window.is_new(running.id, running.timestamp):
                     gaps.add(tags, gap)
         self._histories.commit()
-        return Batch(tuple(gaps.samples()), window.next_cursor())
+        return Batch(gaps.samples(), window.next_cursor())
 
 
 class Histories:

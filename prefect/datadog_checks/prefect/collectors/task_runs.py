@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect.collectors.base import RunContext
@@ -90,7 +91,7 @@ class FinishedTaskRuns:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
-        samples = (*self._reported.samples(run.now, tally, tally.tag_sets()), *durations.samples())
+        samples = chain(self._reported.samples(run.now, tally, tally.tag_sets()), durations.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
@@ -148,7 +149,7 @@ class StartedTaskRuns:
             ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
             if ends:
                 waits.add(tags, task_run.start_time - max(ends))
-        samples = (*self._reported.samples(run.now, tally, tally.tag_sets()), *waits.samples())
+        samples = chain(self._reported.samples(run.now, tally, tally.tag_sets()), waits.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, span: Span) -> list[TaskRun]:
