@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import chain
 
 from datadog_checks.prefect.distribution import summarize
 from datadog_checks.prefect.metrics import MetricSpec, PercentileGauges
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags
+
+# What comes and goes with the runs, and had a value, is reported as 0 for so long.
+_LINGER = timedelta(minutes=5)
 
 
 class Tally:
@@ -95,13 +99,13 @@ class LingeringSeries:
     what a large server sends, and each is a metric that its owner pays for.
     """
 
-    def __init__(self, linger: timedelta) -> None:
+    def __init__(self, linger: timedelta = _LINGER) -> None:
         self._linger = linger
         self._reported: dict[MetricSpec, ReportedTagSets] = {}
 
-    def samples(self, now: datetime, values: Tally | Maxima, tag_sets: Collection[Tags] = ()) -> Iterator[Sample]:
+    def samples(self, now: datetime, *values: Tally | Maxima, tag_sets: Collection[Tags] = ()) -> Iterator[Sample]:
         """The values, what goes on as 0, and each series for each of `tag_sets`, 0 where there is no value."""
-        for spec, by_tags in values.series():
+        for spec, by_tags in chain.from_iterable(one.series() for one in values):
             reported = self._reported.setdefault(spec, ReportedTagSets(self._linger))
             for tags in {*tag_sets, *reported.update(now, by_tags)}:
                 yield Sample(spec, by_tags.get(tags, 0), tags)

@@ -53,7 +53,7 @@ def test_series_lingers_only_where_it_had_a_value() -> None:
     first.add(FLOW_RUNS_PENDING, A, 3)
     later.add(FLOW_RUNS_RUNNING, B)
     assert values(reported.samples(at(0), first)) == {('flow_runs.pending', A): 3}
-    assert values(reported.samples(at(59), later, [C])) == {
+    assert values(reported.samples(at(59), later, tag_sets=[C])) == {
         ('flow_runs.pending', A): 0,
         ('flow_runs.running', B): 1,
         ('flow_runs.pending', C): 0,

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.task_runs import LINGER
 from datadog_checks.prefect.late_reason import Circumstances, LateReason, late_reason
 from datadog_checks.prefect.metrics import FLOW_RUNS_LATE, FLOW_RUNS_LATE_MAX_AGE
 from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, DEPLOYMENT_SLOT_STATE_TYPES, Deployment, FlowRun
@@ -22,7 +21,7 @@ class LateRuns:
     name = 'late_runs'
 
     def __init__(self) -> None:
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         tally, ages = Tally(FLOW_RUNS_LATE), Maxima(FLOW_RUNS_LATE_MAX_AGE)
@@ -34,8 +33,7 @@ class LateRuns:
             tags = merge_tags(flow_run_tags, reason_tag)
             tally.add(FLOW_RUNS_LATE, tags)
             ages.add(FLOW_RUNS_LATE_MAX_AGE, tags, (run.now - due[flow_run.id][1]).total_seconds())
-        for values in (tally, ages):
-            yield from self._reported.samples(run.now, values)
+        yield from self._reported.samples(run.now, tally, ages)
 
 
 def _due_flow_runs(run: RunContext) -> dict[str, tuple[FlowRun, datetime]]:

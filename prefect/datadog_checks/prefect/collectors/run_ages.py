@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.task_runs import LINGER, tag_task_runs
+from datadog_checks.prefect.collectors.task_runs import tag_task_runs
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_AWAITING_CONCURRENCY,
     FLOW_RUNS_AWAITING_RETRY,
@@ -44,7 +44,7 @@ class FlowRunAges:
 
     def __init__(self) -> None:
         self._pending = PendingSince()
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         live = run.inventory.live_flow_runs()
@@ -61,8 +61,7 @@ class FlowRunAges:
         for flow_run, tags in run.inventory.tag(run.inventory.restarting_flow_runs()):
             if flow_run.state_type == 'SCHEDULED' and flow_run.state_name in _WAITING_FLOW_RUNS:
                 tally.add(_WAITING_FLOW_RUNS[flow_run.state_name], tags)
-        for values in (tally, ages):
-            yield from self._reported.samples(run.now, values)
+        yield from self._reported.samples(run.now, tally, ages)
 
 
 class TaskRunAges:
@@ -72,7 +71,7 @@ class TaskRunAges:
 
     def __init__(self) -> None:
         self._pending = PendingSince()
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         live = run.inventory.live_task_runs()
@@ -86,8 +85,7 @@ class TaskRunAges:
                 ages.add(spec, tags, _age(run.now, since))
             if task_run.state_type == 'SCHEDULED':
                 tally.add(TASK_RUNS_AWAITING_RETRY, tags)
-        for values in (tally, ages):
-            yield from self._reported.samples(run.now, values)
+        yield from self._reported.samples(run.now, tally, ages)
 
 
 class PendingSince:

@@ -7,7 +7,7 @@ stands for a subflow in its parent is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -46,8 +46,6 @@ _TERMINAL_SERIES = {
     'CANCELLED': TASK_RUNS_CANCELLED,
 }
 _OPEN_STATE_TYPES = ['SCHEDULED', *LIVE_STATE_TYPES]
-# Task keys come and go with each flow run: what had a value is reported as 0 for so long.
-LINGER = timedelta(minutes=5)
 
 
 class TaskRuns:
@@ -59,14 +57,14 @@ class TaskRuns:
     name = 'task_runs'
 
     def __init__(self) -> None:
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         tally = Tally(*_LIVE_SERIES.values())
         for task_run, tags in tag_task_runs(run, run.inventory.live_task_runs()):
             if task_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[task_run.state_type], tags)
-        yield from self._reported.samples(run.now, tally, tally.tag_sets())
+        yield from self._reported.samples(run.now, tally, tag_sets=tally.tag_sets())
 
 
 class FinishedTaskRuns:
@@ -75,7 +73,7 @@ class FinishedTaskRuns:
     name = 'task_runs.finished'
 
     def __init__(self) -> None:
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
         self._counted = CountedRows()
         self._has_end_time_filter = True
 
@@ -91,7 +89,7 @@ class FinishedTaskRuns:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
-        samples = chain(self._reported.samples(run.now, tally, tally.tag_sets()), durations.samples())
+        samples = chain(self._reported.samples(run.now, tally, tag_sets=tally.tag_sets()), durations.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
@@ -123,7 +121,7 @@ class StartedTaskRuns:
 
     def __init__(self) -> None:
         self._counted = CountedRows()
-        self._reported = LingeringSeries(LINGER)
+        self._reported = LingeringSeries()
         self._has_end_time_filter = True
 
     def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
@@ -149,7 +147,7 @@ class StartedTaskRuns:
             ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
             if ends:
                 waits.add(tags, task_run.start_time - max(ends))
-        samples = chain(self._reported.samples(run.now, tally, tally.tag_sets()), waits.samples())
+        samples = chain(self._reported.samples(run.now, tally, tag_sets=tally.tag_sets()), waits.samples())
         return Batch(samples, window.next_cursor())
 
     def _read(self, run: RunContext, span: Span) -> list[TaskRun]:
