@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect import tags
@@ -145,9 +146,13 @@ class Inventory:
         return self.finished_flow_runs(fresh_span(last_check, self._now))
 
     def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
-        """The flow runs that may have left a state in these spans that their rows do not show any more."""
-        finished = [run for span in spans for run in self.finished_flow_runs(span)]
-        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *finished]
+        """The flow runs that may have left a state in these spans that their rows do not show any more.
+
+        Those in other spans that this run of the check has read are among them: what ended there may have shown late.
+        """
+        for span in spans:
+            self.finished_flow_runs(span)
+        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *chain(*self._finished.values())]
         return list({run.id: run for run in candidates if run.was_interrupted}.values())
 
     def finished_task_runs(self, span: Span) -> list[TaskRun]:

@@ -177,6 +177,22 @@ class TestSamples:
         run_check(check)
         assert [record.getMessage() for record in caplog.records if record.name.startswith('datadog')] == []
 
+    def test_flow_run_that_shows_late_is_counted_with_its_retry_gaps(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        deployment = fake.add_deployment(name='hourly')
+        check = new_check()
+        for seconds in (0, 15, 30):
+            fake.now = at(seconds)
+            run_check(check)
+        run = run_through(fake, deployment=deployment, start=at(20), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
+        fake.set_flow_run_state(run, 'RUNNING', at=at(23))
+        fake.set_flow_run_state(run, 'COMPLETED', at=at(24))
+        fake.now = at(45)
+        aggregator = run_check(check)
+        assert total(aggregator, 'flow_runs.completed.count') == 1
+        assert total(aggregator, 'flow_runs.retry_gaps_duration.max') == 2
+
 
 class TestFailures:
     def test_unreachable_server_gives_zeros_and_one_error_and_is_asked_nothing_else(

@@ -39,8 +39,8 @@ def snapshot_collectors(groups: Collection[str]) -> tuple[SnapshotCollector, ...
 def stream_collectors(*, collect_events: bool = False) -> tuple[StreamCollector, ...]:
     """New stream collectors, with empty memories.
 
-    The task runs that started come before those that ended: see `StartedTaskRuns`. Events come last, when the flow runs
-    of most task runs are known.
+    Retry gaps come after the flow runs that ended, which notice what shows late. The task runs that started come before
+    those that ended: see `StartedTaskRuns`. Events come last, when the flow runs of most task runs are known.
     """
-    of_runs = (StartedFlowRuns(), RetryGaps(), FinishedFlowRuns(), StartedTaskRuns(), FinishedTaskRuns())
+    of_runs = (StartedFlowRuns(), FinishedFlowRuns(), RetryGaps(), StartedTaskRuns(), FinishedTaskRuns())
     return (*of_runs, Events()) if collect_events else of_runs
