@@ -359,8 +359,8 @@ class Workload:
         refused = self._ask_for(LIMITED_REPORT)
         while self._api.flow_run(refused)['state_name'] != 'AwaitingConcurrencySlot':
             yield
-        # Long enough for checks to see it, and late.
-        yield from self._pause(10)
+        # Long enough for checks to see it, and late: the server may stand still for half a minute (SQLite).
+        yield from self._pause(40)
         self._cancel_unstarted(refused)
         self._api.give_slot_back(slot)
 
