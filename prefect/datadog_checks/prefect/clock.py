@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-# `Date` has a resolution of one second, so on average the server's time is half a second later.
-_DATE_ROUNDING = timedelta(seconds=0.5)
+# `Date` leaves out the fraction of a second, so on average the server's time is half a second later.
+_DATE_RESOLUTION = timedelta(seconds=1)
 # An offset below this is within what `Date` and the way of the request blur: the clocks are taken to agree.
 _AGREEMENT = timedelta(seconds=2)
 # A clock that tells another year is broken; times near the ends of the calendar cannot be reckoned with.
@@ -25,7 +25,11 @@ class ServerClock:
         self.offset = timedelta()
 
     def observe(self, date_header: str | None, sent: datetime, received: datetime) -> None:
-        """Take the offset from one answer; without a usable header the last estimate stays."""
+        """Take the offset from one answer; without a usable header the last estimate stays.
+
+        It also stays where the answer does not contradict it: of one that took 20 s nobody knows when the server
+        wrote its time, and ages and windows must not move by 10 s for that.
+        """
         try:
             server_time = parsedate_to_datetime(date_header or '')
         except (ValueError, TypeError, OverflowError):
@@ -34,7 +38,10 @@ class ServerClock:
             server_time = server_time.replace(tzinfo=UTC)
         if not _PLAUSIBLE_YEARS[0] <= server_time.year <= _PLAUSIBLE_YEARS[1]:
             return
-        offset = server_time + _DATE_ROUNDING - (sent + (received - sent) / 2)
+        least, most = server_time - received, server_time + _DATE_RESOLUTION - sent
+        if least <= self.offset <= most:
+            return
+        offset = (least + most) / 2
         self.offset = offset if abs(offset) >= _AGREEMENT else timedelta()
 
     def local_now(self) -> datetime:

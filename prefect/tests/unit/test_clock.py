@@ -39,6 +39,16 @@ def test_offset_is_taken_at_the_middle_of_the_request() -> None:
     assert observed(60, sent=at(0), received=at(5)).offset == timedelta(seconds=58)
 
 
+@pytest.mark.parametrize('seconds', [0, 90])
+def test_slow_answer_that_contradicts_nothing_moves_no_time(seconds: int) -> None:
+    server_clock = observed(seconds)
+    before = server_clock.offset
+    for written in (1, 19):
+        header = format_datetime(at(seconds + written), usegmt=True)
+        server_clock.observe(header, at(0), at(20))
+        assert server_clock.offset == before
+
+
 def test_clock_that_agrees_again_has_no_offset() -> None:
     server_clock = observed(90)
     server_clock.observe(format_datetime(at(0), usegmt=True), START, START)
