@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect import tags
@@ -81,11 +80,13 @@ class KnownRuns:
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
         self.task_run_ends: Recent[str, datetime] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
+        # Flow runs that ended, and whose rows may hide a state, as they were read last.
+        self.interrupted: Recent[str, FlowRun] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
-        self.flow_run_tags.go_on(now)
-        self.task_run_ends.go_on(now)
+        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted):
+            recent.go_on(now)
 
 
 class Inventory:
@@ -135,6 +136,9 @@ class Inventory:
             body = self.scope().flow_runs({'end_time': span.criterion()})
             finished = self.allowed(self._client.flow_runs(body, FLOW_RUNS_BY_END))
             self._finished[span] = [*finished, *self._ended_unstarted_in(span)]
+            for flow_run in self._finished[span]:
+                if flow_run.was_interrupted:
+                    self._known.interrupted[flow_run.id] = flow_run
         return self._finished[span]
 
     def count_finished_flow_runs(self, span: Span) -> int:
@@ -148,12 +152,15 @@ class Inventory:
     def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
         """The flow runs that may have left a state in these spans that their rows do not show any more.
 
-        Those in other spans that this run of the check has read are among them: what ended there may have shown late.
+        Those that were read lately, in other spans and by other collectors, are among them: what ended there may have
+        shown late, when a collector that looks for such states failed. A run is there twice if it was read in two
+        states.
         """
         for span in spans:
             self.finished_flow_runs(span)
-        candidates = [*self.live_flow_runs(), *self.restarting_flow_runs(), *chain(*self._finished.values())]
-        return list({run.id: run for run in candidates if run.was_interrupted}.values())
+        live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
+        candidates = (*self._known.interrupted.values(), *live)
+        return list({(run.id, run.state_id): run for run in candidates}.values())
 
     def finished_task_runs(self, span: Span) -> list[TaskRun]:
         """The task runs that ended in a span, newest first. Raises Rejected for a server without such a filter."""

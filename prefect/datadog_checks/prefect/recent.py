@@ -34,6 +34,10 @@ class Recent(Generic[K, V]):
         if len(self._values) > self._capacity:
             self._values.popitem(last=False)
 
+    def values(self) -> list[V]:
+        """All values; to look at them so is not to ask for them."""
+        return [value for _, value in self._values.values()]
+
     def go_on(self, now: datetime) -> None:
         """It is `now`: forget what was not used for longer than the lifetime."""
         self._now = now

@@ -12,10 +12,11 @@ import requests
 
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.base.stubs.datadog_agent import DatadogAgentStub
-from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect import PrefectCheck, history
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
+from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
 from datadog_checks.prefect.versions import DIFFERENCES, SUPPORTED
 from tests.conftest import AgentClock
@@ -38,6 +39,10 @@ def run_failing(check: PrefectCheck, aggregator: AggregatorStub) -> str:
     assert answer, 'the run did not fail'
     (error,) = json.loads(answer)
     return str(error['message'])
+
+
+def failing_lookup(states: object) -> None:
+    raise PrefectApiError('GET /flow_run_states/', 'answered 500')
 
 
 def total(aggregator: AggregatorStub, name: str) -> float:
@@ -177,8 +182,17 @@ class TestSamples:
         run_check(check)
         assert [record.getMessage() for record in caplog.records if record.name.startswith('datadog')] == []
 
+    @pytest.mark.parametrize('does_fail', [False, True], ids=['', 'after a failure'])
+    @pytest.mark.parametrize('is_restarted', [False, True], ids=['', 'after a restart'])
     def test_flow_run_that_shows_late_is_counted_with_its_retry_gaps(
-        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        monkeypatch: pytest.MonkeyPatch,
+        does_fail: bool,
+        is_restarted: bool,
     ) -> None:
         deployment = fake.add_deployment(name='hourly')
         check = new_check()
@@ -189,9 +203,19 @@ class TestSamples:
         fake.set_flow_run_state(run, 'RUNNING', at=at(23))
         fake.set_flow_run_state(run, 'COMPLETED', at=at(24))
         fake.now = at(45)
-        aggregator = run_check(check)
-        assert total(aggregator, 'flow_runs.completed.count') == 1
+        if does_fail:
+            with monkeypatch.context() as patch:
+                patch.setattr(history, 'retry_gaps', failing_lookup)
+                assert 'flow_runs.retry_gaps' in run_failing(check, aggregator)
+            assert total(aggregator, 'flow_runs.completed.count') == 1
+            fake.now = at(60)
+        if is_restarted:
+            check = new_check()
+        run_check(check)
+        assert total(aggregator, 'flow_runs.completed.count') == (not does_fail)
         assert total(aggregator, 'flow_runs.retry_gaps_duration.max') == 2
+        fake.now = at(75)
+        assert total(run_check(check), 'flow_runs.retry_gaps_duration.count') == 0
 
 
 class TestFailures:

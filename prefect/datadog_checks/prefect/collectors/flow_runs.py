@@ -159,29 +159,42 @@ class Histories:
     """The states of the flow runs that may have left one unseen.
 
     They are only to be had run by run, so each run is looked at once per state that it is found in. `commit` makes that
-    final, once nothing can fail any more.
+    final, once nothing can fail any more. What was found so is not persisted: after a start all of the window is read.
     """
 
     def __init__(self) -> None:
-        # State id -> when the run entered it.
-        self._looked_at: dict[str | None, datetime] = {}
-        self._uncommitted = self._looked_at
+        # State id -> when the run entered it; None before the first commit.
+        self._looked_at: dict[str | None, datetime] | None = None
+        self._uncommitted: dict[str | None, datetime] = {}
 
     def read(
         self, run: RunContext, window: StreamWindow, more: Iterable[FlowRun] = ()
     ) -> Iterator[tuple[FlowRun, Tags, list[FlowRunState]]]:
         """Each such run of the window, and of `more`, with its tags and all its states."""
-        self._uncommitted = {state: entered for state, entered in self._looked_at.items() if entered >= window.since}
-        interrupted = run.inventory.interrupted_flow_runs(window.spans) if window.spans else []
-        candidates = {item.id: item for item in (*interrupted, *more)}
-        for flow_run, tags in run.inventory.tag(list(candidates.values())):
-            entered = flow_run.state_time or run.now
-            if entered >= window.since and flow_run.state_id not in self._uncommitted:
-                self._uncommitted[flow_run.state_id] = entered
-                yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
+        looked_at = self._looked_at or {}
+        self._uncommitted = {state: entered for state, entered in looked_at.items() if entered >= window.since}
+        candidates = {(item.id, item.state_id): item for item in (*self._interrupted(run, window), *more)}
+        unread = [
+            item
+            for item in candidates.values()
+            if _entered(run, item) >= window.since and item.state_id not in self._uncommitted
+        ]
+        for flow_run, tags in run.inventory.tag(unread):
+            self._uncommitted[flow_run.state_id] = _entered(run, flow_run)
+            yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
 
     def commit(self) -> None:
         self._looked_at = self._uncommitted
+
+    def _interrupted(self, run: RunContext, window: StreamWindow) -> list[FlowRun]:
+        if not window.spans:
+            return []
+        everything = (Span(window.since, window.spans[-1].until),)
+        return run.inventory.interrupted_flow_runs(everything if self._looked_at is None else window.spans)
+
+
+def _entered(run: RunContext, flow_run: FlowRun) -> datetime:
+    return flow_run.state_time or run.now
 
 
 def _started_flow_runs(run: RunContext, span: Span) -> list[FlowRun]:
