@@ -7,7 +7,7 @@ import pytest
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from datadog_checks.prefect.times import format_time
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, Row, at, failing, sent
+from tests.unit.harness import Bench, Row, at, bodies, failing, sent
 
 SERVICES = ('scheduler', 'late_run_marker', 'foreman', 'cancellation_cleanup', 'task_run_recorder')
 HOURLY = [{'active': True, 'max_scheduled_runs': None, 'schedule': {'cron': '0 * * * *'}}]
@@ -153,6 +153,16 @@ class TestScheduler:
         fake.add_flow_run(deployment=deployment, scheduled_time=at(10_800), auto_scheduled=True)
         assert judged(bench, collector, 4060) == (set(), {})
 
+    def test_plan_is_asked_for_once_in_an_interval_of_the_scheduler(
+        self, fake: FakePrefect, bench: Bench, collector: BackgroundServices
+    ) -> None:
+        fake.add_deployment(schedules=HOURLY)
+        asked = 0
+        for second, is_due in ((1000, True), (1015, False), (1059, False), (1060, True), (1000, True), (1015, False)):
+            judged(bench, collector, second)
+            asked += is_due
+            assert len([body for body in bodies(fake, '/deployments/count') if 'flow_runs' in body]) == asked
+
     @pytest.mark.parametrize(
         'deployment',
         [
@@ -230,7 +240,7 @@ def test_intervals_are_those_of_the_server(fake: FakePrefect, bench: Bench, coll
     assert len(sent(fake, '/admin/settings')) == 1
 
 
-def test_steady_server_is_asked_two_questions_more(
+def test_steady_server_is_asked_one_question_more(
     fake: FakePrefect, bench: Bench, collector: BackgroundServices
 ) -> None:
     deployment = fake.add_deployment(schedules=HOURLY)
@@ -240,5 +250,4 @@ def test_steady_server_is_asked_two_questions_more(
     judged(bench, collector, 1015)
     own = [exchange.path.removeprefix('/api/') for exchange in fake.requests[before:]]
     assert [path for path in own if path.startswith(('events', 'task_runs', 'admin'))] == ['events/filter']
-    # One of them is asked by the list of deployments.
-    assert own.count('deployments/count') == 2
+    assert 'deployments/count' not in own
