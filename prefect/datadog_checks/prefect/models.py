@@ -270,7 +270,7 @@ class FlowRun:
         state = row.get('state')
         policy = row.get('empirical_policy')
         return cls(
-            id=_text(row, 'id'),
+            id=_identifier(row, 'id'),
             flow_id=_text(row, 'flow_id'),
             deployment_id=_optional_text(row, 'deployment_id'),
             state_id=_optional_text(row, 'state_id'),
