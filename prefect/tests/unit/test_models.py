@@ -100,6 +100,7 @@ def test_fields_that_are_not_used_may_be_missing(endpoint: str, file: Path) -> N
         pytest.param('flow_runs_filter', 'running', {'start_time': '0001-01-01T00:00:00+14:00'}, 'start', id='early'),
         pytest.param('flow_runs_filter', 'running', {'total_run_time': '1'}, 'total_run_time is', id='duration'),
         pytest.param('flow_runs_filter', 'running', {'total_run_time': 1e999}, 'total_run_time is', id='infinite'),
+        pytest.param('flow_runs_filter', 'running', {'id': 'run-1'}, 'id is not a UUID', id='identifier'),
         pytest.param('task_runs_filter', 'running', {'flow_run_id': {}}, 'flow_run_id is an object', id='object'),
     ],
 )
