@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.client import PrefectClient
+from datadog_checks.prefect.times import is_due
 
 # Flows that are looked at for new ones. Of several servers one may show a flow later than a younger one.
 _NEWEST = 10
@@ -26,7 +27,7 @@ class FlowDirectory:
 
     def refresh(self, client: PrefectClient, now: datetime) -> Mapping[str, str]:
         """The names as they are now. Raises a PrefectApiError, and then what is known stays as it is."""
-        is_known = self._listed_at is not None and timedelta() <= now - self._listed_at < _LISTED_ANEW
+        is_known = not is_due(self._listed_at, now, _LISTED_ANEW)
         known = self._names if is_known else {}
         self._names = known | self._list_newest(client, known)
         if not is_known:

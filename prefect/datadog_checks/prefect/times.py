@@ -1,4 +1,4 @@
-"""Times as Prefect writes them: ISO 8601 with a zone, up to microseconds."""
+"""Times as Prefect writes them: ISO 8601 with a zone, up to microseconds; and whether it is time to ask again."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def parse_time(text: str) -> datetime:
 def format_time(time: datetime) -> str:
     """The form in which Prefect 3 writes times, with all six digits: `2026-11-23T01:28:10.597974Z`."""
     return time.astimezone(UTC).isoformat(timespec='microseconds').replace('+00:00', 'Z')
+
+
+def is_due(asked_at: datetime | None, now: datetime, interval: timedelta) -> bool:
+    """Whether to ask again what was asked at that time, None for never; also after a clock that stepped back."""
+    return asked_at is None or not timedelta() <= now - asked_at < interval

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from datadog_checks.prefect.times import RESOLUTION, format_time, parse_time
+from datadog_checks.prefect.times import RESOLUTION, format_time, is_due, parse_time
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,12 @@ def test_time_is_written_in_utc() -> None:
 def test_resolution_is_the_last_digit() -> None:
     time = datetime(2026, 11, 23, 8, tzinfo=UTC)
     assert format_time(time + RESOLUTION) == '2026-11-23T08:00:00.000001Z'
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'expected'), [(None, True), (0, False), (59, False), (60, True), (3600, True), (-1, True)]
+)
+def test_is_due_once_the_interval_is_over_and_when_the_clock_stepped_back(seconds: int | None, expected: bool) -> None:
+    asked_at = datetime(2026, 11, 23, 8, tzinfo=UTC)
+    now = asked_at + timedelta(seconds=seconds or 0)
+    assert is_due(None if seconds is None else asked_at, now, timedelta(seconds=60)) is expected

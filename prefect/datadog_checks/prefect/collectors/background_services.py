@@ -26,7 +26,7 @@ from datadog_checks.prefect.models import Event, FlowRun, ServiceSettings
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import BACKGROUND_SERVICE, make_tags
-from datadog_checks.prefect.times import format_time
+from datadog_checks.prefect.times import format_time, is_due
 
 _SETTINGS_INTERVAL = timedelta(hours=1)
 # A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.
@@ -85,7 +85,7 @@ class BackgroundServices:
 
     def _current_settings(self, run: RunContext) -> ServiceSettings:
         """The server's settings, asked for once an hour; a server that hides them is no failure."""
-        if _is_due(self._settings_asked_at, run.now, _SETTINGS_INTERVAL):
+        if is_due(self._settings_asked_at, run.now, _SETTINGS_INTERVAL):
             self._settings_asked_at = run.now
             try:
                 self._settings = run.client.service_settings()
@@ -98,7 +98,7 @@ class BackgroundServices:
 
         It is asked for as often as the scheduler plans.
         """
-        if _is_due(self._plan_asked_at, run.now, settings.scheduler_loop):
+        if is_due(self._plan_asked_at, run.now, settings.scheduler_loop):
             self._is_planned = _is_planned(run, settings)
             self._plan_asked_at = run.now
         if self._is_planned:
@@ -153,11 +153,6 @@ class BackgroundServices:
             self._recorded = event.id if event is not None else None
             return {}
         return {'event': run.now - event.occurred}
-
-
-def _is_due(asked_at: datetime | None, now: datetime, interval: timedelta) -> bool:
-    """Whether to ask again what was asked at that time."""
-    return asked_at is None or not timedelta() <= now - asked_at < interval
 
 
 def _is_planned(run: RunContext, settings: ServiceSettings) -> bool:

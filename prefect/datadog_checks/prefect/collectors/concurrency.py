@@ -37,6 +37,7 @@ from datadog_checks.prefect.models import DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PRE
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.slots import percent_in_use
 from datadog_checks.prefect.tags import Tags, make_tags
+from datadog_checks.prefect.times import is_due
 
 # How often a server whose tags take no slots is asked for tags that it does not keep with the other limits.
 _TAG_LIMITS_INTERVAL = timedelta(minutes=10)
@@ -64,10 +65,9 @@ class Concurrency:
 
     def _read_tag_limits(self, run: RunContext, limits: Sequence[ConcurrencyLimit]) -> list[TagLimit]:
         """Who holds the slots of tags. Not asked if there is nothing to hold, but that a server may keep tags apart."""
-        asked_at = self._tag_limits_asked_at
-        is_due = asked_at is None or not timedelta() <= run.now - asked_at < _TAG_LIMITS_INTERVAL
         are_slots_taken = any(item.active_slots and item.name.startswith(TAG_LIMIT_PREFIX) for item in limits)
-        if not (is_due or are_slots_taken or self._has_tags_apart):
+        is_time = is_due(self._tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
+        if not (is_time or are_slots_taken or self._has_tags_apart):
             return [TagLimit(tag, item.limit, ()) for item in limits if (tag := _tag(item)) is not None]
         found = run.client.tag_limits()
         self._tag_limits_asked_at = run.now
