@@ -52,7 +52,6 @@ class BackgroundServices:
     def __init__(self) -> None:
         self._settings = ServiceSettings()
         self._settings_asked_at: datetime | None = None
-        self._is_planned = True
         self._plan_asked_at: datetime | None = None
         # Service -> piece of work -> since when it is seen undone, without a break.
         self._undone: dict[str, dict[str, datetime]] = {}
@@ -98,12 +97,12 @@ class BackgroundServices:
 
         It is asked for as often as the scheduler plans.
         """
+        known = self._undone.get('scheduler', {})
+        is_planned = 'plan' not in known
         if is_due(self._plan_asked_at, run.now, settings.scheduler_loop):
-            self._is_planned = _is_planned(run, settings)
+            is_planned = _is_planned(run, settings)
             self._plan_asked_at = run.now
-        if self._is_planned:
-            return {}
-        return {'plan': run.now - self._undone.get('scheduler', {}).get('plan', run.now)}
+        return {} if is_planned else {'plan': run.now - known.get('plan', run.now)}
 
     def _not_cancelled(self, run: RunContext, settings: ServiceSettings) -> Overdue:
         live = run.inventory.live_flow_runs()
