@@ -153,14 +153,13 @@ class Inventory:
         """The flow runs that may have left a state in these spans that their rows do not show any more.
 
         Those that were read lately, in other spans and by other collectors, are among them: what ended there may have
-        shown late, when a collector that looks for such states failed. A run is there twice if it was read in two
-        states.
+        shown late, when a collector that looks for such states failed. A run may be there twice, in two states or in
+        the same.
         """
         for span in spans:
             self.finished_flow_runs(span)
         live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
-        candidates = (*self._known.interrupted.values(), *live)
-        return list({(run.id, run.state_id): run for run in candidates}.values())
+        return [*self._known.interrupted.values(), *live]
 
     def finished_task_runs(self, span: Span) -> list[TaskRun]:
         """The task runs that ended in a span, newest first. Raises Rejected for a server without such a filter."""

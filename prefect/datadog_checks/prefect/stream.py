@@ -84,6 +84,11 @@ class StreamWindow:
         self.known_since = self.since if is_cut else min(self.since, self._cursor.until - _RETENTION)
         self.spans, self._settled = self._divide()
 
+    @property
+    def everything(self) -> Span:
+        """All that may hold something new, in one span. There is none at the very first check."""
+        return Span(self.since, self.spans[-1].until)
+
     def read(
         self,
         rows: Callable[[Span], Iterable[R]],
@@ -109,7 +114,7 @@ class StreamWindow:
         if count_of is not None and self._is_unchanged(count, count_of):
             return self.spans[-1:]
         if count(self._settled) != self._known_in(self._settled):
-            return (Span(self.since, self.spans[-1].until),)
+            return (self.everything,)
         return self.spans
 
     def cut(self, reached: datetime) -> None:

@@ -189,8 +189,7 @@ class Histories:
     def _interrupted(self, run: RunContext, window: StreamWindow) -> list[FlowRun]:
         if not window.spans:
             return []
-        everything = (Span(window.since, window.spans[-1].until),)
-        return run.inventory.interrupted_flow_runs(everything if self._looked_at is None else window.spans)
+        return run.inventory.interrupted_flow_runs(window.spans if self._looked_at is not None else [window.everything])
 
 
 def _entered(run: RunContext, flow_run: FlowRun) -> datetime:
