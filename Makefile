@@ -73,7 +73,7 @@ soak: env-dev env-prefect ## every run counted once, for a while, through faults
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
 
 .PHONY: bench
-bench: env-dev env-prefect env-bench ## what a check costs on servers of several sizes, twenty minutes: BENCH='tiny large'
+bench: env-dev env-prefect env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
 
