@@ -18,8 +18,9 @@ from datadog_checks.prefect.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.log import silence_telltales
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.options import warn_of_unknown_options
+from datadog_checks.prefect.outbox import Outbox
 from datadog_checks.prefect.persistence import StateStore
-from datadog_checks.prefect.sample import AgentEvent, Sample
+from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.state import CheckState
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
@@ -50,6 +51,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         silence_telltales()
         self._clock = ServerClock()
         self._known_runs = KnownRuns()
+        self._outbox = Outbox(self._submit)
         # Names of the collectors that the last run had no time for.
         self._without_time: set[str] = set()
         self._version_asked_at: float | None = None
@@ -89,26 +91,30 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             raise CollectionError(failures)
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
+        # The streams first: they send most, and that is submitted while the snapshots are read.
         collects: list[tuple[str, Callable[[], Exception | None]]] = [
-            *((item.name, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
             *((item.name, partial(self._run_stream, item, run)) for item in self._stream_collectors),
+            *((item.name, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
         ]
         # What the last run had no time for comes first, so that on a slow server each has its turn.
         collects.sort(key=lambda item: item[0] not in self._without_time)
         self._without_time = set()
-        for name, collect in collects:
-            started = time.monotonic()
-            error = collect()
-            self._report(name, error, started, failures)
-            if isinstance(error, OutOfTime):
-                self._without_time.add(name)
+        try:
+            for name, collect in collects:
+                started = time.monotonic()
+                error = collect()
+                self._report(name, error, started, failures)
+                if isinstance(error, OutOfTime):
+                    self._without_time.add(name)
+        finally:
+            self._outbox.flush()
         for problem, times in self._client.take_malformed().items():
             self.log.warning('Skipped %d malformed objects: %s', times, problem)
 
     def _run_snapshot(self, collector: SnapshotCollector, run: RunContext) -> Exception | None:
         try:
             # Read to the end before anything is submitted.
-            self._submit(tuple(collector.collect(run)))
+            self._outbox.put(tuple(collector.collect(run)))
         except Exception as error:
             return error
         return None
@@ -118,13 +124,16 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             batch = collector.collect(run, self._state.cursor(collector.name))
         except Exception as error:
             return error
-        self._submit(batch.samples)
-        self._submit_events(batch.events)
-        # A crash between these two repeats the batch; the other way round it would be lost.
-        self._state = self._state.advanced(collector.name, batch.cursor)
-        size = self._store.save(self._state)
-        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, size)
+        # A crash between the two repeats the batch; the other way round it would be lost.
+        self._outbox.put(batch.samples, then=partial(self._finish, collector.name, batch))
         return None
+
+    def _finish(self, stream: str, batch: Batch) -> None:
+        """Submit the events of a batch whose samples are, and persist that its stream is read so far."""
+        self._submit_events(batch.events)
+        self._state = self._state.advanced(stream, batch.cursor)
+        size = self._store.save(self._state)
+        self.log.debug('%s: read up to %s, state is %d bytes', stream, batch.cursor.until, size)
 
     def _report(self, collector: str, error: Exception | None, started: float, failures: dict[str, Exception]) -> None:
         collector_tags = make_tags({COLLECTOR: collector})
@@ -138,9 +147,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         failures[collector] = error
 
     def _submit(self, samples: Iterable[Sample]) -> None:
-        instance_tags = self._settings.tags
+        gauge, count, instance_tags = self.gauge, self.count, self._settings.tags
         for spec, value, tags in samples:
-            submit = self.gauge if spec.type == 'gauge' else self.count
+            submit = gauge if spec.type == 'gauge' else count
             # The base would put the name together for each value, which is an eighth of all that it does with one.
             submit(spec.full_name, value, tags=[*tags, *instance_tags], raw=True)
 
@@ -201,7 +210,12 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
         self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
         self._transport = Transport(
-            self.http, self._settings.prefect_url, self._clock, self.log, auth_string=self._options().auth_string
+            self.http,
+            self._settings.prefect_url,
+            self._clock,
+            self.log,
+            auth_string=self._options().auth_string,
+            meanwhile=self._outbox.submit_some,
         )
         self._client = PrefectClient(self._transport, self.log)
         self._store = StateStore(self.read_persistent_cache, self.write_persistent_cache, self.log)

@@ -84,7 +84,7 @@ class ReportedTagSets:
 
     def update(self, now: datetime, active: Iterable[Tags]) -> set[Tags]:
         """The tag sets to report now: the active ones, and those that lately were."""
-        self._last_active.update((tags, now) for tags in active)
+        self._last_active.update(dict.fromkeys(active, now))
         reported = set(self._last_active)
         self._last_active = {
             tags: last for tags, last in self._last_active.items() if last == now or now - last < self._linger

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from datadog_checks.prefect.metrics import METRICS, NAMESPACE
 from datadog_checks.prefect.versions import DIFFERENCES, SUPPORTED
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
+from tests.fake_prefect.server import FakeRequest
 from tests.unit.harness import Row, at, failing, run_task_through, run_through, sent
 
 NewCheck = Callable[..., PrefectCheck]
@@ -483,6 +485,30 @@ class TestStreams:
         run_check(check)
         second = {name: total(aggregator, f'{name}.completed.count') for name in ('flow_runs', 'task_runs')}
         assert (first, second) == ({'flow_runs': 1, 'task_runs': 0}, {'flow_runs': 0, 'task_runs': 1})
+
+    def test_they_are_submitted_and_persisted_while_an_answer_is_awaited(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        datadog_agent: DatadogAgentStub,
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        run_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        persisted = []
+
+        def slow(request: FakeRequest) -> None:
+            before = dict(datadog_agent._cache)
+            time.sleep(0.02)
+            if datadog_agent._cache != before:
+                persisted.append(total(aggregator, 'flow_runs.completed.count'))
+
+        fake.fault = slow
+        run_check(check)
+        assert persisted[-1] == total(aggregator, 'flow_runs.completed.count') == 1
 
     @pytest.mark.parametrize('written', [None, 0, 0.5, 0.99, 1])
     def test_crash_while_persisting_repeats_at_most_that_batch(
