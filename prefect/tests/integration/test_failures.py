@@ -442,7 +442,7 @@ CASES = [
     Case(
         'All but the health hangs',
         lambda stage: stage.http.having(lambda item: item.pass_on() if item.endpoint == '/health' else hang(item)),
-        "not run: the check's time of 30 s is used up by GET /ready",
+        "not run: the check's time of 30 s is used up by POST /flow_runs/count",
         timeouts=3,
         up_to=True,
     ),
@@ -487,7 +487,7 @@ CASES = [
         lambda stage: stage.http.having(
             lambda item: item.pass_on() if item.endpoint in ('/health', '/ready') else says({}, 401)(item)
         ),
-        'POST /work_pools/filter: HTTP 401, not authorized',
+        'POST /flow_runs/count: HTTP 401, not authorized',
     ),
     Case(
         'The CSRF token is none',
