@@ -19,7 +19,7 @@ from benchmarks.table import show
 from lab.report import make_console
 
 _OUTPUT = Path('.benchmarks/results.json')
-_WIDTH = 150
+_WIDTH = 165
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
