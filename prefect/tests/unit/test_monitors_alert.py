@@ -62,7 +62,7 @@ def test_monitor_alerts_and_recovers(name: str, timeline: Timeline) -> None:
 
 def test_what_has_no_trouble_stays_quiet(timeline: Timeline) -> None:
     assert turns('failing_in_a_row', timeline)['hourly', 'orders'] == [Status.OK]
-    assert turns('pending_stuck', timeline)['attended', 'hourly', 'orders'] == [Status.OK]
+    assert turns('pending_stuck', timeline).keys() == {('attended', 'hourly', 'stuck')}
     assert turns('background_service_dead', timeline)['foreman',] == [Status.OK]
     assert turns('concurrency_saturated', timeline).keys() == {('attended', 'orders')}
 
