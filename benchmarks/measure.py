@@ -151,6 +151,7 @@ class _Measurement:
         self._work_a_while()
         self._live()
         run, cost = self._measured(check)
+        self._last_requests = run.requests
         self._work_a_while()
         # After a write the server's connections have to read the database anew, as they had for the check.
         self._activity.poll()
@@ -161,11 +162,11 @@ class _Measurement:
         return cost, floor
 
     def _work_a_while(self) -> None:
-        """Some requests of the last check once more; how many is left to chance.
+        """Some requests of the last steady check once more; how many is left to chance.
 
         The server pauses after so much work. The same work each time would have each pause fall on the same side.
         """
-        replay(self._server.api_url, self._last_requests[: random.randrange(len(self._last_requests))])
+        replay(self._server.api_url, self._last_requests[: random.randint(0, len(self._last_requests))])
 
     def _changes(self, check: Subject) -> dict[str, float]:
         """How long it takes until the numbers are right again, in seconds."""
@@ -205,7 +206,6 @@ class _Measurement:
     def _measured(self, subject: Subject) -> tuple[Run, Cost]:
         busy = self._server_cpu()
         run = subject.run()
-        self._last_requests = run.requests
         cost = Cost(
             requests=len(run.requests),
             wire_bytes=run.wire_bytes,
