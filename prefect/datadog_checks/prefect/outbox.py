@@ -40,8 +40,8 @@ class Outbox:
     def flush(self) -> None:
         """Submit all that is left. Raises what went wrong, and then the rest is dropped."""
         try:
-            while self._entries and self._error is None:
-                self._go_on()
+            while self.submit_some():
+                pass
             if self._error is not None:
                 raise self._error
         finally:
