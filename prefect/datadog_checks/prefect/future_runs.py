@@ -145,8 +145,6 @@ class _KnownTimes:
     def _cut(self, begin: float, end: float) -> None:
         for key, by_tags in list(self._times.items()):
             for tags, times in list(by_tags.items()):
-                if times[0] >= end:
-                    continue
                 del times[bisect_left(times, begin) : bisect_left(times, end)]
                 if not times:
                     del by_tags[tags]
