@@ -18,7 +18,7 @@ from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
-from datadog_checks.prefect.persistence import StateStore
+from datadog_checks.prefect.streams.store import StateStore
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from datadog_checks.prefect.versions import OLDEST
+from datadog_checks.prefect.api.versions import OLDEST
 from lab import postgres
 from lab.prefect_server import release
 from tools.environments import REQUIREMENTS, ROOT, EnvironmentFailed, ensure

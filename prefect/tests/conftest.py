@@ -12,7 +12,8 @@ import pytest
 
 from datadog_checks.base.stubs import aggregator as stub_aggregator
 from datadog_checks.base.stubs.aggregator import AggregatorStub
-from datadog_checks.prefect import PrefectCheck, clock
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.api import server_clock
 from lab import postgres
 from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
@@ -47,7 +48,7 @@ def fake() -> Iterator[FakePrefect]:
 @pytest.fixture
 def agent_clock(fake: FakePrefect, monkeypatch: pytest.MonkeyPatch) -> AgentClock:
     agent_clock = AgentClock(fake)
-    monkeypatch.setattr(clock, 'local_now', agent_clock.now)
+    monkeypatch.setattr(server_clock, 'local_now', agent_clock.now)
     return agent_clock
 
 

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
-from datadog_checks.prefect import PrefectCheck, clock
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.api import server_clock
 from datadog_checks.prefect.collectors import events
 from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
 
@@ -264,7 +265,7 @@ def agent(
 
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(events, 'MOST_PER_RUN', events_per_check)
-        patch.setattr(clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
+        patch.setattr(server_clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
         yield make
 
 

@@ -8,24 +8,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datadog_checks.base import AgentCheck
-from datadog_checks.prefect.client import PrefectClient
-from datadog_checks.prefect.clock import ServerClock
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.errors import CollectionError, NotFound, OutOfTime, PrefectError, UnsupportedVersion
+from datadog_checks.prefect.api.log import silence_telltales
+from datadog_checks.prefect.api.server_clock import ServerClock
+from datadog_checks.prefect.api.transport import Transport
+from datadog_checks.prefect.api.versions import differences, require_supported
 from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
-from datadog_checks.prefect.errors import CollectionError, NotFound, OutOfTime, PrefectError, UnsupportedVersion
-from datadog_checks.prefect.inventory import Inventory, KnownRuns
-from datadog_checks.prefect.log import silence_telltales
+from datadog_checks.prefect.inventory.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
-from datadog_checks.prefect.options import warn_of_unknown_options
 from datadog_checks.prefect.outbox import Outbox
-from datadog_checks.prefect.persistence import StateStore
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.state import CheckState
+from datadog_checks.prefect.streams.cursor import CheckState
+from datadog_checks.prefect.streams.store import StateStore
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
-from datadog_checks.prefect.transport import Transport
-from datadog_checks.prefect.versions import differences, require_supported
+from datadog_checks.prefect.unknown_options import warn_of_unknown_options
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.config_models.instance import InstanceConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from datadog_checks.prefect.metrics import MetricSpec
-from datadog_checks.prefect.state import StreamCursor
+from datadog_checks.prefect.streams.cursor import StreamCursor
 from datadog_checks.prefect.tags import Tags
 
 

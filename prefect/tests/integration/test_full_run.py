@@ -20,7 +20,7 @@ from rich.console import Console
 
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.dev.utils import get_metadata_metrics
-from datadog_checks.prefect.versions import (
+from datadog_checks.prefect.api.versions import (
     DIFFERENCES,
     ENDS_OF_TIMED_OUT_TASK_RUNS,
     ENDS_OF_UNSTARTED_FLOW_RUNS,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from datadog_checks.prefect.api.versions import SUPPORTED
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
 from datadog_checks.prefect.config_models import defaults
-from datadog_checks.prefect.versions import SUPPORTED
 from lab.agent import CheckResult, CheckRunner
 from lab.prefect_server import ROOT, PrefectServer
 from lab.recording import OWN

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from datadog_checks.prefect import csrf
-from datadog_checks.prefect.times import parse_time
+from datadog_checks.prefect.api import csrf
+from datadog_checks.prefect.api.times import parse_time
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from datadog_checks.base.utils.http import RequestsWrapper
-from datadog_checks.prefect.client import PrefectClient
-from datadog_checks.prefect.clock import ServerClock
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.server_clock import ServerClock
+from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models.instance import InstanceConfig
-from datadog_checks.prefect.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.inventory.inventory import Inventory, KnownRuns
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.state import CheckState
+from datadog_checks.prefect.streams.cursor import CheckState
 from datadog_checks.prefect.tags import Tags
-from datadog_checks.prefect.transport import Transport
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeExchange, FakeRequest, Fault
 

@@ -13,13 +13,14 @@ import requests
 
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.base.stubs.datadog_agent import DatadogAgentStub
-from datadog_checks.prefect import PrefectCheck, history
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.versions import DIFFERENCES, SUPPORTED
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
-from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
-from datadog_checks.prefect.versions import DIFFERENCES, SUPPORTED
+from datadog_checks.prefect.streams import state_history
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
@@ -207,7 +208,7 @@ class TestSamples:
         fake.now = at(45)
         if does_fail:
             with monkeypatch.context() as patch:
-                patch.setattr(history, 'retry_gaps', failing_lookup)
+                patch.setattr(state_history, 'retry_gaps', failing_lookup)
                 assert 'flow_runs.retry_gaps' in run_failing(check, aggregator)
             assert total(aggregator, 'flow_runs.completed.count') == 1
             fake.now = at(60)

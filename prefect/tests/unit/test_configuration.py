@@ -17,7 +17,7 @@ from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.config_models.shared import SharedConfig
 from datadog_checks.prefect.config_models.validators import EXAMPLES
-from datadog_checks.prefect.stream import OVERLAP
+from datadog_checks.prefect.streams.window import OVERLAP
 
 URL = 'http://localhost:4200/api'
 EXAMPLE = Path(datadog_checks.prefect.__file__).parent / 'data' / 'conf.yaml.example'

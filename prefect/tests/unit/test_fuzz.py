@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
-from datadog_checks.prefect import PrefectCheck, client, clock, csrf
-from datadog_checks.prefect.errors import CollectionError
-from datadog_checks.prefect.models import (
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.api import client, csrf, server_clock
+from datadog_checks.prefect.api.errors import CollectionError
+from datadog_checks.prefect.api.models import (
     ConcurrencyLimit,
     Deployment,
     Flow,
@@ -124,7 +125,7 @@ VALUES = st.recursive(
 @contextmanager
 def served(fake: FakePrefect) -> Any:
     """The URL of the fake server, whose clock is the check's too."""
-    with fake.install() as url, mock.patch.object(clock, 'local_now', side_effect=lambda: fake.now):
+    with fake.install() as url, mock.patch.object(server_clock, 'local_now', side_effect=lambda: fake.now):
         yield url
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
-from datadog_checks.prefect import PrefectCheck, clock
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.api import server_clock
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Row, run_task_through, run_through
 
@@ -95,7 +96,7 @@ def installed(**size: int) -> Iterator[tuple[Server, Callable[..., PrefectCheck]
     fake = FakePrefect()
     datadog_agent.reset()
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
-        patch.setattr(clock, 'local_now', lambda: fake.now)
+        patch.setattr(server_clock, 'local_now', lambda: fake.now)
 
         def make(**options: Any) -> PrefectCheck:
             check = PrefectCheck('prefect', {}, [{'prefect_url': url, **options}])

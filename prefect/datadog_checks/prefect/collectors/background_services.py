@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from datadog_checks.prefect.api.errors import PrefectApiError, PrefectError
+from datadog_checks.prefect.api.models import Event, FlowRun, ServiceSettings
+from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.times import format_time, is_due
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.errors import PrefectApiError, PrefectError
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
-from datadog_checks.prefect.models import Event, FlowRun, ServiceSettings
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.spans import Span
 from datadog_checks.prefect.tags import BACKGROUND_SERVICE, make_tags
-from datadog_checks.prefect.times import format_time, is_due
 
 _SETTINGS_INTERVAL = timedelta(hours=1)
 # A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from datadog_checks.prefect.client import PrefectClient
-from datadog_checks.prefect.counted_rows import CountedRows
-from datadog_checks.prefect.inventory import Inventory
-from datadog_checks.prefect.log import Log
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.log import Log
+from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.sample import Batch, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import MARGIN, StreamWindow
+from datadog_checks.prefect.streams.counted_rows import CountedRows
+from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.window import MARGIN, StreamWindow
 
 
 @dataclass(frozen=True)

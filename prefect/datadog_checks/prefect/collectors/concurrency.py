@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect import tags
+from datadog_checks.prefect.api.models import DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX, ConcurrencyLimit, TagLimit
+from datadog_checks.prefect.api.times import is_due
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.deployments import deployment_tags
+from datadog_checks.prefect.collectors.leaked_slots import LeakedSlots, Leaks
 from datadog_checks.prefect.collectors.work_pools import work_pool_tags
 from datadog_checks.prefect.collectors.work_queues import work_queue_status_tags
-from datadog_checks.prefect.leaks import LeakedSlots, Leaks
+from datadog_checks.prefect.inventory.slots import percent_in_use
 from datadog_checks.prefect.metrics import (
     CONCURRENCY_LIMIT_ACTIVE_SLOTS,
     CONCURRENCY_LIMIT_IN_USE,
@@ -33,11 +36,8 @@ from datadog_checks.prefect.metrics import (
     WORK_QUEUE_CONCURRENCY_LIMIT,
     MetricSpec,
 )
-from datadog_checks.prefect.models import DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX, ConcurrencyLimit, TagLimit
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.slots import percent_in_use
 from datadog_checks.prefect.tags import Tags, make_tags
-from datadog_checks.prefect.times import is_due
 
 # How often a server whose tags take no slots is asked for tags that it does not keep with the other limits.
 _TAG_LIMITS_INTERVAL = timedelta(minutes=10)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from datadog_checks.prefect import tags
+from datadog_checks.prefect.api.models import Deployment
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import DEPLOYMENT_IS_READY
-from datadog_checks.prefect.models import Deployment
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags, make_tags, merge_tags
 

@@ -10,15 +10,15 @@ from datetime import timedelta
 from functools import partial
 from itertools import islice
 
+from datadog_checks.prefect.api.models import Event
+from datadog_checks.prefect.api.time_range import Span
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.event_text import agent_event, objects
+from datadog_checks.prefect.collectors.event_text import agent_event, objects
 from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.metrics import EVENTS_PENDING
-from datadog_checks.prefect.models import Event
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
-from datadog_checks.prefect.spans import Span
-from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import StreamWindow
+from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 
 # New events that are read in one run of the check, up to the end of a page: 20 pages.

@@ -8,7 +8,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from datadog_checks.prefect import history
+from datadog_checks.prefect.api.models import LIVE_STATE_TYPES, FlowRun, FlowRunState
+from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_START
+from datadog_checks.prefect.api.time_range import Span
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_CANCELLED,
@@ -25,12 +27,10 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_SCHEDULED,
     FLOW_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.models import LIVE_STATE_TYPES, FlowRun, FlowRunState
-from datadog_checks.prefect.paging import FLOW_RUNS_BY_START
 from datadog_checks.prefect.sample import Batch, Sample
-from datadog_checks.prefect.spans import Span
-from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import StreamWindow
+from datadog_checks.prefect.streams import state_history
+from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
 
@@ -88,7 +88,7 @@ class FinishedFlowRuns:
                 durations.add(tags, flow_run.total_run_time)
         # Ends that a retry by hand has taken back on the row meanwhile.
         for flow_run, tags, states in self._histories.read(run, window):
-            for state, running_seconds in history.ends(states):
+            for state, running_seconds in state_history.ends(states):
                 if window.is_new_for(flow_run, state.timestamp):
                     tally.add(_TERMINAL_SERIES[state.type], tags)
                     if running_seconds is not None:
@@ -128,7 +128,7 @@ class StartedFlowRuns:
             if flow_run.start_time is not None and flow_run.run_count:
                 add(flow_run, flow_run.start_time, tags)
         for flow_run, tags, states in self._histories.read(run, window, doubtful):
-            first = history.start(states)
+            first = state_history.start(states)
             if first is not None and window.is_new_for(flow_run, first.timestamp):
                 add(flow_run, first.timestamp, tags)
         tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
@@ -148,7 +148,7 @@ class RetryGaps:
         window = run.window(self.name, cursor)
         gaps = Durations(FLOW_RUNS_RETRY_GAPS_DURATION)
         for _, tags, states in self._histories.read(run, window):
-            for running, gap in history.retry_gaps(states):
+            for running, gap in state_history.retry_gaps(states):
                 if running.timestamp >= window.known_since and window.is_new(running.id, running.timestamp):
                     gaps.add(tags, gap)
         self._histories.commit()

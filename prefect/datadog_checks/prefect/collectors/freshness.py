@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
+from datadog_checks.prefect.api.models import Deployment
 from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.collectors.deployment_outcomes import Pasts
 from datadog_checks.prefect.collectors.deployments import deployment_tags
-from datadog_checks.prefect.future_runs import Future
+from datadog_checks.prefect.inventory.future_runs import Future
 from datadog_checks.prefect.metrics import (
     DEPLOYMENT_CONSECUTIVE_FAILURES,
     DEPLOYMENT_SCHEDULES_ACTIVE,
@@ -15,8 +17,6 @@ from datadog_checks.prefect.metrics import (
     DEPLOYMENT_SECONDS_SINCE_SUCCESS,
     DEPLOYMENT_SECONDS_UNTIL_NEXT_RUN,
 )
-from datadog_checks.prefect.models import Deployment
-from datadog_checks.prefect.pasts import Pasts
 from datadog_checks.prefect.sample import Sample
 
 # The scheduler comes by every 60 s.

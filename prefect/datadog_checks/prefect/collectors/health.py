@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datadog_checks.prefect.client import PrefectClient
-from datadog_checks.prefect.errors import PrefectApiError
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.metrics import HEALTH, READY
 from datadog_checks.prefect.sample import Sample
 

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
+from datadog_checks.prefect.api.models import (
+    AWAITING_CONCURRENCY_SLOT,
+    DEPLOYMENT_SLOT_STATE_TYPES,
+    Deployment,
+    FlowRun,
+)
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.late_reason import Circumstances, LateReason, late_reason
+from datadog_checks.prefect.collectors.late_reason import Circumstances, LateReason, late_reason
+from datadog_checks.prefect.inventory.lazy import Once
 from datadog_checks.prefect.metrics import FLOW_RUNS_LATE, FLOW_RUNS_LATE_MAX_AGE
-from datadog_checks.prefect.models import AWAITING_CONCURRENCY_SLOT, DEPLOYMENT_SLOT_STATE_TYPES, Deployment, FlowRun
-from datadog_checks.prefect.once import Once
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import LATE_REASON, make_tags, merge_tags
 from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally

@@ -12,10 +12,12 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from datadog_checks.prefect.api.errors import Rejected
+from datadog_checks.prefect.api.models import LIVE_STATE_TYPES, TaskRun, task_name
+from datadog_checks.prefect.api.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
+from datadog_checks.prefect.api.time_range import Span
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.counted_rows import CountedRows
-from datadog_checks.prefect.errors import Rejected
-from datadog_checks.prefect.inventory import NO_DUMMIES
+from datadog_checks.prefect.inventory.inventory import NO_DUMMIES
 from datadog_checks.prefect.metrics import (
     TASK_RUNS_CANCELLED,
     TASK_RUNS_COMPLETED,
@@ -29,12 +31,10 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_RUNNING,
     TASK_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.models import LIVE_STATE_TYPES, TaskRun, task_name
-from datadog_checks.prefect.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
 from datadog_checks.prefect.sample import Batch, Sample
-from datadog_checks.prefect.spans import Span
-from datadog_checks.prefect.state import StreamCursor
-from datadog_checks.prefect.stream import OVERLAP, StreamWindow
+from datadog_checks.prefect.streams.counted_rows import CountedRows
+from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.window import OVERLAP, StreamWindow
 from datadog_checks.prefect.tags import TASK_KEY, TASK_NAME, Tags, make_tags, merge_tags
 from datadog_checks.prefect.tally import Durations, LingeringSeries, Tally
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from datadog_checks.prefect import tags
+from datadog_checks.prefect.api.models import WorkPool
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import WORK_POOL_IS_NOT_READY, WORK_POOL_IS_PAUSED, WORK_POOL_IS_READY
-from datadog_checks.prefect.models import WorkPool
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags, make_tags
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from datadog_checks.prefect import tags
+from datadog_checks.prefect.api.models import WorkQueue
 from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.inventory.slots import percent_in_use
 from datadog_checks.prefect.metrics import (
     WORK_QUEUE_BACKLOG_AGE,
     WORK_QUEUE_BACKLOG_SIZE,
@@ -17,9 +19,7 @@ from datadog_checks.prefect.metrics import (
     WORK_QUEUE_IS_READY,
     WORK_QUEUE_LAST_POLLED_AGE,
 )
-from datadog_checks.prefect.models import WorkQueue
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.slots import percent_in_use
 from datadog_checks.prefect.tags import Tags, make_tags
 
 _SERIES = {'READY': WORK_QUEUE_IS_READY, 'NOT_READY': WORK_QUEUE_IS_NOT_READY, 'PAUSED': WORK_QUEUE_IS_PAUSED}

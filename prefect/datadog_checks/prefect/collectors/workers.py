@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect import tags
+from datadog_checks.prefect.api.models import Worker
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.work_pools import work_pool_tags
 from datadog_checks.prefect.metrics import (
@@ -15,7 +16,6 @@ from datadog_checks.prefect.metrics import (
     WORKER_HEARTBEAT_AGE,
     WORKER_IS_ONLINE,
 )
-from datadog_checks.prefect.models import Worker
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import make_tags
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from datadog_checks.prefect.api.times import format_time
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
-from datadog_checks.prefect.times import format_time
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, bodies, failing, sent
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors import events
 from datadog_checks.prefect.collectors.events import MOST_PER_RUN, Events
-from datadog_checks.prefect.errors import PrefectApiError
 from datadog_checks.prefect.sample import AgentEvent
 from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.server import FakeRequest, FakeResponse

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
-from datadog_checks.prefect.errors import PrefectApiError
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import (
     Bench,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from datadog_checks.prefect import pasts
+from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.collectors import deployment_outcomes
 from datadog_checks.prefect.collectors.flow_runs import FlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
-from datadog_checks.prefect.errors import PrefectApiError
 from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.times import to_text
 from tests.unit.harness import Bench, Row, failing, run_through, sent, tags_of
@@ -269,13 +269,16 @@ class TestLargeServers:
             fake.requests.clear()
             found = checks.next(after=0)
             bodies = [exchange.body['flow_runs'] for exchange in sent(fake, '/flow_runs/filter')]
-            assert len([body for body in bodies if 'is_null_' in body.get('end_time', {})]) <= pasts._REQUESTS
+            assert (
+                len([body for body in bodies if 'is_null_' in body.get('end_time', {})])
+                <= deployment_outcomes._REQUESTS
+            )
         assert {name: (values.get(AGE), values[FAILURES]) for name, values in found.items()} == expected
 
     def test_nothing_is_told_of_what_is_not_read_yet(
         self, fake: FakePrefect, checks: Checks, monkeypatch: pytest.MonkeyPatch, ran: Callable[..., Row]
     ) -> None:
-        monkeypatch.setattr(pasts, '_REQUESTS', 0)
+        monkeypatch.setattr(deployment_outcomes, '_REQUESTS', 0)
         deployment = fake.add_deployment(name='another')
         checks.next()
         ran(1, FAILED, of=deployment)

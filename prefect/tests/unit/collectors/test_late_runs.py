@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.errors import PrefectApiError
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, Values, at, failing, nonzero, series, tags_of
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
-from datadog_checks.prefect.errors import PrefectApiError
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
 from tests.unit.harness import (

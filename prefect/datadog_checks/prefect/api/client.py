@@ -1,0 +1,382 @@
+"""The endpoints of the Prefect API that the check reads, as typed lists of `models`.
+
+Every method returns all that was asked for or raises a PrefectApiError; an object that is not what the endpoint
+promises is skipped and counted in `malformed`. Verified on Prefect 3.0 to 3.9.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected
+from datadog_checks.prefect.api.log import Log
+from datadog_checks.prefect.api.models import (
+    ConcurrencyLimit,
+    Deployment,
+    Event,
+    Flow,
+    FlowRun,
+    FlowRunState,
+    MalformedObject,
+    Row,
+    ServiceSettings,
+    TagLimit,
+    TaskRun,
+    Worker,
+    WorkPool,
+    WorkQueue,
+)
+from datadog_checks.prefect.api.paging import (
+    PagingError,
+    TimeOrder,
+    TokenPage,
+    pages_by_time,
+    pages_by_token,
+    pages_newest_first,
+    rows_by_offset,
+)
+from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.times import RESOLUTION, format_time
+from datadog_checks.prefect.api.transport import Transport
+from datadog_checks.prefect.api.versions import Difference, differences
+
+# As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
+IDS_PER_REQUEST = 100
+
+# The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
+_EVENTS_PER_PAGE = 50
+# The server takes an end that is still to come; without one it ends the period now, by its own clock.
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+_CLOUD_URL = re.compile('(?P<api>.*)/accounts/[^/]+/workspaces/[^/]+')
+_MAX_COUNT = 10**12
+_ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
+# The default of the server, and what Prefect Cloud has.
+_DEFAULT_PAGE_SIZE = 200
+
+
+class Model(Protocol):
+    @classmethod
+    def from_api(cls, row: Row) -> Any: ...
+
+
+M = TypeVar('M', bound=Model)
+
+
+class PrefectClient:
+    """Reads one Prefect server. Filter arguments are bodies of the API: {'flow_runs': {...}, 'deployments': {...}}."""
+
+    def __init__(self, transport: Transport, log: Log) -> None:
+        self._transport = transport
+        self._log = log
+        # Where the health of Prefect Cloud is: outside of the workspace.
+        cloud = _CLOUD_URL.fullmatch(transport.base_url)
+        self._cloud_url = cloud and cloud['api']
+        self._page_size: int | None = None
+        self._differences: Sequence[Difference] = ()
+        # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
+        self._malformed: Counter[str] = Counter()
+
+    @property
+    def prefect_url(self) -> str:
+        """The configured URL without user info."""
+        return self._transport.base_url
+
+    def check_health(self) -> None:
+        """GET /health; also sets the server's clock. The answer of a healthy server is `true`, without authorization.
+
+        It says that the server answers, not that it works: the database is not asked. Up to 3.6 a URL without /api
+        gives 200 with the page of the UI, so only the JSON `true` counts.
+        """
+        answer = self._transport.get('/health', base_url=self._cloud_url, observe_clock=True)
+        if answer is not True:
+            raise PrefectApiError('GET /health', 'the answer is not true. Is prefect_url the API of a Prefect server?')
+
+    def check_ready(self) -> None:
+        """GET /ready: 503 while the server does not reach its database. Prefect Cloud has none: its health counts."""
+        try:
+            self._transport.get('/ready')
+        except NotFound:
+            if self._cloud_url is None:
+                raise
+            self._log.debug('Prefect Cloud does not tell whether it is ready')
+
+    def version(self) -> str:
+        """GET /admin/version: Prefect's version. (GET /version is that of the API's schema, 0.8.4 since 2.20.)"""
+        version = self._transport.get('/admin/version')
+        if not isinstance(version, str):
+            raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+        self._differences = differences(version)
+        return version
+
+    def has(self, item: Difference) -> bool:
+        """Whether the server has what older ones lack: yes, unless it has told a `version` that is too old."""
+        return item not in self._differences
+
+    def service_settings(self) -> ServiceSettings:
+        """GET /admin/settings: of all settings only those of the background services."""
+        settings = self._transport.get('/admin/settings')
+        return ServiceSettings.from_api(settings if isinstance(settings, dict) else {})
+
+    def work_pools(self) -> list[WorkPool]:
+        return self._read_list('/work_pools/filter', {}, WorkPool)
+
+    def workers(self, work_pool_name: str) -> list[Worker]:
+        """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
+        try:
+            return self._read_list(f'/work_pools/{_quoted(work_pool_name)}/workers/filter', {}, Worker)
+        except NotFound:
+            return []
+
+    def work_queues(self) -> list[WorkQueue]:
+        return self._read_list('/work_queues/filter', {}, WorkQueue)
+
+    def concurrency_limits(self) -> list[ConcurrencyLimit]:
+        """The limits of deployments, of tags and the global ones; none from a server that has no such endpoint."""
+        return self._read_list_if_there('/v2/concurrency_limits/filter', ConcurrencyLimit)
+
+    def tag_limits(self) -> list[TagLimit]:
+        """The limits of tags, with who holds their slots.
+
+        With more limits than a page holds, those of deployments included, some may be missing (3.8.8).
+        """
+        return self._read_list_if_there('/concurrency_limits/filter', TagLimit)
+
+    def deployment_page(self, body: dict[str, Any], offset: int, page_size: int) -> tuple[list[Deployment], int]:
+        """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
+        page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
+        rows = self._fetch('/deployments/filter', page)
+        return self._parse(rows, Deployment), len(rows)
+
+    def deployments_by_id(self, ids: Sequence[str]) -> list[Deployment]:
+        return self._read_ids('/deployments/filter', 'deployments', ids, Deployment)
+
+    def count_deployments(self, body: dict[str, Any]) -> int:
+        return self._count('/deployments/count', body)
+
+    def flow_page(self, offset: int, page_size: int) -> tuple[list[Flow], int]:
+        """A page of all flows, the newest first, and the number of rows that it has."""
+        rows = self._fetch('/flows/filter', {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size})
+        return self._parse(rows, Flow), len(rows)
+
+    def flows(self, ids: Sequence[str]) -> list[Flow]:
+        return self._read_ids('/flows/filter', 'flows', ids, Flow)
+
+    def flow_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[FlowRun]:
+        """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
+        return chain.from_iterable(self.flow_run_pages(body, order))
+
+    def first_flow_run(self, body: dict[str, Any], order: TimeOrder) -> FlowRun | None:
+        """The first of the flow runs of `body` in that order, None if there is none."""
+        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1})
+        return next(iter(self._parse(rows, FlowRun)), None)
+
+    def flow_run_pages(self, body: dict[str, Any], order: TimeOrder) -> Iterator[list[FlowRun]]:
+        """The same by the page, each of which is parsed when it is taken."""
+        return self._pages_by_time('/flow_runs/filter', 'flow_runs', body, order, FlowRun)
+
+    def flow_runs_by_id(self, ids: Sequence[str]) -> list[FlowRun]:
+        return self._read_ids('/flow_runs/filter', 'flow_runs', ids, FlowRun)
+
+    def count_flow_runs(self, body: dict[str, Any]) -> int:
+        return self._count('/flow_runs/count', body)
+
+    def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
+        """All states of a run, ascending by time; none if the run is gone meanwhile."""
+        endpoint = '/flow_run_states/'
+        return self._parse(
+            _rows('GET ' + endpoint, self._transport.get(endpoint, {'flow_run_id': flow_run_id})), FlowRunState
+        )
+
+    def task_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[TaskRun]:
+        """The task runs of `body`, page by page, each once though the list changes meanwhile."""
+        return chain.from_iterable(self._pages_by_time('/task_runs/filter', 'task_runs', body, order, TaskRun))
+
+    def newest_task_runs(self, body: dict[str, Any], order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
+        """The task runs of `body` down to `since`, for a server that has no filter on the time of `order`."""
+        path = '/task_runs/filter'
+        pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self.page_size(), since)
+        return chain.from_iterable(self._parse_pages(path, pages, order, TaskRun))
+
+    def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
+        return self._read_ids('/task_runs/filter', 'task_runs', ids, TaskRun)
+
+    def count_task_runs(self, body: dict[str, Any]) -> int:
+        return self._count('/task_runs/count', body)
+
+    def event_pages(self, names: dict[str, list[str]], span: Span) -> Iterator[tuple[list[Event], int]]:
+        """The events of a span, ascending, page by page: those of the page, and how many are left after it.
+
+        `names` is the `event` object of the filter.
+        """
+        path = '/events/filter'
+        criteria = {'event': names, 'order': 'ASC'} | _occurred(span)
+
+        def begin(page_size: int) -> TokenPage:
+            body = {'filter': criteria, 'limit': page_size}
+            return _token_page(f'POST {path}', self._transport.post(path, body))
+
+        def go_on(token: str) -> TokenPage:
+            # The host of `next_page` is the one that a proxy asked for, or worse. Only the token is of use.
+            next_path = '/events/filter/next'
+            return _token_page(f'GET {next_path}', self._transport.get(next_path, {'page-token': token}))
+
+        try:
+            for rows, left in pages_by_token(begin, go_on, _EVENTS_PER_PAGE):
+                yield self._parse(rows, Event), left
+        except PagingError as error:
+            raise _unexpected(f'GET {path}/next', str(error)) from None
+
+    def count_events(self, names: dict[str, list[str]], span: Span) -> int:
+        path = '/events/filter'
+        body = {'filter': {'event': names} | _occurred(span), 'limit': 0}
+        return _token_page(f'POST {path}', self._transport.post(path, body)).total
+
+    def newest_event(self, names: dict[str, list[str]], span: Span) -> Event | None:
+        """The newest event of a span, None if there is none. `names` as for `event_pages`."""
+        path = '/events/filter'
+        body = {'filter': {'event': names, 'order': 'DESC'} | _occurred(span), 'limit': 1}
+        return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
+
+    def take_malformed(self) -> dict[str, int]:
+        """How often which problem made an object be skipped since the last call."""
+        malformed = dict(self._malformed)
+        self._malformed.clear()
+        return malformed
+
+    def _read_list(self, path: str, body: dict[str, Any], model: type[M]) -> list[M]:
+        try:
+            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
+        except PagingError as error:
+            raise _unexpected(f'POST {path}', str(error)) from None
+        return self._parse(rows, model)
+
+    def _read_list_if_there(self, path: str, model: type[M]) -> list[M]:
+        try:
+            return self._read_list(path, {}, model)
+        except NotFound as error:
+            self._log.debug('Nothing of this server: %s', error)
+            return []
+
+    def _read_ids(self, path: str, key: str, ids: Sequence[str], model: type[M]) -> list[M]:
+        """The objects of these ids, in no certain order; those that are gone are missing."""
+        size = min(IDS_PER_REQUEST, self.page_size())
+        possible = [item for item in ids if _is_id(item)]
+        found: list[M] = []
+        for start in range(0, len(possible), size):
+            body = {key: {'id': {'any_': possible[start : start + size]}}, 'limit': size}
+            found += self._parse(self._fetch(path, body), model)
+        return found
+
+    def _pages_by_time(
+        self, path: str, key: str, body: dict[str, Any], order: TimeOrder, model: type[M]
+    ) -> Iterator[list[M]]:
+        pages = pages_by_time(lambda page: self._fetch(path, page), key, body, order, self.page_size())
+        return self._parse_pages(path, pages, order, model)
+
+    def _parse_pages(
+        self, path: str, pages: Iterator[list[Row]], order: TimeOrder, model: type[M]
+    ) -> Iterator[list[M]]:
+        try:
+            for rows in pages:
+                yield self._parse(rows, model)
+        except PagingError as error:
+            raise _unexpected(f'POST {path}', str(error)) from None
+        except (ValueError, TypeError, OverflowError):
+            raise _unexpected(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
+
+    def _fetch(self, path: str, body: dict[str, Any]) -> list[Row]:
+        """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
+        try:
+            return _rows(f'POST {path}', self._transport.post(path, body))
+        except Rejected as error:
+            if 'Invalid limit' not in error.cause:
+                raise
+            self._page_size = None
+            raise PrefectApiError(
+                f'POST {path}', 'the server lowered its page limit meanwhile; the next check asks for less'
+            ) from None
+
+    def page_size(self) -> int:
+        """The server's page size, PREFECT_SERVER_API_DEFAULT_LIMIT (200 by default): a higher `limit` is refused."""
+        if self._page_size is None:
+            endpoint = '/flow_runs/paginate'
+            try:
+                answer = self._transport.post(endpoint, {'flow_runs': {'id': {'any_': []}}})
+            except NotFound as error:
+                self._log.debug('Taking the page limit for %d: %s', _DEFAULT_PAGE_SIZE, error)
+                answer = {'limit': _DEFAULT_PAGE_SIZE}
+            limit = answer.get('limit') if isinstance(answer, dict) else None
+            if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_COUNT:
+                raise _unexpected(f'POST {endpoint}', 'the answer does not tell the page limit')
+            self._page_size = limit
+        return self._page_size
+
+    def _count(self, path: str, body: dict[str, Any]) -> int:
+        return _number(f'POST {path}', self._transport.post(path, body))
+
+    def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
+        parsed: list[M] = []
+        for row in rows:
+            try:
+                parsed.append(model.from_api(row))
+            except MalformedObject as problem:
+                self._malformed[f'{model.__name__}: {problem}'] += 1
+        return parsed
+
+
+def _rows(endpoint: str, answer: Any) -> list[Row]:
+    if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
+        raise _unexpected(endpoint, 'the answer is not a list of objects')
+    return answer
+
+
+def _number(endpoint: str, answer: Any) -> int:
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer <= _MAX_COUNT:
+        raise _unexpected(endpoint, 'the answer is not a number')
+    return answer
+
+
+def _token_page(endpoint: str, answer: Any) -> TokenPage:
+    if not isinstance(answer, dict):
+        raise _unexpected(endpoint, 'the answer is not a page of events')
+    rows = _rows(endpoint, answer.get('events'))
+    return TokenPage(rows, _number(endpoint, answer.get('total')), _token(endpoint, answer.get('next_page')))
+
+
+def _token(endpoint: str, next_page: Any) -> str | None:
+    """The token of the URL of the next page; the URL itself is never asked for."""
+    if next_page is None:
+        return None
+    try:
+        (token,) = parse_qs(urlsplit(next_page).query)['page-token']
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise _unexpected(endpoint, 'next_page has no page-token') from None
+    return str(token)
+
+
+def _occurred(span: Span) -> dict[str, Any]:
+    """The span as the filter of events has it: both its bounds are inclusive."""
+    until = _END_OF_TIME if span.until is None else span.until - RESOLUTION
+    return {'occurred': {'since': format_time(span.since), 'until': format_time(until)}}
+
+
+def _unexpected(endpoint: str, what: str) -> PrefectApiError:
+    return PrefectApiError(
+        endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
+    )
+
+
+def _is_id(text: str) -> bool:
+    """Whether the server would take a text as an id; for another one it refuses the whole request."""
+    return _ID.fullmatch(text) is not None
+
+
+def _quoted(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe='')

@@ -1,0 +1,140 @@
+"""What an event of Prefect becomes in Datadog: title, text, how bad it is, and its tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from datadog_checks.prefect import tags, ui_links
+from datadog_checks.prefect.api.models import Event, Resource, task_name
+from datadog_checks.prefect.sample import AgentEvent
+from datadog_checks.prefect.tags import Tags, make_tags
+
+AlertType = Literal['error', 'warning', 'success', 'info']
+
+# What Datadog keeps of a title (500) and a text (4000) holds all names and a message of these lengths.
+_NAME_LENGTH = 200
+_MESSAGE_LENGTH = 1500
+_AGGREGATION_KEY_LENGTH = 100
+
+_ALERT_TYPES_BY_STATE_TYPE: Mapping[str | None, AlertType] = {
+    'FAILED': 'error',
+    'CRASHED': 'error',
+    'CANCELLED': 'warning',
+    'COMPLETED': 'success',
+}
+_ALERT_TYPES_BY_STATE_NAME: Mapping[str | None, AlertType] = {'AwaitingRetry': 'warning', 'Late': 'warning'}
+_ALERT_TYPES_BY_ACTION: Mapping[str, AlertType] = {'not-ready': 'error', 'ready': 'success'}
+
+_END_OF_MARKDOWN = re.compile('%{3,}')
+
+# Roles of related resources, in the order in which they are told.
+_PARENTS = {
+    'flow-run': 'Flow run',
+    'flow': 'Flow',
+    'deployment': 'Deployment',
+    'work-pool': 'Work pool',
+    'work-queue': 'Work queue',
+}
+_TAGGED = {
+    'flow': (tags.FLOW_ID, tags.FLOW_NAME),
+    'deployment': (tags.DEPLOYMENT_ID, tags.DEPLOYMENT_NAME),
+    'work-pool': (tags.WORK_POOL_ID, tags.WORK_POOL_NAME),
+    'work-queue': (tags.WORK_QUEUE_ID, tags.WORK_QUEUE_NAME),
+}
+
+
+def objects(event: Event) -> dict[str, Resource]:
+    """What the event is about and what is related to it, by kind."""
+    return {**event.related, event.kind: event.resource}
+
+
+def agent_event(event: Event, more_tags: Tags, ui_url: str) -> AgentEvent:
+    """The event as the Agent takes it. `more_tags` are those that it does not tell itself."""
+    alert_type = _alert_type(event)
+    return AgentEvent(
+        event_type=event.name,
+        title=_title(event),
+        text=_text(event, ui_url),
+        timestamp=int(event.occurred.timestamp()),
+        alert_type=alert_type,
+        priority='low' if alert_type == 'info' else 'normal',
+        aggregation_key=event.resource.id[:_AGGREGATION_KEY_LENGTH],
+        tags=tuple(sorted({*_tags(event), *more_tags})),
+    )
+
+
+def _alert_type(event: Event) -> AlertType:
+    """Names of states are free text, so the type decides, except for the waits that have only a name."""
+    if event.state_type is None:
+        return _ALERT_TYPES_BY_ACTION.get(event.action, 'info')
+    return (
+        _ALERT_TYPES_BY_STATE_TYPE.get(event.state_type) or _ALERT_TYPES_BY_STATE_NAME.get(event.state_name) or 'info'
+    )
+
+
+def _tags(event: Event) -> Tags:
+    found = objects(event)
+    values: dict[str, object] = {tags.TASK_KEY: event.task_key, tags.TASK_NAME: task_name(event.task_key)}
+    for kind, (id_key, name_key) in _TAGGED.items():
+        if kind in found:
+            values |= {id_key: found[kind].object_id, name_key: found[kind].name}
+    if event.kind == 'work-pool':
+        values[tags.WORK_POOL_TYPE] = event.resource.work_pool_type
+    return make_tags(values)
+
+
+def _title(event: Event) -> str:
+    name = event.resource.name or event.resource.id.removeprefix(f'prefect.{event.kind}.')
+    name = _shortened(name, _NAME_LENGTH)
+    return f'[PREFECT] [{event.kind[:_NAME_LENGTH]}] {name} -> {(event.state_name or event.action)[:80]}'
+
+
+def _text(event: Event, ui_url: str) -> str:
+    """Datadog's Markdown. Whatever a user may have written stands between backticks."""
+    parts = [_transition(event), _message(event), '\n'.join(_facts(event)), _link(event, ui_url)]
+    text = '\n\n'.join(part for part in parts if part)
+    return '\n'.join(['%%% ', _END_OF_MARKDOWN.sub('%%', text), ' %%%'])
+
+
+def _transition(event: Event) -> str:
+    state = _code(event.state_name or event.action)
+    return f'{_code(event.previous_state_name)} -> {state}' if event.previous_state_name else state
+
+
+def _message(event: Event) -> str:
+    if not event.state_message:
+        return ''
+    message = _shortened(event.state_message, _MESSAGE_LENGTH).replace('```', "'''")
+    return f'```\n{message}\n```'
+
+
+def _facts(event: Event) -> Iterator[str]:
+    if event.run_count is not None:
+        yield f'- Run count: {_code(event.run_count)}'
+    name = task_name(event.task_key)
+    if name:
+        yield f'- Task: {_code(name)}'
+    for kind, label in _PARENTS.items():
+        parent = event.related.get(kind)
+        if parent is not None:
+            yield f'- {label}: {_code(parent.name or parent.object_id)}'
+
+
+def _link(event: Event, ui_url: str) -> str:
+    work_pool = event.related.get('work-pool')
+    resource = event.resource
+    path = ui_links.object_path(event.kind, resource.object_id, resource.name, work_pool.name if work_pool else None)
+    return f'[Open in Prefect]({ui_url}{path})' if path else ''
+
+
+def _code(text: str) -> str:
+    """One line of code in Markdown."""
+    return '`{}`'.format(_shortened(' '.join(text.split()), _NAME_LENGTH).replace('`', "'"))
+
+
+def _shortened(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    return f'{text[:length]}... ({len(text) - length} more characters)'

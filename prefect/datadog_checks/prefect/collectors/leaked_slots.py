@@ -1,0 +1,163 @@
+"""Slots of concurrency limits that are taken while no run is alive that could hold them.
+
+A slot is leaked only if it was so in the last run of the check, too: a slot and its holder are read one after the
+other. What cannot be told is left out: the slots of a rate limit, which become free by themselves, and those of tags
+whose holders the server does not list.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from datadog_checks.prefect.api.models import (
+    DEPLOYMENT_LIMIT_PREFIX,
+    DEPLOYMENT_SLOT_STATE_TYPES,
+    LIVE_STATE_TYPES,
+    TAG_LIMIT_PREFIX,
+    TERMINAL_STATE_TYPES,
+    ConcurrencyLimit,
+    TagLimit,
+)
+
+if TYPE_CHECKING:
+    from datadog_checks.prefect.collectors.base import RunContext
+
+# A flow run in one of these may be in the midst of code that took a slot of a global limit.
+_GLOBAL_SLOT_STATE_TYPES = ('RUNNING', 'PAUSED', 'CANCELLING')
+# A task run takes the slots of its tags while it is PENDING, just before it is RUNNING.
+_TASK_SLOT_STATES = {'state': {'type': {'any_': ['PENDING', 'RUNNING']}}}
+
+# Slots that are leaked, by the name of the limit.
+LeakedSlots = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Observation:
+    """What one run of the check saw: slots by limit, and who may have held them."""
+
+    at: datetime
+    slots: Mapping[str, int]
+    # Flow runs by deployment.
+    flow_run_ids: Mapping[str, set[str]]
+    is_anything_alive: bool
+    # Of each tag limit: the task runs that hold slots and are not alive, and the slots that nobody holds by name.
+    dead_holders: Mapping[str, set[str]] = field(default_factory=dict)
+    unnamed_slots: Mapping[str, int] = field(default_factory=dict)
+
+
+_NOTHING = _Observation(at=datetime.min.replace(tzinfo=UTC), slots={}, flow_run_ids={}, is_anything_alive=False)
+
+
+class Leaks:
+    """Compares each run of the check with the one before."""
+
+    def __init__(self) -> None:
+        self._last = _NOTHING
+
+    def find(self, run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> LeakedSlots:
+        """The leaked slots of each limit, 0 included; a limit of which it cannot be told is missing."""
+        now = _observe(run, limits, tag_limits)
+        last, self._last = self._last, now
+        leaked: dict[str, int] = {}
+        for limit in limits:
+            taken = min(last.slots.get(limit.name, 0), limit.active_slots)
+            if limit.name.startswith(DEPLOYMENT_LIMIT_PREFIX):
+                leaked[limit.name] = _leaked_by_deployment(run, limit, taken, last, now)
+            elif _is_global(limit):
+                leaked[limit.name] = _leaked_by_all(run, taken, last, now)
+        for tag, dead in now.dead_holders.items():
+            unnamed = min(last.unnamed_slots.get(tag, 0), now.unnamed_slots[tag])
+            leaked[TAG_LIMIT_PREFIX + tag] = len(dead & last.dead_holders.get(tag, set())) + unnamed
+        return leaked
+
+
+def _observe(run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> _Observation:
+    by_deployment: defaultdict[str, set[str]] = defaultdict(set)
+    for flow_run in run.inventory.live_flow_runs():
+        if flow_run.deployment_id and flow_run.state_type in DEPLOYMENT_SLOT_STATE_TYPES:
+            by_deployment[flow_run.deployment_id].add(flow_run.id)
+    for flow_run in run.inventory.restarting_flow_runs():
+        # A process that retries by itself keeps the slot; a run that waits for its first slot has not started.
+        if flow_run.deployment_id and flow_run.run_count:
+            by_deployment[flow_run.deployment_id].add(flow_run.id)
+    slots = {item.name: item.active_slots for item in limits}
+    is_anything_alive = any(_is_global(item) and item.active_slots for item in limits) and _is_anything_alive(run)
+    alive = _alive_task_runs(run, {holder for limit in tag_limits for holder in limit.holder_ids})
+    dead = {limit.tag: set(limit.holder_ids) - alive for limit in tag_limits}
+    unnamed = {
+        limit.tag: _unnamed_slots(run, limit, slots.get(TAG_LIMIT_PREFIX + limit.tag, 0)) for limit in tag_limits
+    }
+    return _Observation(run.now, slots, by_deployment, is_anything_alive, dead, unnamed)
+
+
+def _leaked_by_deployment(
+    run: RunContext, limit: ConcurrencyLimit, taken: int, last: _Observation, now: _Observation
+) -> int:
+    """How many of the slots that were `taken` in both runs exceed all flow runs that may have held one."""
+    deployment_id = limit.name.removeprefix(DEPLOYMENT_LIMIT_PREFIX)
+    holders = last.flow_run_ids.get(deployment_id, set()) | now.flow_run_ids.get(deployment_id, set())
+    if taken <= len(holders):
+        return 0
+    ended = {item.id for item in run.inventory.flow_runs_ended_since(last.at) if item.deployment_id == deployment_id}
+    return max(0, taken - len(holders | ended))
+
+
+def _leaked_by_all(run: RunContext, taken: int, last: _Observation, now: _Observation) -> int:
+    """All slots that were `taken` in both runs, if nothing was alive that may have held one."""
+    if not taken or last.is_anything_alive or now.is_anything_alive:
+        return 0
+    # Runs that came and went between two checks may have held slots at the moments of both.
+    return 0 if run.inventory.flow_runs_ended_since(last.at) else taken
+
+
+def _is_global(limit: ConcurrencyLimit) -> bool:
+    return not limit.name.startswith((DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX)) and not limit.slot_decay
+
+
+def _is_anything_alive(run: RunContext) -> bool:
+    """Whether any flow run or background task could be in the midst of code that took a slot."""
+    if any(item.state_type in _GLOBAL_SLOT_STATE_TYPES for item in run.inventory.live_flow_runs()):
+        return True
+    if run.settings.filters.is_active:
+        # Slots are shared by all, so those that the filters leave out count.
+        live = {'state': {'type': {'any_': list(_GLOBAL_SLOT_STATE_TYPES)}}}
+        if run.client.count_flow_runs({'flow_runs': live}):
+            return True
+    return bool(run.client.count_task_runs({'task_runs': _TASK_SLOT_STATES | {'flow_run_id': {'is_null_': True}}}))
+
+
+def _alive_task_runs(run: RunContext, holder_ids: Collection[str]) -> set[str]:
+    """Those that have not ended, nor has their flow run; also those that are not recorded (yet)."""
+    if not holder_ids:
+        return set()
+    rows = {item.id: item for item in run.client.task_runs_by_id(sorted(holder_ids))}
+    live = {item.id for item in run.inventory.live_flow_runs()}
+    others = {item.flow_run_id for item in rows.values() if item.flow_run_id} - live
+    if others:
+        found = run.client.flow_runs_by_id(sorted(others))
+        live |= {item.id for item in found if item.state_type in LIVE_STATE_TYPES}
+    ended = {
+        item.id
+        for item in rows.values()
+        if item.state_type in TERMINAL_STATE_TYPES or (item.flow_run_id and item.flow_run_id not in live)
+    }
+    return set(holder_ids) - ended
+
+
+def _unnamed_slots(run: RunContext, limit: TagLimit, active_slots: int) -> int:
+    """The slots of a tag that nobody holds by name, if no task run with that tag is alive.
+
+    The server forgets the names when it is restarted (3.8.8 keeps them in its memory), the slots it does not.
+    """
+    unnamed = active_slots - len(limit.holder_ids)
+    if unnamed <= 0:
+        return 0
+    tagged: dict[str, Any] = _TASK_SLOT_STATES | {'tags': {'all_': [limit.tag]}}
+    with_flow_run = {'task_runs': tagged, 'flow_runs': {'state': {'type': {'any_': list(LIVE_STATE_TYPES)}}}}
+    background = {'task_runs': tagged | {'flow_run_id': {'is_null_': True}}}
+    is_held = any(run.client.count_task_runs(body) for body in (with_flow_run, background))
+    return 0 if is_held else unnamed

@@ -1,0 +1,1 @@
+"""What there is on the server: fetched once in a run of the check, and remembered between runs."""

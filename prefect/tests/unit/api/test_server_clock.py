@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from datadog_checks.prefect.api import server_clock
+from datadog_checks.prefect.api.server_clock import ServerClock
+from tests.unit.harness import START, at
+
+
+def observed(seconds: float, sent: datetime = START, received: datetime = START) -> ServerClock:
+    """A clock that saw the answer of a server that is so many seconds ahead."""
+    clock = ServerClock()
+    clock.observe(format_datetime(at(seconds), usegmt=True), sent, received)
+    return clock
+
+
+@pytest.mark.parametrize('seconds', [90, -90, 3, -3, 86400, -86400])
+def test_offset_is_that_of_date_and_half_a_second(seconds: int) -> None:
+    assert observed(seconds).offset == timedelta(seconds=seconds + 0.5)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'offset'),
+    [(0, 0), (1, 0), (-2, 0), (2, 2.5), (-3, -2.5)],
+    ids=['0.5', '1.5', '-1.5', '2.5', '-2.5'],
+)
+def test_offset_under_two_seconds_is_ignored(seconds: int, offset: float) -> None:
+    assert observed(seconds).offset == timedelta(seconds=offset)
+
+
+def test_offset_of_exactly_two_seconds_counts() -> None:
+    assert observed(2, sent=at(0.5), received=at(0.5)).offset == timedelta(seconds=2)
+
+
+def test_offset_is_taken_at_the_middle_of_the_request() -> None:
+    assert observed(60, sent=at(0), received=at(5)).offset == timedelta(seconds=58)
+
+
+@pytest.mark.parametrize('seconds', [0, 90])
+def test_slow_answer_that_contradicts_nothing_moves_no_time(seconds: int) -> None:
+    clock = observed(seconds)
+    before = clock.offset
+    for written in (1, 19):
+        header = format_datetime(at(seconds + written), usegmt=True)
+        clock.observe(header, at(0), at(20))
+        assert clock.offset == before
+
+
+def test_clock_that_agrees_again_has_no_offset() -> None:
+    clock = observed(90)
+    clock.observe(format_datetime(at(0), usegmt=True), START, START)
+    assert clock.offset == timedelta()
+
+
+@pytest.mark.parametrize(
+    'header', [None, '', 'garbage', '2026-11-23T08:00:00Z', 'Mon, 99 Nov 2026 08:00:00 GMT', '0' * 5000]
+)
+def test_unusable_date_keeps_the_last_estimate(header: str | None) -> None:
+    clock = observed(90)
+    clock.observe(header, START, START)
+    assert clock.offset == timedelta(seconds=90.5)
+
+
+@pytest.mark.parametrize(
+    'header', ['Mon, 23 Nov 2026 08:01:00 GMT', 'Mon, 23 Nov 2026 08:01:00 -0000', 'Mon, 23 Nov 2026 09:01:00 +0100']
+)
+def test_any_zone_will_do(header: str) -> None:
+    clock = ServerClock()
+    clock.observe(header, START, START.astimezone(timezone(timedelta(hours=-8))))
+    assert clock.offset == timedelta(seconds=60.5)
+
+
+def test_now_is_the_agents_time_and_the_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_clock, 'local_now', lambda: START)
+    assert ServerClock().now() == START
+    assert observed(90).now() == at(90.5)
+
+
+def test_time_of_the_agent_has_a_zone() -> None:
+    assert server_clock.local_now().utcoffset() == timedelta()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from datadog_checks.prefect.inventory.lazy import Once
+
+
+def test_value_is_fetched_on_the_first_use_only() -> None:
+    calls: list[int] = []
+
+    def fetch() -> list[int]:
+        calls.append(1)
+        return calls
+
+    once = Once(fetch)
+    assert calls == []
+    assert once() is once() is calls
+    assert calls == [1]
+
+
+@pytest.mark.parametrize('value', [None, 0, [], False])
+def test_value_may_be_empty(value: object) -> None:
+    calls: list[int] = []
+    once = Once(lambda: (calls.append(1), value)[1])
+    assert once() == once() == value
+    assert len(calls) == 1
+
+
+def test_error_is_met_once_and_raised_at_each_use() -> None:
+    calls: list[int] = []
+
+    def fetch() -> None:
+        calls.append(1)
+        raise ValueError('wrong')
+
+    once = Once(fetch)
+    for _ in range(3):
+        with pytest.raises(ValueError, match='wrong'):
+            once()
+    assert len(calls) == 1
