@@ -84,9 +84,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         if samples[0].value:
             self._require_supported_version()
             self._collect(self._run_context(), failures)
-        self._submit(self._transport.usage.authorization())
+        self._submit(self._transport.stats.authorization())
         if CHECK_COST in self._settings.groups:
-            self._submit(self._transport.usage.costs())
+            self._submit(self._transport.stats.costs())
         if failures:
             raise CollectionError(failures)
 

@@ -41,7 +41,7 @@ from datadog_checks.prefect.api.paging import (
     pages_newest_first,
     rows_by_offset,
 )
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION, format_time
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import Difference, differences
@@ -209,13 +209,13 @@ class PrefectClient:
     def count_task_runs(self, body: dict[str, Any]) -> int:
         return self._count('/task_runs/count', body)
 
-    def event_pages(self, names: dict[str, list[str]], span: Span) -> Iterator[tuple[list[Event], int]]:
-        """The events of a span, ascending, page by page: those of the page, and how many are left after it.
+    def event_pages(self, names: dict[str, list[str]], time_range: TimeRange) -> Iterator[tuple[list[Event], int]]:
+        """The events of a time range, ascending, page by page: those of the page, and how many are left after it.
 
         `names` is the `event` object of the filter.
         """
         path = '/events/filter'
-        criteria = {'event': names, 'order': 'ASC'} | _occurred(span)
+        criteria = {'event': names, 'order': 'ASC'} | _occurred(time_range)
 
         def begin(page_size: int) -> TokenPage:
             body = {'filter': criteria, 'limit': page_size}
@@ -232,15 +232,15 @@ class PrefectClient:
         except PagingError as error:
             raise _unexpected(f'GET {path}/next', str(error)) from None
 
-    def count_events(self, names: dict[str, list[str]], span: Span) -> int:
+    def count_events(self, names: dict[str, list[str]], time_range: TimeRange) -> int:
         path = '/events/filter'
-        body = {'filter': {'event': names} | _occurred(span), 'limit': 0}
+        body = {'filter': {'event': names} | _occurred(time_range), 'limit': 0}
         return _token_page(f'POST {path}', self._transport.post(path, body)).total
 
-    def newest_event(self, names: dict[str, list[str]], span: Span) -> Event | None:
-        """The newest event of a span, None if there is none. `names` as for `event_pages`."""
+    def newest_event(self, names: dict[str, list[str]], time_range: TimeRange) -> Event | None:
+        """The newest event of a time range, None if there is none. `names` as for `event_pages`."""
         path = '/events/filter'
-        body = {'filter': {'event': names, 'order': 'DESC'} | _occurred(span), 'limit': 1}
+        body = {'filter': {'event': names, 'order': 'DESC'} | _occurred(time_range), 'limit': 1}
         return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
 
     def take_malformed(self) -> dict[str, int]:
@@ -360,10 +360,10 @@ def _token(endpoint: str, next_page: Any) -> str | None:
     return str(token)
 
 
-def _occurred(span: Span) -> dict[str, Any]:
-    """The span as the filter of events has it: both its bounds are inclusive."""
-    until = _END_OF_TIME if span.until is None else span.until - RESOLUTION
-    return {'occurred': {'since': format_time(span.since), 'until': format_time(until)}}
+def _occurred(time_range: TimeRange) -> dict[str, Any]:
+    """The time range as the filter of events has it: both its bounds are inclusive."""
+    until = _END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
+    return {'occurred': {'since': format_time(time_range.since), 'until': format_time(until)}}
 
 
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:

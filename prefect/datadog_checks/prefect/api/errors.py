@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datadog_checks.prefect.api.time_limit import TimeBudget
+    from datadog_checks.prefect.api.time_limit import TimeLimit
 
 
 class PrefectError(Exception):
@@ -57,7 +57,7 @@ class UnsupportedVersion(PrefectError):
 class OutOfTime(PrefectError):
     """Nothing was asked, or not to the end, since the time of this run of the check is used up."""
 
-    def __init__(self, budget: TimeBudget) -> None:
+    def __init__(self, budget: TimeLimit) -> None:
         super().__init__(f'not run: {budget.explain()}')
 
 

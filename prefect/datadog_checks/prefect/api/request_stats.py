@@ -12,7 +12,7 @@ from datadog_checks.prefect.tags import ENDPOINT_FAMILY, make_tags
 _REFUSALS = (401, 403)
 
 
-class ApiUsage:
+class RequestStats:
     """Adds up what is sent and received from `start_run` on."""
 
     def __init__(self) -> None:

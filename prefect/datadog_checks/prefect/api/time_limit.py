@@ -22,7 +22,7 @@ _IDLE_SECONDS = 2.0
 _TURN_SECONDS = 0.001
 
 
-class TimeBudget:
+class TimeLimit:
     """How much of its `seconds` a run of the check has left, and what took the rest. Without limit until `start`."""
 
     def __init__(self, seconds: float) -> None:

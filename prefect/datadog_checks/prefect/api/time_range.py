@@ -9,7 +9,7 @@ from datadog_checks.prefect.api.times import RESOLUTION, format_time
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """From `since` on, up to but without `until`; None leaves the end open."""
 
     since: datetime
@@ -20,7 +20,7 @@ class Span:
         return self.until is not None and self.until <= self.since
 
     def criterion(self) -> dict[str, object]:
-        """The span as the API filters a time: both its bounds are inclusive."""
+        """The time range as the API filters a time: both its bounds are inclusive."""
         criterion: dict[str, object] = {'after_': format_time(self.since)}
         if self.until is not None:
             criterion['before_'] = format_time(self.until - RESOLUTION)

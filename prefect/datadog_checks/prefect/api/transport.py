@@ -20,9 +20,9 @@ from datadog_checks.prefect.api import csrf
 from datadog_checks.prefect.api.csrf import CsrfToken
 from datadog_checks.prefect.api.errors import OutOfTime, PrefectApiError, Rejected, Unreachable, status_error
 from datadog_checks.prefect.api.log import Log
-from datadog_checks.prefect.api.request_stats import ApiUsage
+from datadog_checks.prefect.api.request_stats import RequestStats
 from datadog_checks.prefect.api.server_clock import ServerClock
-from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeBudget, TookTooLong
+from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeLimit, TookTooLong
 
 # A run of the check may take so many time-outs.
 _TIMEOUTS_PER_RUN = 3
@@ -82,14 +82,14 @@ class Transport:
         self._csrf = CsrfToken()
         # The time from the first byte that is sent to the last one that is received.
         self._answer_seconds = max(self._timeouts())
-        self.budget = TimeBudget(_TIMEOUTS_PER_RUN * self._answer_seconds)
-        self.usage = ApiUsage()
+        self.budget = TimeLimit(_TIMEOUTS_PER_RUN * self._answer_seconds)
+        self.stats = RequestStats()
         self._refusal: PrefectApiError | None = None
 
     def start_run(self) -> None:
         """A run of the check begins: it has its own time, and asks again a server that had enough of the last one."""
         self.budget.start()
-        self.usage.start_run()
+        self.stats.start_run()
         self._refusal = None
 
     def get(
@@ -117,7 +117,7 @@ class Transport:
         if csrf.is_demanded(answer.status, _detail(answer)):
             self._renew_csrf_token()
             answer = self._post(endpoint, path, body)
-        self.usage.judge(answer.status)
+        self.stats.judge(answer.status)
         return self._decoded(endpoint, answer)
 
     def _post(self, endpoint: str, path: str, body: dict[str, Any]) -> _Answer:
@@ -202,7 +202,7 @@ class Transport:
         finally:
             seconds = time.monotonic() - started
             self.budget.charge(endpoint, seconds)
-            self.usage.add(endpoint.partition(' ')[2], received, seconds)
+            self.stats.add(endpoint.partition(' ')[2], received, seconds)
 
     def _timeouts(self) -> tuple[float, float]:
         """Those of the options for connecting and for one read, in seconds."""

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.errors import PrefectApiError, PrefectError
 from datadog_checks.prefect.api.models import Event, FlowRun, ServiceSettings
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import format_time, is_due
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
@@ -143,7 +143,9 @@ class BackgroundServices:
         if not run.settings.collect_events:
             return None
         try:
-            event = run.client.newest_event(_TASK_RUN_EVENTS, Span(run.now - _EVENTS_SINCE, run.now - _EVENTS_UNTIL))
+            event = run.client.newest_event(
+                _TASK_RUN_EVENTS, TimeRange(run.now - _EVENTS_SINCE, run.now - _EVENTS_UNTIL)
+            )
         except PrefectApiError as error:
             # Told by the collector that is about events.
             run.log.debug('No events, so that nothing tells of the task run recorder: %s', error)

@@ -58,7 +58,7 @@ class Past:
                 del self.failures[min(self.failures, key=self.failures.__getitem__)]
 
 
-class Pasts:
+class DeploymentOutcomes:
     """The pasts of all deployments."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 
 from datadog_checks.prefect.api.models import Event
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.event_text import agent_event, objects
 from datadog_checks.prefect.filters import ResourceFilters
@@ -51,25 +51,27 @@ def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
     """The new events, and the number of those that are left to the next run."""
     names = run.settings.event_names.criterion
     count = partial(run.client.count_events, names)
-    spans = window.spans_to_read(count)
+    time_ranges = window.time_ranges_to_read(count)
     new: list[Event] = []
-    for number, span in enumerate(spans):
+    for number, time_range in enumerate(time_ranges):
         read: list[Event] = []
-        for events, left in run.client.event_pages(names, span):
+        for events, left in run.client.event_pages(names, time_range):
             read += events
             new += _select_new(window, events)
             if left and len(new) >= MOST_PER_RUN:
                 reached = new[-1].occurred
                 window.cut(reached)
-                new += _select_new(window, _read_if_torn(run, Span(span.since, reached.replace(microsecond=0)), read))
-                return new, left + sum(map(count, islice(spans, number + 1, None)))
+                new += _select_new(
+                    window, _read_if_torn(run, TimeRange(time_range.since, reached.replace(microsecond=0)), read)
+                )
+                return new, left + sum(map(count, islice(time_ranges, number + 1, None)))
     return new, 0
 
 
-def _read_if_torn(run: RunContext, passed: Span, read: list[Event]) -> list[Event]:
-    """All events of a span, if pages that were not read to the end left one out between ties, otherwise none.
+def _read_if_torn(run: RunContext, passed: TimeRange, read: list[Event]) -> list[Event]:
+    """All events of a time range, if pages that were not read to the end left one out between ties, otherwise none.
 
-    The next run goes on from the end of that span, so it is now that they are due.
+    The next run goes on from the end of that time range, so it is now that they are due.
     """
     names = run.settings.event_names.criterion
     if passed.is_empty or run.client.count_events(names, passed) == sum(passed.holds(item.occurred) for item in read):

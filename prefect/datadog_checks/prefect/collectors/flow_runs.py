@@ -8,9 +8,10 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from datadog_checks.prefect.aggregation import Durations, ReportedTagSets, Tally
 from datadog_checks.prefect.api.models import LIVE_STATE_TYPES, FlowRun, FlowRunState
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_START
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_CANCELLED,
@@ -32,7 +33,6 @@ from datadog_checks.prefect.streams import state_history
 from datadog_checks.prefect.streams.cursor import StreamCursor
 from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
-from datadog_checks.prefect.tally import Durations, ReportedTagSets, Tally
 
 _LIVE_SERIES = {'PENDING': FLOW_RUNS_PENDING, 'RUNNING': FLOW_RUNS_RUNNING, 'PAUSED': FLOW_RUNS_PAUSED}
 _TERMINAL_SERIES = {
@@ -187,31 +187,36 @@ class Histories:
         self._looked_at = self._uncommitted
 
     def _interrupted(self, run: RunContext, window: StreamWindow) -> list[FlowRun]:
-        if not window.spans:
+        if not window.time_ranges:
             return []
-        return run.inventory.interrupted_flow_runs(window.spans if self._looked_at is not None else [window.everything])
+        return run.inventory.interrupted_flow_runs(
+            window.time_ranges if self._looked_at is not None else [window.everything]
+        )
 
 
 def _entered(run: RunContext, flow_run: FlowRun) -> datetime:
     return flow_run.state_time or run.now
 
 
-def _started_flow_runs(run: RunContext, span: Span) -> list[FlowRun]:
-    """The flow runs that started in a span."""
-    return run.inventory.allowed(run.client.flow_runs(_started_in(run, span), FLOW_RUNS_BY_START))
+def _started_flow_runs(run: RunContext, time_range: TimeRange) -> list[FlowRun]:
+    """The flow runs that started in a time range."""
+    return run.inventory.allowed(run.client.flow_runs(_started_in(run, time_range), FLOW_RUNS_BY_START))
 
 
-def _count_started_flow_runs(run: RunContext, span: Span) -> int:
-    return run.client.count_flow_runs(_started_in(run, span))
+def _count_started_flow_runs(run: RunContext, time_range: TimeRange) -> int:
+    return run.client.count_flow_runs(_started_in(run, time_range))
 
 
-def _started_in(run: RunContext, span: Span) -> dict[str, Any]:
-    """The flow runs that started in a span.
+def _started_in(run: RunContext, time_range: TimeRange) -> dict[str, Any]:
+    """The flow runs that started in a time range.
 
     The server filters coalesce(start_time, expected_start_time), but looks for null in the column itself. For SQLite
     there is an index on both (3.8.8) if the state types are named, all of them; without, it reads all that ever ran.
     """
-    criteria = {'start_time': span.criterion() | {'is_null_': False}, 'state': {'type': {'any_': _ALL_STATE_TYPES}}}
+    criteria = {
+        'start_time': time_range.criterion() | {'is_null_': False},
+        'state': {'type': {'any_': _ALL_STATE_TYPES}},
+    }
     return run.inventory.scope().flow_runs(criteria)
 
 

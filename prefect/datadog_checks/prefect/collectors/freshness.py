@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.models import Deployment
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.deployment_outcomes import Pasts
+from datadog_checks.prefect.collectors.deployment_outcomes import DeploymentOutcomes
 from datadog_checks.prefect.collectors.deployments import deployment_tags
 from datadog_checks.prefect.inventory.future_runs import Future
 from datadog_checks.prefect.metrics import (
@@ -27,7 +27,7 @@ class Freshness:
     name = 'freshness'
 
     def __init__(self) -> None:
-        self._pasts = Pasts()
+        self._pasts = DeploymentOutcomes()
         # Deployments with an active schedule, by the time since when they have no run to come.
         self._without_run_since: dict[str, datetime] = {}
         # Deployments with runs to come, but no active schedule: somebody made them by hand.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
+from datadog_checks.prefect.aggregation import LingeringSeries, Maxima, Tally
 from datadog_checks.prefect.api.models import (
     AWAITING_CONCURRENCY_SLOT,
     DEPLOYMENT_SLOT_STATE_TYPES,
@@ -15,11 +16,10 @@ from datadog_checks.prefect.api.models import (
 )
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.late_reason import Circumstances, LateReason, late_reason
-from datadog_checks.prefect.inventory.lazy import Once
+from datadog_checks.prefect.inventory.lazy import Lazy
 from datadog_checks.prefect.metrics import FLOW_RUNS_LATE, FLOW_RUNS_LATE_MAX_AGE
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import LATE_REASON, make_tags, merge_tags
-from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally
 
 
 class LateRuns:
@@ -67,8 +67,8 @@ class _Surroundings:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
-        self._work_queues = Once(lambda: {queue.id: queue for queue in run.inventory.work_queues()})
-        self._deployment_slots = Once(lambda: _deployment_slots(run))
+        self._work_queues = Lazy(lambda: {queue.id: queue for queue in run.inventory.work_queues()})
+        self._deployment_slots = Lazy(lambda: _deployment_slots(run))
 
     def reason(self, flow_run: FlowRun) -> LateReason:
         inventory = self._run.inventory

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
+from datadog_checks.prefect.aggregation import LingeringSeries, Maxima, Tally
 from datadog_checks.prefect.api.models import AWAITING_CONCURRENCY_SLOT, AWAITING_RETRY, FlowRun, TaskRun
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.task_runs import tag_task_runs
@@ -24,7 +25,6 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_RUNNING_MAX_AGE,
 )
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tally import LingeringSeries, Maxima, Tally
 
 _FLOW_RUN_AGES = {
     'PENDING': FLOW_RUNS_PENDING_MAX_AGE,

@@ -12,10 +12,11 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Tally
 from datadog_checks.prefect.api.errors import Rejected
 from datadog_checks.prefect.api.models import LIVE_STATE_TYPES, TaskRun, task_name
 from datadog_checks.prefect.api.paging import TASK_RUNS_BY_END, TASK_RUNS_BY_EXPECTED_START
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.inventory.inventory import NO_DUMMIES
 from datadog_checks.prefect.metrics import (
@@ -36,7 +37,6 @@ from datadog_checks.prefect.streams.counted_rows import CountedRows
 from datadog_checks.prefect.streams.cursor import StreamCursor
 from datadog_checks.prefect.streams.window import OVERLAP, StreamWindow
 from datadog_checks.prefect.tags import TASK_KEY, TASK_NAME, Tags, make_tags, merge_tags
-from datadog_checks.prefect.tally import Durations, LingeringSeries, Tally
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
 _TERMINAL_SERIES = {
@@ -98,8 +98,8 @@ class FinishedTaskRuns:
             try:
                 return window.read(
                     run.inventory.finished_task_runs,
-                    lambda span: _count_span(run, 'end_time', span),
-                    lambda span, ids: _count_span(run, 'end_time', span, ids),
+                    lambda time_range: _count_time_range(run, 'end_time', time_range),
+                    lambda time_range, ids: _count_time_range(run, 'end_time', time_range, ids),
                 )
             except Rejected as error:
                 run.log.debug('No filter on the end of task runs on this server, going by the sort: %s', error)
@@ -129,9 +129,9 @@ class StartedTaskRuns:
         tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
         waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
         started = window.read(
-            lambda span: self._read(run, span),
-            lambda span: _count_span(run, 'start_time', span),
-            lambda span, ids: _count_span(run, 'start_time', span, ids),
+            lambda time_range: self._read(run, time_range),
+            lambda time_range: _count_time_range(run, 'start_time', time_range),
+            lambda time_range, ids: _count_time_range(run, 'start_time', time_range, ids),
         )
         run.inventory.remember_ends(started)
         upstream_ends = run.inventory.task_run_ends({upstream for item in started for upstream in item.upstream_ids})
@@ -150,32 +150,32 @@ class StartedTaskRuns:
         samples = chain(self._reported.samples(run.now, tally, tag_sets=tally.tag_sets()), waits.samples())
         return Batch(samples, window.next_cursor())
 
-    def _read(self, run: RunContext, span: Span) -> list[TaskRun]:
-        """The task runs that started in a span.
+    def _read(self, run: RunContext, time_range: TimeRange) -> list[TaskRun]:
+        """The task runs that started in a time range.
 
         What started since a time has ended since, or is open. Those that ended are read anyway, and most of what starts
         ends soon. The open ones come first: what ends between the two requests is in both.
         """
-        is_up_to_now = span.until is None or span.until > run.now
+        is_up_to_now = time_range.until is None or time_range.until > run.now
         if self._has_end_time_filter and is_up_to_now:
             try:
-                still_open = _started_in(run, span, {'state': {'type': {'any_': _OPEN_STATE_TYPES}}})
-                return [*still_open, *run.inventory.finished_task_runs(span)]
+                still_open = _started_in(run, time_range, {'state': {'type': {'any_': _OPEN_STATE_TYPES}}})
+                return [*still_open, *run.inventory.finished_task_runs(time_range)]
             except Rejected as error:
                 run.log.debug('No filter on the end of task runs on this server, reading all that started: %s', error)
                 self._has_end_time_filter = False
-        return _started_in(run, span)
+        return _started_in(run, time_range)
 
 
-def _started_in(run: RunContext, span: Span, criteria: dict[str, Any] | None = None) -> list[TaskRun]:
-    """The task runs that started in a span and meet the criteria."""
-    bodies = run.inventory.scope().task_runs({'start_time': span.criterion()} | NO_DUMMIES | (criteria or {}))
+def _started_in(run: RunContext, time_range: TimeRange, criteria: dict[str, Any] | None = None) -> list[TaskRun]:
+    """The task runs that started in a time range and meet the criteria."""
+    bodies = run.inventory.scope().task_runs({'start_time': time_range.criterion()} | NO_DUMMIES | (criteria or {}))
     return [item for body in bodies for item in run.client.task_runs(body, TASK_RUNS_BY_EXPECTED_START)]
 
 
-def _count_span(run: RunContext, time: str, span: Span, ids: list[str] | None = None) -> int:
+def _count_time_range(run: RunContext, time: str, time_range: TimeRange, ids: list[str] | None = None) -> int:
     """How many there are, of these ids or at all."""
-    criteria = {time: span.criterion()} | NO_DUMMIES | ({} if ids is None else {'id': {'any_': ids}})
+    criteria = {time: time_range.criterion()} | NO_DUMMIES | ({} if ids is None else {'id': {'any_': ids}})
     bodies = run.inventory.scope().task_runs(criteria)
     return sum(run.client.count_task_runs(body) for body in bodies)
 

@@ -24,7 +24,7 @@ from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import Deployment, FlowRun
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_NEXT_START
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION
 from datadog_checks.prefect.tags import Tags
 
@@ -172,7 +172,7 @@ class _Reader:
         self._deadline = time.monotonic() + _READING_SECONDS
         # Known runs that were read again since a stretch of time was found unchanged.
         self._changed_in_a_row = 0
-        self.future = Span(now + RESOLUTION)
+        self.future = TimeRange(now + RESOLUTION)
 
     def agrees_in_total(self) -> bool:
         return self._client.count_flow_runs(self._body(self.future)) == self._known.size()
@@ -182,13 +182,13 @@ class _Reader:
         counted = self._client.count_flow_runs(self._body(self.future, deployment_ids))
         return counted == self._known.size_of(deployment_ids)
 
-    def reconcile(self, span: Span) -> bool:
+    def reconcile(self, time_range: TimeRange) -> bool:
         """Read again what differs in a stretch of time. False if the time for reading ran out before its end."""
         if time.monotonic() > self._deadline:
             return False
-        begin, end = span.since.timestamp(), _timestamp(span.until)
+        begin, end = time_range.since.timestamp(), _timestamp(time_range.until)
         known = self._known.between(begin, end)
-        counted = self._client.count_flow_runs(self._body(span))
+        counted = self._client.count_flow_runs(self._body(time_range))
         if counted == len(known):
             self._changed_in_a_row = 0
             return True
@@ -196,17 +196,19 @@ class _Reader:
             self._known.replace(begin, end, [])
             return True
         page_size = self._client.page_size()
-        middle = span.since
+        middle = time_range.since
         # After many changed stretches the next will hardly be unchanged: so much is read without more counts.
         if len(known) > max(page_size, self._changed_in_a_row):
             middle = _datetime(known[len(known) // 2])
         elif known and counted > len(known) + page_size:
             # Much is missing: most likely all after what was read so far.
             middle = _datetime(known[-1])
-        if middle == span.since:
+        if middle == time_range.since:
             self._changed_in_a_row += len(known)
-            return self._read(span)
-        return self.reconcile(Span(span.since, middle)) and self.reconcile(Span(middle, span.until))
+            return self._read(time_range)
+        return self.reconcile(TimeRange(time_range.since, middle)) and self.reconcile(
+            TimeRange(middle, time_range.until)
+        )
 
     def read_deployments(self, deployment_ids: list[str]) -> None:
         for start in range(0, len(deployment_ids), _DEPLOYMENTS_PER_REQUEST):
@@ -225,12 +227,12 @@ class _Reader:
         self.reconcile_deployments(deployment_ids[:middle])
         self.reconcile_deployments(deployment_ids[middle:])
 
-    def _read(self, span: Span) -> bool:
+    def _read(self, time_range: TimeRange) -> bool:
         """Read a stretch of time, and remember each page as it comes: what was read is not read again."""
-        begin = span.since.timestamp()
+        begin = time_range.since.timestamp()
         # Runs due at the same moment may go on over the end of a page.
         open_end: list[FlowRun] = []
-        for page in self._client.flow_run_pages(self._body(span), FLOW_RUNS_BY_NEXT_START):
+        for page in self._client.flow_run_pages(self._body(time_range), FLOW_RUNS_BY_NEXT_START):
             runs = [*open_end, *(item for item in page if item.next_scheduled_start_time is not None)]
             last = max((_due(item) for item in runs), default=begin)
             self._known.replace(begin, last, self._tagged([item for item in runs if _due(item) < last]))
@@ -240,17 +242,17 @@ class _Reader:
                 self._log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
                 self._known.replace(last, nextafter(last, inf), self._tagged(open_end))
                 return False
-        self._known.replace(begin, _timestamp(span.until), self._tagged(open_end))
+        self._known.replace(begin, _timestamp(time_range.until), self._tagged(open_end))
         return True
 
     def _tagged(self, runs: list[FlowRun]) -> list[tuple[FlowRun, Tags | None]]:
         tags = {item.id: item_tags for item, item_tags in self._inventory.tag(self._inventory.allowed(runs))}
         return [(item, tags.get(item.id)) for item in runs]
 
-    def _body(self, span: Span, deployment_ids: Collection[str] | None = None) -> dict[str, Any]:
+    def _body(self, time_range: TimeRange, deployment_ids: Collection[str] | None = None) -> dict[str, Any]:
         # That time is only set in a SCHEDULED state. With the state SQLite takes the index on it and sorts all that are
         # scheduled (3.8.8); without it, and with deployments, it takes the index on these and reads their past.
-        criteria: dict[str, Any] = {'next_scheduled_start_time': span.criterion()}
+        criteria: dict[str, Any] = {'next_scheduled_start_time': time_range.criterion()}
         if deployment_ids is not None:
             criteria['deployment_id'] = {'any_': sorted(deployment_ids)}
             criteria['state'] = {'type': {'any_': ['SCHEDULED']}}

@@ -36,18 +36,18 @@ from datadog_checks.prefect.api.paging import (
     TASK_RUNS_BY_EXPECTED_START,
     TimeOrder,
 )
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import format_time
 from datadog_checks.prefect.api.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, START_FILTER_OF_UNSTARTED_FLOW_RUNS
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
-from datadog_checks.prefect.inventory.lazy import Once
-from datadog_checks.prefect.inventory.recent_cache import Recent
-from datadog_checks.prefect.inventory.server_filter import RunScope, flow_criteria
+from datadog_checks.prefect.inventory.lazy import Lazy
+from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.server_filter import ServerFilter, flow_criteria
 from datadog_checks.prefect.inventory.slots import TakenSlots
-from datadog_checks.prefect.streams.window import fresh_span
+from datadog_checks.prefect.streams.window import fresh_time_range
 from datadog_checks.prefect.tags import Tags, make_tags
 
 # SCHEDULED states that a run can be in after it has started.
@@ -78,10 +78,10 @@ class KnownRuns:
         self.future_runs = FutureRuns()
         self.flow_names: dict[str, str] = {}
         # None stands for a flow run that the filters exclude.
-        self.flow_run_tags: Recent[str, Tags | None] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
-        self.task_run_ends: Recent[str, datetime] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
+        self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_KNOWN_RUNS, _KNOWN_FOR)
+        self.task_run_ends: RecentCache[str, datetime] = RecentCache(_KNOWN_RUNS, _KNOWN_FOR)
         # Flow runs that ended, and whose rows may hide a state, as they were read last.
-        self.interrupted: Recent[str, FlowRun] = Recent(_KNOWN_RUNS, _KNOWN_FOR)
+        self.interrupted: RecentCache[str, FlowRun] = RecentCache(_KNOWN_RUNS, _KNOWN_FOR)
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
@@ -108,67 +108,67 @@ class Inventory:
         self._now = now
         known.go_on(now)
         self._tags_by_parents: dict[tuple[str | None, ...], Tags] = {}
-        self._finished: dict[Span, list[FlowRun]] = {}
-        self._finished_task_runs: dict[Span, list[TaskRun]] = {}
+        self._finished: dict[TimeRange, list[FlowRun]] = {}
+        self._finished_task_runs: dict[TimeRange, list[TaskRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
-        self._all_work_queues = Once(client.work_queues)
-        self._queue_ids = Once(self._index_work_queues)
-        self._flow_runs_ended_unstarted = Once(self._read_flow_runs_ended_unstarted)
-        self.work_pools = Once(self._select_work_pools)
-        self.work_queues = Once(self._select_work_queues)
-        self.deployments = Once(self._select_deployments)
-        self.flow_ids = Once(self._select_flow_ids)
-        self.scope = Once(self._build_scope)
-        self.live_flow_runs = Once(self._read_live_flow_runs)
-        self.due_flow_runs = Once(self._read_due_flow_runs)
-        self.concurrency_limits = Once(client.concurrency_limits)
-        self.future_runs = Once(partial(known.future_runs.refresh, self, client, now, log))
-        self.restarting_flow_runs = Once(self._read_restarting_flow_runs)
-        self.deployment_tags = Once(self._make_deployment_tags)
-        self.live_task_runs = Once(self._read_live_task_runs)
-        self.workers = Once(self._read_workers)
+        self._all_work_queues = Lazy(client.work_queues)
+        self._queue_ids = Lazy(self._index_work_queues)
+        self._flow_runs_ended_unstarted = Lazy(self._read_flow_runs_ended_unstarted)
+        self.work_pools = Lazy(self._select_work_pools)
+        self.work_queues = Lazy(self._select_work_queues)
+        self.deployments = Lazy(self._select_deployments)
+        self.flow_ids = Lazy(self._select_flow_ids)
+        self.scope = Lazy(self._build_scope)
+        self.live_flow_runs = Lazy(self._read_live_flow_runs)
+        self.due_flow_runs = Lazy(self._read_due_flow_runs)
+        self.concurrency_limits = Lazy(client.concurrency_limits)
+        self.future_runs = Lazy(partial(known.future_runs.refresh, self, client, now, log))
+        self.restarting_flow_runs = Lazy(self._read_restarting_flow_runs)
+        self.deployment_tags = Lazy(self._make_deployment_tags)
+        self.live_task_runs = Lazy(self._read_live_task_runs)
+        self.workers = Lazy(self._read_workers)
         # With filters the live runs are not all that take slots.
         self.taken_slots = TakenSlots(client, None if filters.is_active else self.live_flow_runs)
 
-    def finished_flow_runs(self, span: Span) -> list[FlowRun]:
-        """The flow runs that ended in a span and are still ended."""
-        if span not in self._finished:
-            body = self.scope().flow_runs({'end_time': span.criterion()})
+    def finished_flow_runs(self, time_range: TimeRange) -> list[FlowRun]:
+        """The flow runs that ended in a time range and are still ended."""
+        if time_range not in self._finished:
+            body = self.scope().flow_runs({'end_time': time_range.criterion()})
             finished = self.allowed(self._client.flow_runs(body, FLOW_RUNS_BY_END))
-            self._finished[span] = [*finished, *self._ended_unstarted_in(span)]
-            for flow_run in self._finished[span]:
+            self._finished[time_range] = [*finished, *self._ended_unstarted_in(time_range)]
+            for flow_run in self._finished[time_range]:
                 if flow_run.was_interrupted:
                     self._known.interrupted[flow_run.id] = flow_run
-        return self._finished[span]
+        return self._finished[time_range]
 
-    def count_finished_flow_runs(self, span: Span) -> int:
-        counted = self._client.count_flow_runs(self.scope().flow_runs({'end_time': span.criterion()}))
-        return counted + len(self._ended_unstarted_in(span))
+    def count_finished_flow_runs(self, time_range: TimeRange) -> int:
+        counted = self._client.count_flow_runs(self.scope().flow_runs({'end_time': time_range.criterion()}))
+        return counted + len(self._ended_unstarted_in(time_range))
 
     def flow_runs_ended_since(self, last_check: datetime) -> list[FlowRun]:
         """Those that ended since the last check, at that time: what their stream reads in the steady state."""
-        return self.finished_flow_runs(fresh_span(last_check, self._now))
+        return self.finished_flow_runs(fresh_time_range(last_check, self._now))
 
-    def interrupted_flow_runs(self, spans: Iterable[Span]) -> list[FlowRun]:
-        """The flow runs that may have left a state in these spans that their rows do not show any more.
+    def interrupted_flow_runs(self, time_ranges: Iterable[TimeRange]) -> list[FlowRun]:
+        """The flow runs that may have left a state in these time ranges that their rows do not show any more.
 
-        Those that were read lately, in other spans and by other collectors, are among them: what ended there may have
-        shown late, when a collector that looks for such states failed. A run may be there twice, in two states or in
+        Those that were read lately, in other time ranges and by other collectors, are among them: what ended there may
+        have shown late, when a collector that looks for such states failed. A run may be there twice, in two states or in
         the same.
         """
-        for span in spans:
-            self.finished_flow_runs(span)
+        for time_range in time_ranges:
+            self.finished_flow_runs(time_range)
         live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
         return [*self._known.interrupted.values(), *live]
 
-    def finished_task_runs(self, span: Span) -> list[TaskRun]:
-        """The task runs that ended in a span, newest first. Raises Rejected for a server without such a filter."""
-        if span not in self._finished_task_runs:
-            bodies = self.scope().task_runs({'end_time': span.criterion()} | NO_DUMMIES)
+    def finished_task_runs(self, time_range: TimeRange) -> list[TaskRun]:
+        """The task runs that ended in a time range, newest first. Raises Rejected without such a filter."""
+        if time_range not in self._finished_task_runs:
+            bodies = self.scope().task_runs({'end_time': time_range.criterion()} | NO_DUMMIES)
             found = [item for body in bodies for item in self._client.task_runs(body, TASK_RUNS_BY_END)]
             self.remember_ends(found)
-            self._finished_task_runs[span] = found
-        return self._finished_task_runs[span]
+            self._finished_task_runs[time_range] = found
+        return self._finished_task_runs[time_range]
 
     def task_run_ends(self, task_run_ids: Collection[str]) -> dict[str, datetime]:
         """When these task runs ended, by id; those that have not, or are gone, are missing."""
@@ -296,11 +296,11 @@ class Inventory:
         renewed = directory.renew_statuses(self._client, passing, queues, self._now)
         return {deployment.id: renewed.get(deployment.id, deployment) for deployment in passing}
 
-    def _build_scope(self) -> RunScope:
+    def _build_scope(self) -> ServerFilter:
         filters = self._filters
         if not filters.is_active:
-            return RunScope()
-        return RunScope.build(
+            return ServerFilter()
+        return ServerFilter.build(
             filters,
             work_pool_names=self.work_pools() if filters.work_pools.include else (),
             work_queue_ids={queue.id for queue in self.work_queues()} if filters.work_queues.include else (),
@@ -329,9 +329,9 @@ class Inventory:
         has_filter = self._client.has(START_FILTER_OF_UNSTARTED_FLOW_RUNS)
         return FLOW_RUNS_BY_START if has_filter else FLOW_RUNS_BY_EXPECTED_START
 
-    def _ended_unstarted_in(self, span: Span) -> list[FlowRun]:
+    def _ended_unstarted_in(self, time_range: TimeRange) -> list[FlowRun]:
         runs = self._flow_runs_ended_unstarted()
-        return [run for run in runs if run.ended_at is not None and span.holds(run.ended_at)]
+        return [run for run in runs if run.ended_at is not None and time_range.holds(run.ended_at)]
 
     def _read_flow_runs_ended_unstarted(self) -> list[FlowRun]:
         """The flow runs that ended without a start, on a server that notes no end for them: it can only tell when they

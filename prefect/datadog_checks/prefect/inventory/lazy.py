@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar('T')
 
 
-class Once(Generic[T]):
+class Lazy(Generic[T]):
     """Calls `fetch` on the first use only. Each later use gets the same value, or the same error raised again.
 
     (functools.cached_property would ask a server that fails again for each user of the value.)

@@ -10,7 +10,7 @@ K = TypeVar('K')
 V = TypeVar('V')
 
 
-class Recent(Generic[K, V]):
+class RecentCache(Generic[K, V]):
     """The last `capacity` values by key that were set or asked for within `lifetime` before `go_on`."""
 
     def __init__(self, capacity: int, lifetime: timedelta) -> None:

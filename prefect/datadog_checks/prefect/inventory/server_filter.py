@@ -19,7 +19,7 @@ Criteria = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class RunScope:
+class ServerFilter:
     """Criteria on flow runs that leave out what the filters exclude.
 
     `parent_criteria` are those that the `flow_runs` object of any request takes. `joins` are the keys that go beside it
@@ -40,7 +40,7 @@ class RunScope:
         work_queue_ids: Collection[str],
         deployments: Collection[Deployment],
         flow_ids: Collection[str],
-    ) -> RunScope:
+    ) -> ServerFilter:
         """The scope of these filters, given the pools, queues, deployments and flows that pass them.
 
         A run whose deployment is excluded is excluded, so all filters narrow by deployment. (The criterion

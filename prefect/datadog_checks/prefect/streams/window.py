@@ -4,8 +4,8 @@ Rows of the server become visible later than the time that they carry (a task ru
 seen up to 0.8 s on a loaded 3.8.8, longer after a retry of that service), so each read reaches back by `OVERLAP` and
 drops what was seen before. A row is therefore counted once if it becomes visible within `OVERLAP` of its own time.
 
-To read all of the overlap at every check would be to read each row eight times. It is read in two spans instead: what
-came since the last check, and what the overlap is about to leave behind, where a row must show by now. Between the two,
+To read all of the overlap at every check would be to read each row eight times. It is read in two time ranges instead:
+what came since the last check, and what the overlap is about to leave behind, where a row must show by now. Between the two,
 the number of rows tells whether any came late; only if it differs all is read. Where the ids of the rows that were
 counted are known, two counts say as much of both (see `counted_rows.py`), and only what came is read.
 """
@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from datadog_checks.prefect.api.log import Log
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import format_time
 from datadog_checks.prefect.streams.counted_rows import CountedRow, CountedRows
 from datadog_checks.prefect.streams.cursor import StreamCursor
@@ -48,7 +48,7 @@ R = TypeVar('R', bound=HasId)
 class StreamWindow:
     """One read of a stream: `read` it, pass all rows to `select_new` or `is_new`, then take `next_cursor`.
 
-    `spans` are what has to be read in any case; none at the very first check. With `counted`, which outlives the
+    `time_ranges` are what has to be read in any case; none at the very first check. With `counted`, which outlives the
     windows of a stream, less will do.
     """
 
@@ -82,40 +82,40 @@ class StreamWindow:
         # All identities from here on are known. The states of a run that shows late may be older than what is read.
         is_cut = self.since > min(self._cursor.until, now) - OVERLAP
         self.known_since = self.since if is_cut else min(self.since, self._cursor.until - _RETENTION)
-        self.spans, self._settled = self._divide()
+        self.time_ranges, self._settled = self._divide()
 
     @property
-    def everything(self) -> Span:
-        """All that may hold something new, in one span. There is none at the very first check."""
-        return Span(self.since, self.spans[-1].until)
+    def everything(self) -> TimeRange:
+        """All that may hold something new, in one time range. There is none at the very first check."""
+        return TimeRange(self.since, self.time_ranges[-1].until)
 
     def read(
         self,
-        rows: Callable[[Span], Iterable[R]],
-        count: Callable[[Span], int],
-        count_of: Callable[[Span, list[str]], int] | None = None,
+        rows: Callable[[TimeRange], Iterable[R]],
+        count: Callable[[TimeRange], int],
+        count_of: Callable[[TimeRange, list[str]], int] | None = None,
     ) -> list[R]:
         """The rows to look at.
 
-        `rows` reads those of a span, `count` asks the server for their number, `count_of` for how many of these ids are
-        among them.
+        `rows` reads those of a time range, `count` asks the server for their number, `count_of` for how many of these
+        ids are among them.
         """
-        spans = self.spans_to_read(count, count_of)
-        if len(spans) == 1 and spans[0].since == self.since:
+        time_ranges = self.time_ranges_to_read(count, count_of)
+        if len(time_ranges) == 1 and time_ranges[0].since == self.since:
             self._complete_since = self.since
-        return [row for span in spans for row in rows(span)]
+        return [row for time_range in time_ranges for row in rows(time_range)]
 
-    def spans_to_read(
-        self, count: Callable[[Span], int], count_of: Callable[[Span, list[str]], int] | None = None
-    ) -> tuple[Span, ...]:
-        """The spans to read now, ascending: `spans`, less where that will do, or all in one if something came late."""
+    def time_ranges_to_read(
+        self, count: Callable[[TimeRange], int], count_of: Callable[[TimeRange, list[str]], int] | None = None
+    ) -> tuple[TimeRange, ...]:
+        """The time ranges to read now, ascending: less than `time_ranges` where that will do, all in one if rows came late."""
         if self._settled is None:
-            return self.spans
+            return self.time_ranges
         if count_of is not None and self._is_unchanged(count, count_of):
-            return self.spans[-1:]
+            return self.time_ranges[-1:]
         if count(self._settled) != self._known_in(self._settled):
             return (self.everything,)
-        return self.spans
+        return self.time_ranges
 
     def cut(self, reached: datetime) -> None:
         """Leave what happened after `reached` to the next read."""
@@ -162,40 +162,40 @@ class StreamWindow:
             self._counted.remember(self._counted_rows, self._complete_since, self._now - _RETENTION)
         return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept, reached=self._cut_at)
 
-    def _divide(self) -> tuple[tuple[Span, ...], Span | None]:
-        """The spans to read, and the one between them of which the number of rows will do.
+    def _divide(self) -> tuple[tuple[TimeRange, ...], TimeRange | None]:
+        """The time ranges to read, and the one between them of which the number of rows will do.
 
         That one begins and ends on whole seconds, like the times in `seen`.
         """
         if self.is_first:
             return (), None
         if self._is_baseline:
-            return (Span(self.since),), None
-        fresh = fresh_span(self._cursor.until, self._now, self._margin)
+            return (TimeRange(self.since),), None
+        fresh = fresh_time_range(self._cursor.until, self._now, self._margin)
         leaving = max(self.since, _next_second(self._now - OVERLAP))
         begin = min(fresh.since, self._cursor.reached or fresh.since).replace(microsecond=0)
         if begin <= leaving:
-            return (Span(self.since, fresh.until),), None
-        fresh = Span(begin, fresh.until)
-        spans = (fresh,) if leaving == self.since else (Span(self.since, leaving), fresh)
-        return spans, Span(leaving, begin)
+            return (TimeRange(self.since, fresh.until),), None
+        fresh = TimeRange(begin, fresh.until)
+        time_ranges = (fresh,) if leaving == self.since else (TimeRange(self.since, leaving), fresh)
+        return time_ranges, TimeRange(leaving, begin)
 
-    def _is_unchanged(self, count: Callable[[Span], int], count_of: Callable[[Span, list[str]], int]) -> bool:
+    def _is_unchanged(self, count: Callable[[TimeRange], int], count_of: Callable[[TimeRange, list[str]], int]) -> bool:
         """Whether the overlap up to what is fresh holds the rows that were counted, each of them and no other.
 
         Those that are about to leave it are looked at one by one: it is the last time that this can be done.
         """
         if self._counted is None or not self._counted.knows(self.since):
             return False
-        settled = Span(self.since, self.spans[-1].since)
-        leaving = Span(self.since, self.spans[0].until if len(self.spans) > 1 else self.since)
+        settled = TimeRange(self.since, self.time_ranges[-1].since)
+        leaving = TimeRange(self.since, self.time_ranges[0].until if len(self.time_ranges) > 1 else self.since)
         leaving_ids = self._counted.ids(leaving)
         if len(leaving_ids) > _IDS_CAP or count(settled) != self._counted.count(settled):
             return False
         return not leaving_ids or count_of(leaving, leaving_ids) == len(leaving_ids)
 
-    def _known_in(self, span: Span) -> int:
-        begin, end = int(span.since.timestamp()), int((span.until or self._now).timestamp())
+    def _known_in(self, time_range: TimeRange) -> int:
+        begin, end = int(time_range.since.timestamp()), int((time_range.until or self._now).timestamp())
         return sum(begin <= second < end for second in self._cursor.seen.values())
 
     def _stepped_back(self) -> bool:
@@ -231,12 +231,12 @@ class StreamWindow:
         return max(since, self._cursor.floor)
 
 
-def fresh_span(until: datetime, now: datetime, margin: timedelta = MARGIN) -> Span:
+def fresh_time_range(until: datetime, now: datetime, margin: timedelta = MARGIN) -> TimeRange:
     """What came since the last check, which was at `until`; it begins on a whole second.
 
     The clocks of workers may be ahead; what is further ahead than the end is read when its time has come.
     """
-    return Span((min(until, now) - margin).replace(microsecond=0), now + OVERLAP)
+    return TimeRange((min(until, now) - margin).replace(microsecond=0), now + OVERLAP)
 
 
 def _next_second(time: datetime) -> datetime:

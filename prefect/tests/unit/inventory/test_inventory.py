@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from datadog_checks.prefect.api.errors import PrefectApiError
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, bodies, failing, rows_sent, run_through, sent, tags_of
 
@@ -117,15 +117,15 @@ class TestLookups:
         ends = [run_through(fake, start=at(second), seconds=0)['id'] for second in range(10)]
         found = bench.context().inventory
         for _ in range(2):
-            assert {run.id for run in found.finished_flow_runs(Span(at(2)))} == set(ends[2:])
-            assert {run.id for run in found.finished_flow_runs(Span(at(2), at(5)))} == set(ends[2:5])
+            assert {run.id for run in found.finished_flow_runs(TimeRange(at(2)))} == set(ends[2:])
+            assert {run.id for run in found.finished_flow_runs(TimeRange(at(2), at(5)))} == set(ends[2:5])
         assert len(sent(fake, '/flow_runs/filter')) == 2
 
     def test_number_of_ended_runs_is_that_of_their_rows(self, fake: FakePrefect, bench: Bench) -> None:
         for second in range(10):
             run_through(fake, start=at(second), seconds=0)
         fake.add_flow_run(state=('RUNNING', 'Running'))
-        assert bench.context().inventory.count_finished_flow_runs(Span(at(2), at(5))) == 3
+        assert bench.context().inventory.count_finished_flow_runs(TimeRange(at(2), at(5))) == 3
 
 
 class TestFlows:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadog_checks.prefect.inventory.lazy import Once
+from datadog_checks.prefect.inventory.lazy import Lazy
 
 
 def test_value_is_fetched_on_the_first_use_only() -> None:
@@ -12,7 +12,7 @@ def test_value_is_fetched_on_the_first_use_only() -> None:
         calls.append(1)
         return calls
 
-    once = Once(fetch)
+    once = Lazy(fetch)
     assert calls == []
     assert once() is once() is calls
     assert calls == [1]
@@ -21,7 +21,7 @@ def test_value_is_fetched_on_the_first_use_only() -> None:
 @pytest.mark.parametrize('value', [None, 0, [], False])
 def test_value_may_be_empty(value: object) -> None:
     calls: list[int] = []
-    once = Once(lambda: (calls.append(1), value)[1])
+    once = Lazy(lambda: (calls.append(1), value)[1])
     assert once() == once() == value
     assert len(calls) == 1
 
@@ -33,7 +33,7 @@ def test_error_is_met_once_and_raised_at_each_use() -> None:
         calls.append(1)
         raise ValueError('wrong')
 
-    once = Once(fetch)
+    once = Lazy(fetch)
     for _ in range(3):
         with pytest.raises(ValueError, match='wrong'):
             once()

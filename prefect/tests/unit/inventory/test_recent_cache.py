@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from datadog_checks.prefect.inventory.recent_cache import Recent
+from datadog_checks.prefect.inventory.recent_cache import RecentCache
 from tests.unit.harness import at
 
 FOR_EVER = timedelta.max
 
 
 def test_oldest_value_is_forgotten() -> None:
-    recent: Recent[str, int | None] = Recent(3, FOR_EVER)
+    recent: RecentCache[str, int | None] = RecentCache(3, FOR_EVER)
     for value, key in enumerate('abc'):
         recent[key] = value
     assert recent['a'] == 0
@@ -22,7 +22,7 @@ def test_oldest_value_is_forgotten() -> None:
 
 
 def test_looking_for_a_value_does_not_keep_it() -> None:
-    recent: Recent[str, int] = Recent(2, FOR_EVER)
+    recent: RecentCache[str, int] = RecentCache(2, FOR_EVER)
     recent['a'], recent['b'] = 1, 2
     assert 'a' in recent
     recent['c'] = 3
@@ -30,7 +30,7 @@ def test_looking_for_a_value_does_not_keep_it() -> None:
 
 
 def test_value_that_is_not_used_is_forgotten_after_its_lifetime() -> None:
-    recent: Recent[str, int] = Recent(9, timedelta(seconds=10))
+    recent: RecentCache[str, int] = RecentCache(9, timedelta(seconds=10))
     recent.go_on(at(0))
     recent['a'], recent['b'] = 1, 2
     recent.go_on(at(10))
@@ -43,4 +43,4 @@ def test_value_that_is_not_used_is_forgotten_after_its_lifetime() -> None:
 
 def test_unknown_value_is_an_error() -> None:
     with pytest.raises(KeyError):
-        Recent[str, int](1, FOR_EVER)['a']
+        RecentCache[str, int](1, FOR_EVER)['a']

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
-from datadog_checks.prefect.inventory.server_filter import RunScope, flow_criteria
+from datadog_checks.prefect.inventory.server_filter import ServerFilter, flow_criteria
 
 CRITERIA = {'state': {'type': {'any_': ['RUNNING']}}}
 PARENTS = {'deployment_id': {'any_': ['a'], 'is_null_': True, 'operator': 'or_'}}
@@ -11,25 +11,25 @@ JOINS = {'work_pools': {'name': {'any_': ['prod']}}}
 
 
 def test_no_filters_ask_for_everything() -> None:
-    assert RunScope().flow_runs(CRITERIA) == {'flow_runs': CRITERIA}
-    assert RunScope().task_runs(CRITERIA) == [{'task_runs': CRITERIA}]
+    assert ServerFilter().flow_runs(CRITERIA) == {'flow_runs': CRITERIA}
+    assert ServerFilter().task_runs(CRITERIA) == [{'task_runs': CRITERIA}]
 
 
 def test_filters_are_added_to_the_criteria_on_flow_runs() -> None:
-    scope = RunScope(PARENTS, JOINS)
+    scope = ServerFilter(PARENTS, JOINS)
     assert scope.flow_runs(CRITERIA) == {'flow_runs': PARENTS | CRITERIA, **JOINS}
     assert PARENTS == {'deployment_id': {'any_': ['a'], 'is_null_': True, 'operator': 'or_'}}
 
 
 def test_task_runs_are_filtered_by_their_flow_runs_and_never_by_work_pool() -> None:
     """The endpoints of task runs ignore `work_pools` without a word."""
-    scope = RunScope(PARENTS, JOINS, keep_parentless=False)
+    scope = ServerFilter(PARENTS, JOINS, keep_parentless=False)
     assert scope.task_runs(CRITERIA) == [{'task_runs': CRITERIA, 'flow_runs': PARENTS}]
 
 
 def test_flows_are_a_criterion_of_both() -> None:
     flows = {'flows': {'id': {'any_': ['a']}}}
-    scope = RunScope(flows=flows, keep_parentless=False)
+    scope = ServerFilter(flows=flows, keep_parentless=False)
     assert scope.flow_runs(CRITERIA) == {'flow_runs': CRITERIA, **flows}
     assert scope.task_runs(CRITERIA) == [{'task_runs': CRITERIA, **flows}]
 
@@ -43,5 +43,8 @@ def test_so_many_flows_that_the_request_would_grow_too_large_are_not_sent(number
 def test_background_task_runs_are_asked_for_on_their_own() -> None:
     """A criterion on flow runs leaves out what has none."""
     background = {'task_runs': CRITERIA | {'flow_run_id': {'is_null_': True}}}
-    assert RunScope(PARENTS).task_runs(CRITERIA)[1:] == [background]
-    assert RunScope().task_runs(CRITERIA, {'id': {}}) == [{'task_runs': CRITERIA, 'flow_runs': {'id': {}}}, background]
+    assert ServerFilter(PARENTS).task_runs(CRITERIA)[1:] == [background]
+    assert ServerFilter().task_runs(CRITERIA, {'id': {}}) == [
+        {'task_runs': CRITERIA, 'flow_runs': {'id': {}}},
+        background,
+    ]

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from datadog_checks.prefect.api.time_range import Span
+from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.streams import window as window_module
 from datadog_checks.prefect.streams.counted_rows import CountedRows
 from datadog_checks.prefect.streams.cursor import StreamCursor
@@ -44,8 +44,8 @@ class StubRun:
     id: str
 
 
-def span_holds(span: Span, second: float) -> bool:
-    return span.since <= at(second) and (span.until is None or at(second) < span.until)
+def span_holds(time_range: TimeRange, second: float) -> bool:
+    return time_range.since <= at(second) and (time_range.until is None or at(second) < time_range.until)
 
 
 class TestFirstRead:
@@ -146,16 +146,16 @@ class TestCut:
     def test_next_read_goes_on_there(self, cursor: StreamCursor) -> None:
         cursor = self.cut(cursor, 60, 20.5, [10, 20.5])
         assert cursor.until == at(60)
-        assert window(cursor, 75).spans == (Span(at(20), at(195)),)
+        assert window(cursor, 75).time_ranges == (TimeRange(at(20), at(195)),)
         assert read(cursor, 75, [10, 20.5, 21, 50])[0] == [21, 50]
 
     def test_what_comes_late_before_it_is_found(self, cursor: StreamCursor) -> None:
         _, cursor = read(cursor, 300, [])
         cursor = self.cut(cursor, 315, 310.5, [250, 310.5])
         current = window(cursor, 330)
-        assert current.spans == (Span(at(195), at(211)), Span(at(310), at(450)))
-        assert current.spans_to_read(lambda span: 1) == current.spans
-        assert current.spans_to_read(lambda span: 2) == (Span(at(195), at(450)),)
+        assert current.time_ranges == (TimeRange(at(195), at(211)), TimeRange(at(310), at(450)))
+        assert current.time_ranges_to_read(lambda time_range: 1) == current.time_ranges
+        assert current.time_ranges_to_read(lambda time_range: 2) == (TimeRange(at(195), at(450)),)
 
     @pytest.mark.parametrize('later', [121, 300, 1000, 3000])
     def test_nothing_before_it_is_read_again_once_the_overlap_has_passed(
@@ -251,38 +251,45 @@ def test_identities_do_not_collide(cursor: StreamCursor) -> None:
 
 
 class TestRead:
-    """Which rows are asked for: those of two spans, and all if the number of those between them has changed."""
+    """Which rows are asked for: those of two time ranges, and all if the number of those between them has changed."""
 
-    def spans(self, cursor: StreamCursor, seconds: float, shown: Iterable[float]) -> list[tuple[float, float | None]]:
-        """The spans that are read when these happenings show, in seconds from the start."""
+    def time_ranges(
+        self, cursor: StreamCursor, seconds: float, shown: Iterable[float]
+    ) -> list[tuple[float, float | None]]:
+        """The time ranges that are read when these happenings show, in seconds from the start."""
         asked: list[tuple[float, float | None]] = []
 
-        def rows(span: Span) -> list[StubRun]:
-            asked.append(((span.since - START).total_seconds(), span.until and (span.until - START).total_seconds()))
+        def rows(time_range: TimeRange) -> list[StubRun]:
+            asked.append(
+                (
+                    (time_range.since - START).total_seconds(),
+                    time_range.until and (time_range.until - START).total_seconds(),
+                )
+            )
             return []
 
-        def count(span: Span) -> int:
-            return sum(span_holds(span, second) for second in shown)
+        def count(time_range: TimeRange) -> int:
+            return sum(span_holds(time_range, second) for second in shown)
 
         window(cursor, seconds).read(rows, count)
         return asked
 
     def test_first_read_asks_for_nothing(self) -> None:
-        assert window(None, 0).spans == ()
+        assert window(None, 0).time_ranges == ()
 
     def test_what_was_seen_is_not_read_again(self, cursor: StreamCursor) -> None:
         happened = [200, 250, 290]
         _, cursor = read(cursor, 300, happened)
-        assert self.spans(cursor, 315, happened) == [(180, 196), (298, 435)]
+        assert self.time_ranges(cursor, 315, happened) == [(180, 196), (298, 435)]
 
     @pytest.mark.parametrize('shown', [[200, 250, 280, 290], [200, 290], []], ids=['one more', 'one less', 'none'])
     def test_other_number_than_was_seen_reads_all(self, cursor: StreamCursor, shown: list[float]) -> None:
         _, cursor = read(cursor, 300, [200, 250, 290])
-        assert self.spans(cursor, 315, shown) == [(180, 435)]
+        assert self.time_ranges(cursor, 315, shown) == [(180, 435)]
 
     def test_catch_up_reads_all(self, cursor: StreamCursor) -> None:
         _, cursor = read(cursor, 300, [])
-        assert self.spans(cursor, 600, []) == [(180, 720)]
+        assert self.time_ranges(cursor, 600, []) == [(180, 720)]
 
     @pytest.mark.parametrize('interval', [1, 15, 60, 119, 121, 600])
     def test_every_moment_is_read_again_when_its_row_must_show(self, cursor: StreamCursor, interval: float) -> None:
@@ -293,7 +300,11 @@ class TestRead:
             now = 1000 + index * interval
             current = window(cursor, now)
             moments = [moment for moment in range(1000, 1900) if now >= moment + OVERLAP.total_seconds()]
-            read_again |= {moment for moment in moments if any(span_holds(span, moment) for span in current.spans)}
+            read_again |= {
+                moment
+                for moment in moments
+                if any(span_holds(time_range, moment) for time_range in current.time_ranges)
+            }
             cursor = current.next_cursor()
         assert read_again == set(range(1000, 1900))
 
@@ -302,7 +313,7 @@ class TestReadOfKnownRows:
     """With the ids of what was counted, only what is fresh is read while these rows, and no others, are there."""
 
     def follow(self, shown: Callable[[float], dict[str, float]], until: int) -> tuple[list[str], list[list[float]]]:
-        """The ids that are counted over reads every 15 s, and the begins of the spans of each read.
+        """The ids that are counted over reads every 15 s, and the begins of the time ranges of each read.
 
         `shown` are the rows that the server has at that second, with the second at which each happened.
         """
@@ -315,15 +326,17 @@ class TestReadOfKnownRows:
             current = StreamWindow('runs', cursor, at(now), HOUR, LOG, counted_rows)
             asked: list[float] = []
 
-            def read_rows(span: Span, rows: dict[str, float] = rows, asked: list[float] = asked) -> list[StubRun]:
-                asked.append((span.since - START).total_seconds())
-                return [StubRun(key) for key, second in rows.items() if span_holds(span, second)]
+            def read_rows(
+                time_range: TimeRange, rows: dict[str, float] = rows, asked: list[float] = asked
+            ) -> list[StubRun]:
+                asked.append((time_range.since - START).total_seconds())
+                return [StubRun(key) for key, second in rows.items() if span_holds(time_range, second)]
 
-            def count(span: Span, rows: dict[str, float] = rows) -> int:
-                return sum(span_holds(span, second) for second in rows.values())
+            def count(time_range: TimeRange, rows: dict[str, float] = rows) -> int:
+                return sum(span_holds(time_range, second) for second in rows.values())
 
-            def count_of(span: Span, ids: list[str], rows: dict[str, float] = rows) -> int:
-                return sum(span_holds(span, rows[key]) for key in set(ids) if key in rows)
+            def count_of(time_range: TimeRange, ids: list[str], rows: dict[str, float] = rows) -> int:
+                return sum(span_holds(time_range, rows[key]) for key in set(ids) if key in rows)
 
             found = current.read(read_rows, count, count_of)
             counted += [run.id for run in found if current.is_new_for(run, at(rows[run.id]))]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadog_checks.prefect.distribution import nearest_rank, summarize
+from datadog_checks.prefect.aggregation import nearest_rank, summarize
 from datadog_checks.prefect.metrics import FLOW_RUNS_EXECUTION_DURATION
 from tests.unit.harness import values
 

@@ -1,13 +1,15 @@
-"""Summing up runs by their tags, and which tags to report as 0."""
+"""Sums, maxima and percentile gauges by tags, and which tags to report as 0.
+
+Percentiles follow the nearest-rank rule of the Agent's own histogram.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 
-from datadog_checks.prefect.distribution import summarize
 from datadog_checks.prefect.metrics import MetricSpec, PercentileGauges
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags
@@ -109,3 +111,23 @@ class LingeringSeries:
             reported = self._reported.setdefault(spec, ReportedTagSets(self._linger))
             for tags in {*tag_sets, *reported.update(now, by_tags)}:
                 yield Sample(spec, by_tags.get(tags, 0), tags)
+
+
+def nearest_rank(ordered: Sequence[float], percent: int) -> float:
+    """The value of `ordered` (ascending, not empty) that `percent` per cent of the values do not exceed.
+
+    The index is that of the Agent (pkg/metrics/histogram.go): integer division, no interpolation.
+    """
+    return ordered[(percent * len(ordered) - 1) // 100]
+
+
+def summarize(gauges: PercentileGauges, values: Sequence[float], tags: Tags) -> Iterator[Sample]:
+    """The five samples of `values`; none when there are no values."""
+    if not values:
+        return
+    ordered = sorted(values)
+    yield Sample(gauges.average, sum(ordered) / len(ordered), tags)
+    yield Sample(gauges.median, nearest_rank(ordered, 50), tags)
+    yield Sample(gauges.percentile_95, nearest_rank(ordered, 95), tags)
+    yield Sample(gauges.maximum, ordered[-1], tags)
+    yield Sample(gauges.count, len(ordered), tags)

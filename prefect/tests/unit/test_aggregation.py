@@ -10,7 +10,7 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_PENDING_MAX_AGE,
     FLOW_RUNS_RUNNING,
 )
-from datadog_checks.prefect.tally import Durations, LingeringSeries, Maxima, ReportedTagSets, Tally
+from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Maxima, ReportedTagSets, Tally
 from tests.unit.harness import at, five, values
 
 A, B, C = ('x:a',), ('x:b',), ('x:c',)
