@@ -152,9 +152,9 @@ class Inventory:
     def interrupted_flow_runs(self, time_ranges: Iterable[TimeRange]) -> list[FlowRun]:
         """The flow runs that may have left a state in these time ranges that their rows do not show any more.
 
-        Those that were read lately, in other time ranges and by other collectors, are among them: what ended there may
-        have shown late, when a collector that looks for such states failed. A run may be there twice, in two states or in
-        the same.
+        Those that were read lately, in other time ranges and by other collectors, are among them: what ended there
+        may have shown late, when a collector that looks for such states failed. A run may be there
+        twice, in two states or in the same.
         """
         for time_range in time_ranges:
             self.finished_flow_runs(time_range)

@@ -4,9 +4,9 @@ Rows of the server become visible later than the time that they carry (a task ru
 seen up to 0.8 s on a loaded 3.8.8, longer after a retry of that service), so each read reaches back by `OVERLAP` and
 drops what was seen before. A row is therefore counted once if it becomes visible within `OVERLAP` of its own time.
 
-To read all of the overlap at every check would be to read each row eight times. It is read in two time ranges instead:
-what came since the last check, and what the overlap is about to leave behind, where a row must show by now. Between the two,
-the number of rows tells whether any came late; only if it differs all is read. Where the ids of the rows that were
+To read all of the overlap at every check would be to read each row eight times. It is read in two time ranges
+instead: what came since the last check, and what the overlap is about to leave behind, where a row must
+show by now. Between the two, the number of rows tells whether any came late; only if it differs all is read. Where the ids of the rows that were
 counted are known, two counts say as much of both (see `counted_rows.py`), and only what came is read.
 """
 
@@ -108,7 +108,7 @@ class StreamWindow:
     def time_ranges_to_read(
         self, count: Callable[[TimeRange], int], count_of: Callable[[TimeRange, list[str]], int] | None = None
     ) -> tuple[TimeRange, ...]:
-        """The time ranges to read now, ascending: less than `time_ranges` where that will do, all in one if rows came late."""
+        """The time ranges to read now, ascending: all in one if rows came late."""
         if self._settled is None:
             return self.time_ranges
         if count_of is not None and self._is_unchanged(count, count_of):
