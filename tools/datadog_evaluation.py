@@ -101,6 +101,10 @@ class Evaluation:
     def _passes(self, tags: Mapping[str, str], query: MetricQuery) -> bool:
         for term in query.filters:
             key, value = term.key or term.variable, term.value
+            if term.key and value == '*':
+                if (key in tags) == term.is_negated:
+                    return False
+                continue
             variable = term.variable or value.removeprefix('$').removesuffix('.value')
             if term.variable or value.startswith('$'):
                 value = self._variables.get(variable, '*')

@@ -2,8 +2,9 @@
 
 The part of the language that the assets use, and nothing else: metric queries with `{...}` filters joined by commas,
 `by {...}`, `.as_count()`, `.rollup()` and `.fill()`; numbers, references to other queries (`query1`), functions and
-`+ - * /`; and the frame of a monitor, `sum(last_1h):EXPRESSION > 5`. Boolean filters (`a AND b`, `IN`), wildcards
-within values and `.as_rate()` are refused. Raises QueryError, which names the place.
+`+ - * /`; and the frame of a monitor, `sum(last_1h):EXPRESSION > 5`. `key:*` means any
+value, `!key:*` none at all. Boolean filters (`a AND b`, `IN`), wildcards within values and `.as_rate()` are refused.
+Raises QueryError, which names the place.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-_FILTER = re.compile(r'(?P<not>!)?(?:\$(?P<variable>\w+)|(?P<key>[a-z]\w*):(?P<value>\$\w+\.value|[^\s,*$:!]+))')
+_FILTER = re.compile(r'(?P<not>!)?(?:\$(?P<variable>\w+)|(?P<key>[a-z]\w*):(?P<value>\$\w+\.value|\*|[^\s,*$:!]+))')
 _MONITOR = re.compile(r'(?P<method>avg|max|min|sum)\((?P<window>last_\d+[mhdw])\):')
 
 
@@ -46,7 +47,7 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True)
 class Filter:
-    """One term of a filter: a template variable (`$flow_name`), or a tag with its value, maybe negated."""
+    """One term of a filter: a template variable (`$flow_name`), or a tag and its value (`*` is any), maybe negated."""
 
     key: str
     value: str = ''

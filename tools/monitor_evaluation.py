@@ -6,7 +6,9 @@ windows are shortened by it, and values in seconds grow with it. The limits are 
 - A window is judged as soon as the recording is as long as the window, from the values that there are in it.
 - `anomalies` is told by what came before the alert window: a value is one above the median by more than so many times
   the median deviation. Datadog's own algorithms know seasons and trends.
-- A group without a value in its window keeps the status that it had.
+- A series without one of the tags that a monitor groups by is in none of its groups.
+- A window without data: the sum of a count is 0; for anything else `on_missing_data` decides. With `resolve` the group
+  recovers, else it keeps the status that it had. Nothing is said of groups before their first value.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from lab.timeline import Timeline
-from tools.datadog_evaluation import Evaluation, Group, Value, Values, evaluate
+from tools.datadog_evaluation import NOT_AVAILABLE, Evaluation, Group, Value, Values, evaluate
 from tools.datadog_queries import (
     Expression,
     Function,
@@ -60,8 +62,12 @@ def courses(monitor: Mapping[str, Any], timeline: Timeline, speed: float) -> dic
     """The status of each group of a monitor (as in its file) at each interval from the first full window on."""
     query = parse_monitor(monitor['definition']['query'])
     values = _Windows(query, timeline, speed).values()
-    thresholds = monitor['definition']['options']['thresholds']
-    return {group: _statuses(line, query.comparator, thresholds) for group, line in values.items()}
+    options = monitor['definition']['options']
+    is_resolved_without_data = options['on_missing_data'] == 'resolve'
+    return {
+        group: _statuses(line, query.comparator, options['thresholds'], is_resolved_without_data)
+        for group, line in values.items()
+    }
 
 
 class _Windows:
@@ -83,8 +89,8 @@ class _Windows:
         queries: dict[str, Values] = {}
         formula = self._with_references(expression, queries)
         if self._query.method == 'sum':
-            # Of counts each is summed up over the window first, and then reckoned with.
-            return evaluate(formula, {name: self._over_windows(values, sum) for name, values in queries.items()})
+            # Each count is summed up over the window first; without data its sum is 0.
+            return evaluate(formula, {name: self._sums(values) for name, values in queries.items()})
         return self._over_windows(evaluate(formula, queries), aggregate)
 
     def _with_references(self, expression: Expression, queries: dict[str, Values]) -> Expression:
@@ -104,11 +110,18 @@ class _Windows:
 
     def _values_of(self, query: MetricQuery) -> Values:
         values = self._evaluation.over_time(query)
+        values = {group: line for group, line in values.items() if NOT_AVAILABLE not in group}
         factor = self._speed if query.spec is not None and query.spec.unit == 'second' else 1.0
         return {group: [None if item is None else item * factor for item in line] for group, line in values.items()}
 
     def _over_windows(self, values: Values, aggregate: Callable[[Sequence[float]], float]) -> Values:
         return {group: [_of(window, aggregate) for window in self._windows(line)] for group, line in values.items()}
+
+    def _sums(self, values: Values) -> Values:
+        return {
+            group: [sum(item for item in window if item is not None) for window in self._windows(line)]
+            for group, line in values.items()
+        }
 
     def _windows(self, line: list[Value]) -> list[list[Value]]:
         """What the line holds in each full window, the present at its end."""
@@ -147,13 +160,17 @@ def _of(window: Sequence[Value], aggregate: Callable[[Sequence[float]], float]) 
     return aggregate(known) if known else None
 
 
-def _statuses(line: Sequence[Value], comparator: str, thresholds: Mapping[str, float]) -> list[Status]:
+def _statuses(
+    line: Sequence[Value], comparator: str, thresholds: Mapping[str, float], is_resolved_without_data: bool
+) -> list[Status]:
     """With hysteresis: what has alerted recovers when it reaches the threshold of recovery, where there is one."""
     statuses: list[Status] = []
     status = Status.OK
     for value in line:
         if value is not None:
             status = _next_status(status, value, comparator, thresholds)
+        elif is_resolved_without_data:
+            status = Status.OK
         statuses.append(status)
     return statuses
 

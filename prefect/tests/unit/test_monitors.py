@@ -95,14 +95,36 @@ def test_thresholds_agree_with_the_query_and_with_each_other(monitor: Any) -> No
 @every_monitor
 def test_message_says_what_why_and_what_to_do(monitor: Any) -> None:
     message = monitor['definition']['message']
-    order = ['{{#is_alert}}', '{{#is_recovery}}', 'Causes, the most likely first:', '1. ', 'What to do:', '- ']
+    order = ['{{#is_alert}}', '{{#is_recovery}}', '{{^is_recovery}}', 'Causes, the most likely first:', '1. ']
+    order += ['What to do:', '- ', '{{/is_recovery}}\n\n[Runbook]']
     places = [message.index(part) for part in order]
 
     assert places == sorted(places)
     assert ('{{#is_warning}}' in message) == ('warning' in monitor['definition']['options']['thresholds'])
     assert ('{{#is_no_data}}' in message) == ('notify' in monitor['definition']['options']['on_missing_data'])
-    for opened, closed in zip(re.findall(r'{{#(\w+)}}', message), re.findall(r'{{/(\w+)}}', message), strict=True):
+    for opened, closed in zip(re.findall(r'{{[#^](\w+)}}', message), re.findall(r'{{/(\w+)}}', message), strict=True):
         assert opened == closed
+
+
+@every_monitor
+def test_name_holds_no_value(monitor: Any) -> None:
+    assert 'value' not in monitor['definition']['name'], 'each value would be an alert of another name'
+
+
+@every_monitor
+def test_durations_are_in_minutes_or_hours(monitor: Any) -> None:
+    assert ' seconds' not in monitor['definition']['message']
+
+
+@every_monitor
+def test_what_is_gone_recovers_but_for_the_server(monitor: Any) -> None:
+    definition = monitor['definition']
+    is_count = all(query.is_as_count for query in metric_queries(query_of(monitor).expression))
+
+    if 'server.ready' in definition['query']:
+        assert definition['options']['on_missing_data'] == 'show_and_notify_no_data'
+    else:
+        assert is_count or definition['options']['on_missing_data'] == 'resolve'
 
 
 @every_monitor

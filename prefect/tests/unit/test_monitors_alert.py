@@ -7,6 +7,8 @@ motion, at a speed at which window and threshold of the monitor fit into it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -23,14 +25,15 @@ TROUBLES: dict[str, tuple[tuple[str, ...], float]] = {
     'backlog_age': (('attended', 'reports'), 120),
     'collection_failing': (('workers',), 120),
     'concurrency_saturated': (('attended', 'orders'), 120),
-    'crashed_runs': (('attended', 'hourly', 'image-import'), 60),
+    'crashed_runs': (('hourly', 'image-import'), 60),
     'failing_in_a_row': (('hourly', 'flaky'), 60),
     'failure_rate': (('hourly', 'flaky'), 360),
     'freshness_missed': (('hourly', 'stale'), 7200),
     'late_runs': (('lonely', 'default', 'no_worker'), 60),
+    'late_runs_served': (('hourly', 'nightly', 'no_worker'), 60),
     'leaked_slots': (('database',), 60),
     'not_authorized': ((), 60),
-    'pending_stuck': (('attended', 'hourly', 'stuck'), 60),
+    'pending_stuck': (('hourly', 'stuck'), 60),
     'pool_without_worker': (('lonely',), 60),
     'queue_not_polled': (('attended', 'reports'), 60),
     'run_running_long': (('hourly', 'backfill'), 720),
@@ -40,7 +43,16 @@ TROUBLES: dict[str, tuple[tuple[str, ...], float]] = {
 
 @pytest.fixture(scope='module')
 def timeline() -> Timeline:
-    return Timeline.load(FOLDER / 'tests' / 'fixtures' / 'series' / 'troubles.json.gz')
+    """The recording, with its late runs also as those of served deployments and of flows without a deployment."""
+    recorded = Timeline.load(FOLDER / 'tests' / 'fixtures' / 'series' / 'troubles.json.gz')
+    late = [series for series in recorded.series if series.name == 'prefect.server.flow_runs.late']
+    served = [replace(series, tags=_without(series.tags, 'work_')) for series in late]
+    local = [replace(series, tags=_without(series.tags, 'deployment_')) for series in served]
+    return replace(recorded, series=(*recorded.series, *served, *local))
+
+
+def _without(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith(prefix)}
 
 
 def turns(name: str, timeline: Timeline) -> dict[tuple[str, ...], list[Status]]:
@@ -62,9 +74,48 @@ def test_monitor_alerts_and_recovers(name: str, timeline: Timeline) -> None:
 
 def test_what_has_no_trouble_stays_quiet(timeline: Timeline) -> None:
     assert turns('failing_in_a_row', timeline)['hourly', 'orders'] == [Status.OK]
-    assert turns('pending_stuck', timeline).keys() == {('attended', 'hourly', 'stuck')}
+    assert turns('pending_stuck', timeline).keys() == {('hourly', 'stuck')}
     assert turns('background_service_dead', timeline)['foreman',] == [Status.OK]
     assert turns('concurrency_saturated', timeline).keys() == {('attended', 'orders')}
+
+
+def ended_in_trouble(timeline: Timeline, metric: str, deployment: tuple[str, str]) -> Timeline:
+    """The timeline with a series of a deployment ending at its last value that is not 0, as when somebody deletes it."""
+
+    def end(series: TimedSeries) -> TimedSeries:
+        name, flow = deployment
+        is_it = series.name == metric and (series.tags['deployment_name'], series.tags['flow_name']) == (name, flow)
+        if not is_it:
+            return series
+        last = max(check for check, value in series.points if value)
+        return replace(series, points=tuple(point for point in series.points if point[0] <= last))
+
+    return replace(timeline, series=tuple(map(end, timeline.series)))
+
+
+@pytest.mark.parametrize(
+    ('name', 'metric', 'deployment'),
+    [
+        ('failing_in_a_row', 'prefect.server.deployment.consecutive_failures', ('hourly', 'flaky')),
+        ('crashed_runs', 'prefect.server.flow_runs.crashed.count', ('hourly', 'image-import')),
+    ],
+    ids=['a gauge resolves', 'the sum of a count is 0'],
+)
+def test_alert_ends_when_its_series_ends(
+    name: str, metric: str, deployment: tuple[str, str], timeline: Timeline
+) -> None:
+    course = turns(name, ended_in_trouble(timeline, metric, deployment))[deployment]
+
+    assert Status.ALERT in course
+    assert course[-1] is Status.OK
+
+
+def test_series_without_a_tag_that_a_monitor_groups_by_is_in_no_group(timeline: Timeline) -> None:
+    served = ('hourly', 'nightly', 'no_worker')
+
+    assert served in turns('late_runs_served', timeline)
+    assert not [group for group in turns('late_runs', timeline) if 'N/A' in group]
+    assert not [group for group in turns('late_runs_served', timeline) if 'N/A' in group]
 
 
 def test_monitor_does_not_alert_without_the_trouble(timeline: Timeline) -> None:
