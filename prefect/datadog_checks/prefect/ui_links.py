@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import quote
-
-_CLOUD = re.compile('(https?://)(?:api\\.)?([^/]+)/api/accounts/([^/]+)/workspaces/([^/]+)')
+from datadog_checks.prefect.api.urls import CLOUD_URL, path_segment
 
 
 def ui_url(api_url: str) -> str:
     """Where the user interface is to be found, as Prefect's own client derives it from the URL of the API."""
-    cloud = _CLOUD.fullmatch(api_url)
-    if cloud:
-        scheme, host, account, workspace = cloud.groups()
-        return f'{scheme}app.{host}/account/{account}/workspace/{workspace}'
+    cloud = CLOUD_URL.fullmatch(api_url)
+    if cloud and cloud['path'] == '/api':
+        return f'{cloud["scheme"]}app.{cloud["host"]}/account/{cloud["account"]}/workspace/{cloud["workspace"]}'
     return api_url.removesuffix('/api')
 
 
@@ -21,15 +17,11 @@ def object_path(kind: str, object_id: str, name: str | None, work_pool_name: str
     """The page of an object (3.8.8); None if it has none. Work pools and queues are found by name."""
     match kind:
         case 'flow-run' | 'task-run':
-            return f'/runs/{kind}/{_quoted(object_id)}'
+            return f'/runs/{kind}/{path_segment(object_id)}'
         case 'flow' | 'deployment':
-            return f'/{kind}s/{kind}/{_quoted(object_id)}'
+            return f'/{kind}s/{kind}/{path_segment(object_id)}'
         case 'work-pool' if name:
-            return f'/work-pools/work-pool/{_quoted(name)}'
+            return f'/work-pools/work-pool/{path_segment(name)}'
         case 'work-queue' if name and work_pool_name:
-            return f'/work-pools/work-pool/{_quoted(work_pool_name)}/queue/{_quoted(name)}'
+            return f'/work-pools/work-pool/{path_segment(work_pool_name)}/queue/{path_segment(name)}'
     return None
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe='')
