@@ -34,7 +34,7 @@ def end_runs(fake: FakePrefect, deployment: Row) -> list[Row]:
 
 def remembered(check: PrefectCheck) -> int:
     """The bytes of all that the check keeps between two runs."""
-    return int(asizeof(check._known_runs, check._state, check._snapshot_collectors, check._stream_collectors))
+    return int(asizeof(check._memory, check._state, check._snapshot_collectors, check._stream_collectors))
 
 
 def test_memory_and_state_after_100_000_runs_are_those_after_1_000(

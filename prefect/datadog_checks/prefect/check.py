@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from datadog_checks.base import AgentCheck
 from datadog_checks.prefect.api.client import PrefectClient
-from datadog_checks.prefect.api.errors import CollectionError, NotFound, OutOfTime, PrefectError, UnsupportedVersion
+from datadog_checks.prefect.api.errors import (
+    CollectionError,
+    NotFound,
+    OutOfTime,
+    PrefectError,
+    Rejected,
+    UnsupportedVersion,
+)
 from datadog_checks.prefect.api.log import silence_telltales
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
@@ -17,7 +24,8 @@ from datadog_checks.prefect.api.versions import differences, require_supported
 from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
-from datadog_checks.prefect.inventory.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.inventory.inventory import Inventory
+from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.outbox import Outbox
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
@@ -50,7 +58,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         super().__init__(name, _that_are_set(init_config), [_that_are_set(instance) for instance in instances])
         silence_telltales()
         self._clock = ServerClock()
-        self._known_runs = KnownRuns()
+        self._memory = InventoryMemory()
         self._outbox = Outbox(self._submit)
         # Names of the collectors that the last run had no time for.
         self._without_time: set[str] = set()
@@ -142,6 +150,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self._submit([Sample(COLLECTOR_DURATION, time.monotonic() - started, collector_tags)])
         if error is None:
             return
+        if isinstance(error, Rejected):
+            # The server may be another version by now.
+            self._version_asked_at = None
         if not isinstance(error, PrefectError):
             self.log.error('%s: unexpected error', collector, exc_info=error)
         failures[collector] = error
@@ -172,8 +183,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def _run_context(self) -> RunContext:
         now = self._clock.now()
         settings = self._settings
-        inventory = Inventory(self._client, settings.filters, self._known_runs, now, self.log, settings.prefect_tags)
-        return RunContext(now=now, client=self._client, inventory=inventory, settings=settings, log=self.log)
+        inventory = Inventory(self._client, settings.filters, self._memory, now, self.log, settings.prefect_tags)
+        return RunContext(now=now, inventory=inventory, settings=settings, log=self.log)
 
     def _require_supported_version(self) -> None:
         """Ask for the server's version now and then: no part of the collection, a server that hides it is no failure.

@@ -12,6 +12,7 @@ from typing import Protocol
 from datadog_checks.prefect.api.transport import split_user_info
 from datadog_checks.prefect.event_names import EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
+from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import ui_url
 
 
@@ -95,7 +96,7 @@ class Settings:
         return cls(
             prefect_url=options.prefect_url,
             ui_url=ui_url(url),
-            tags=(f'prefect_url:{url}', *(options.tags or ())),
+            tags=(f'{PREFECT_URL}:{url}', *(options.tags or ())),
             filters=ResourceFilters(
                 work_pools=_name_filter(options.work_pool_names),
                 work_queues=_name_filter(options.work_queue_names),

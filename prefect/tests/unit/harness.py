@@ -14,7 +14,8 @@ from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models.instance import InstanceConfig
-from datadog_checks.prefect.inventory.inventory import Inventory, KnownRuns
+from datadog_checks.prefect.inventory.inventory import Inventory
+from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cursor import CheckState
@@ -55,14 +56,14 @@ class Bench:
         self.fake = fake
         self.settings = Settings.from_options(options(url, **changes))
         self.client = PrefectClient(new_transport(url), LOG)
-        self._known = KnownRuns()
+        self._memory = InventoryMemory()
         self._state = CheckState()
 
     def context(self) -> RunContext:
         """A new run, now."""
         settings = self.settings
-        inventory = Inventory(self.client, settings.filters, self._known, self.fake.now, LOG, settings.prefect_tags)
-        return RunContext(self.fake.now, self.client, inventory, settings, LOG)
+        inventory = Inventory(self.client, settings.filters, self._memory, self.fake.now, LOG, settings.prefect_tags)
+        return RunContext(self.fake.now, inventory, settings, LOG)
 
     def read(self, collector: SnapshotCollector) -> Values:
         """What a snapshot collector gives now."""
@@ -82,7 +83,7 @@ class Bench:
 
     def restart(self) -> None:
         """What is not persisted is forgotten."""
-        self._known = KnownRuns()
+        self._memory = InventoryMemory()
         self._state = CheckState.loads(self._state.dumps())
 
     def batch(self, collector: StreamCollector) -> Batch:

@@ -735,6 +735,27 @@ class TestMetadata:
             run_check(check)
         assert len(sent(fake, '/admin/version')) == times
 
+    @pytest.mark.parametrize('version', ['3.0.11', '3.4.25'])
+    def test_server_whose_version_is_known_refuses_nothing(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, version: str
+    ) -> None:
+        fake.version = version
+        check = new_check()
+        for seconds in (0, 15, 30):
+            fake.now = at(seconds)
+            run_check(check)
+        assert [exchange for exchange in fake.requests if exchange.status == 422] == []
+
+    def test_refused_request_makes_the_next_run_ask_for_the_version(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, aggregator: AggregatorStub
+    ) -> None:
+        """A server that was replaced by an older one, within the hour."""
+        check = new_check()
+        run_check(check)
+        fake.version = '3.4.25'
+        assert 'HTTP 422' in run_failing(check, aggregator)
+        assert success(run_check(check)) == dict.fromkeys(COLLECTORS, 1)
+
     def test_what_an_old_server_lacks_is_told_once_at_debug(
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -328,7 +328,7 @@ def test_any_date(date: str, only_our_errors: list[str]) -> None:
 def test_every_endpoint_is_there() -> None:
     """Those that the client names, whether or not the check asks them on this server."""
     source = inspect.getsource(client) + inspect.getsource(csrf)
-    named = re.findall(r"'(?:GET |POST )?(/[a-z0-9_/-]+)'", source.replace('{_quoted(work_pool_name)}', 'prod'))
+    named = re.findall(r"'(?:GET |POST )?(/[a-z0-9_/-]+)'", source.replace('{path_segment(work_pool_name)}', 'prod'))
     assert set(named) == set(ENDPOINTS)
 
 

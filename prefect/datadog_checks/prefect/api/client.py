@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
+from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import (
@@ -41,23 +42,26 @@ from datadog_checks.prefect.api.paging import (
     pages_newest_first,
     rows_by_offset,
 )
+from datadog_checks.prefect.api.queries import NO_FILTER, Body, Table
 from datadog_checks.prefect.api.time_range import TimeRange
-from datadog_checks.prefect.api.times import RESOLUTION, format_time
 from datadog_checks.prefect.api.transport import Transport
-from datadog_checks.prefect.api.versions import Difference, differences
+from datadog_checks.prefect.api.urls import CLOUD_URL, path_segment
+from datadog_checks.prefect.api.versions import TASK_RUN_END_FILTER, Difference, differences, parse_release
 
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100
 
 # The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
 _EVENTS_PER_PAGE = 50
-# The server takes an end that is still to come; without one it ends the period now, by its own clock.
-_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
-_CLOUD_URL = re.compile('(?P<api>.*)/accounts/[^/]+/workspaces/[^/]+')
 _MAX_COUNT = 10**12
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 # The default of the server, and what Prefect Cloud has.
 _DEFAULT_PAGE_SIZE = 200
+_ANY_TIME = TimeRange(datetime(2020, 1, 1, tzinfo=UTC))
+# The least that a server can be asked which refuses what it does not know (422): for none of the task runs that ended.
+_PROBES: dict[Difference, tuple[str, Body]] = {
+    TASK_RUN_END_FILTER: ('/task_runs/count', queries.ended_task_runs_among(NO_FILTER, _ANY_TIME, ())[0])
+}
 
 
 class Model(Protocol):
@@ -69,23 +73,20 @@ M = TypeVar('M', bound=Model)
 
 
 class PrefectClient:
-    """Reads one Prefect server. Filter arguments are bodies of the API: {'flow_runs': {...}, 'deployments': {...}}."""
+    """Reads one Prefect server. Each `body` is one of `queries`."""
 
     def __init__(self, transport: Transport, log: Log) -> None:
         self._transport = transport
         self._log = log
         # Where the health of Prefect Cloud is: outside of the workspace.
-        cloud = _CLOUD_URL.fullmatch(transport.base_url)
+        cloud = CLOUD_URL.fullmatch(transport.base_url)
         self._cloud_url = cloud and cloud['api']
         self._page_size: int | None = None
-        self._differences: Sequence[Difference] = ()
+        # What the server lacks by its version; None while it does not tell one. What asking it has told instead.
+        self._lacking: Collection[Difference] | None = None
+        self._probed: dict[Difference, bool] = {}
         # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
         self._malformed: Counter[str] = Counter()
-
-    @property
-    def prefect_url(self) -> str:
-        """The configured URL without user info."""
-        return self._transport.base_url
 
     def check_health(self) -> None:
         """GET /health; also sets the server's clock. The answer of a healthy server is `true`, without authorization.
@@ -108,15 +109,40 @@ class PrefectClient:
 
     def version(self) -> str:
         """GET /admin/version: Prefect's version. (GET /version is that of the API's schema, 0.8.4 since 2.20.)"""
-        version = self._transport.get('/admin/version')
+        try:
+            version = self._transport.get('/admin/version')
+        except NotFound:
+            self._learn('')
+            raise
         if not isinstance(version, str):
             raise PrefectApiError('GET /admin/version', 'the answer is not a text')
-        self._differences = differences(version)
+        self._learn(version)
         return version
 
     def has(self, item: Difference) -> bool:
-        """Whether the server has what older ones lack: yes, unless it has told a `version` that is too old."""
-        return item not in self._differences
+        """Whether the server has what older ones lack. To be asked before a request, so that none is refused.
+
+        By the last `version`. A server that tells none, or no release, is asked once whether it takes such a request;
+        where no request could tell it is taken for a new one. Raises a PrefectApiError if it gives no answer to that.
+        """
+        if self._lacking is not None:
+            return item not in self._lacking
+        if item not in self._probed:
+            self._probed[item] = item not in _PROBES or self._takes(*_PROBES[item])
+        return self._probed[item]
+
+    def _learn(self, version: str) -> None:
+        """Of what is no release nothing is known."""
+        self._lacking = differences(version) if parse_release(version) else None
+        self._probed.clear()
+
+    def _takes(self, path: str, body: Body) -> bool:
+        try:
+            self._transport.post(path, body)
+        except Rejected as error:
+            self._log.debug('A server that hides its version is an older one: %s', error)
+            return False
+        return True
 
     def service_settings(self) -> ServiceSettings:
         """GET /admin/settings: of all settings only those of the background services."""
@@ -129,7 +155,7 @@ class PrefectClient:
     def workers(self, work_pool_name: str) -> list[Worker]:
         """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
         try:
-            return self._read_list(f'/work_pools/{_quoted(work_pool_name)}/workers/filter', {}, Worker)
+            return self._read_list(f'/work_pools/{path_segment(work_pool_name)}/workers/filter', {}, Worker)
         except NotFound:
             return []
 
@@ -147,16 +173,16 @@ class PrefectClient:
         """
         return self._read_list_if_there('/concurrency_limits/filter', TagLimit)
 
-    def deployment_page(self, body: dict[str, Any], offset: int, page_size: int) -> tuple[list[Deployment], int]:
+    def deployment_page(self, body: Body, offset: int, page_size: int) -> tuple[list[Deployment], int]:
         """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
         page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
         rows = self._fetch('/deployments/filter', page)
         return self._parse(rows, Deployment), len(rows)
 
     def deployments_by_id(self, ids: Sequence[str]) -> list[Deployment]:
-        return self._read_ids('/deployments/filter', 'deployments', ids, Deployment)
+        return self._read_ids('deployments', ids, Deployment)
 
-    def count_deployments(self, body: dict[str, Any]) -> int:
+    def count_deployments(self, body: Body) -> int:
         return self._count('/deployments/count', body)
 
     def flow_page(self, offset: int, page_size: int) -> tuple[list[Flow], int]:
@@ -165,25 +191,25 @@ class PrefectClient:
         return self._parse(rows, Flow), len(rows)
 
     def flows(self, ids: Sequence[str]) -> list[Flow]:
-        return self._read_ids('/flows/filter', 'flows', ids, Flow)
+        return self._read_ids('flows', ids, Flow)
 
-    def flow_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[FlowRun]:
+    def flow_runs(self, body: Body, order: TimeOrder) -> Iterator[FlowRun]:
         """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
         return chain.from_iterable(self.flow_run_pages(body, order))
 
-    def first_flow_run(self, body: dict[str, Any], order: TimeOrder) -> FlowRun | None:
+    def first_flow_run(self, body: Body, order: TimeOrder) -> FlowRun | None:
         """The first of the flow runs of `body` in that order, None if there is none."""
         rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1})
         return next(iter(self._parse(rows, FlowRun)), None)
 
-    def flow_run_pages(self, body: dict[str, Any], order: TimeOrder) -> Iterator[list[FlowRun]]:
+    def flow_run_pages(self, body: Body, order: TimeOrder) -> Iterator[list[FlowRun]]:
         """The same by the page, each of which is parsed when it is taken."""
-        return self._pages_by_time('/flow_runs/filter', 'flow_runs', body, order, FlowRun)
+        return self._pages_by_time('flow_runs', body, order, FlowRun)
 
     def flow_runs_by_id(self, ids: Sequence[str]) -> list[FlowRun]:
-        return self._read_ids('/flow_runs/filter', 'flow_runs', ids, FlowRun)
+        return self._read_ids('flow_runs', ids, FlowRun)
 
-    def count_flow_runs(self, body: dict[str, Any]) -> int:
+    def count_flow_runs(self, body: Body) -> int:
         return self._count('/flow_runs/count', body)
 
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
@@ -193,20 +219,20 @@ class PrefectClient:
             _rows('GET ' + endpoint, self._transport.get(endpoint, {'flow_run_id': flow_run_id})), FlowRunState
         )
 
-    def task_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[TaskRun]:
+    def task_runs(self, body: Body, order: TimeOrder) -> Iterator[TaskRun]:
         """The task runs of `body`, page by page, each once though the list changes meanwhile."""
-        return chain.from_iterable(self._pages_by_time('/task_runs/filter', 'task_runs', body, order, TaskRun))
+        return chain.from_iterable(self._pages_by_time('task_runs', body, order, TaskRun))
 
-    def newest_task_runs(self, body: dict[str, Any], order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
+    def newest_task_runs(self, body: Body, order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
         """The task runs of `body` down to `since`, for a server that has no filter on the time of `order`."""
         path = '/task_runs/filter'
         pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self.page_size(), since)
         return chain.from_iterable(self._parse_pages(path, pages, order, TaskRun))
 
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
-        return self._read_ids('/task_runs/filter', 'task_runs', ids, TaskRun)
+        return self._read_ids('task_runs', ids, TaskRun)
 
-    def count_task_runs(self, body: dict[str, Any]) -> int:
+    def count_task_runs(self, body: Body) -> int:
         return self._count('/task_runs/count', body)
 
     def event_pages(self, names: dict[str, list[str]], time_range: TimeRange) -> Iterator[tuple[list[Event], int]]:
@@ -215,11 +241,10 @@ class PrefectClient:
         `names` is the `event` object of the filter.
         """
         path = '/events/filter'
-        criteria = {'event': names, 'order': 'ASC'} | _occurred(time_range)
+        body = queries.events(names, time_range)
 
         def begin(page_size: int) -> TokenPage:
-            body = {'filter': criteria, 'limit': page_size}
-            return _token_page(f'POST {path}', self._transport.post(path, body))
+            return _token_page(f'POST {path}', self._transport.post(path, body | {'limit': page_size}))
 
         def go_on(token: str) -> TokenPage:
             # The host of `next_page` is the one that a proxy asked for, or worse. Only the token is of use.
@@ -234,13 +259,13 @@ class PrefectClient:
 
     def count_events(self, names: dict[str, list[str]], time_range: TimeRange) -> int:
         path = '/events/filter'
-        body = {'filter': {'event': names} | _occurred(time_range), 'limit': 0}
+        body = queries.events(names, time_range) | {'limit': 0}
         return _token_page(f'POST {path}', self._transport.post(path, body)).total
 
     def newest_event(self, names: dict[str, list[str]], time_range: TimeRange) -> Event | None:
         """The newest event of a time range, None if there is none. `names` as for `event_pages`."""
         path = '/events/filter'
-        body = {'filter': {'event': names, 'order': 'DESC'} | _occurred(time_range), 'limit': 1}
+        body = queries.events(names, time_range, 'DESC') | {'limit': 1}
         return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
 
     def take_malformed(self) -> dict[str, int]:
@@ -249,7 +274,7 @@ class PrefectClient:
         self._malformed.clear()
         return malformed
 
-    def _read_list(self, path: str, body: dict[str, Any], model: type[M]) -> list[M]:
+    def _read_list(self, path: str, body: Body, model: type[M]) -> list[M]:
         try:
             rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
         except PagingError as error:
@@ -263,20 +288,19 @@ class PrefectClient:
             self._log.debug('Nothing of this server: %s', error)
             return []
 
-    def _read_ids(self, path: str, key: str, ids: Sequence[str], model: type[M]) -> list[M]:
+    def _read_ids(self, table: Table, ids: Sequence[str], model: type[M]) -> list[M]:
         """The objects of these ids, in no certain order; those that are gone are missing."""
         size = min(IDS_PER_REQUEST, self.page_size())
         possible = [item for item in ids if _is_id(item)]
         found: list[M] = []
         for start in range(0, len(possible), size):
-            body = {key: {'id': {'any_': possible[start : start + size]}}, 'limit': size}
-            found += self._parse(self._fetch(path, body), model)
+            body = queries.by_ids(table, possible[start : start + size]) | {'limit': size}
+            found += self._parse(self._fetch(f'/{table}/filter', body), model)
         return found
 
-    def _pages_by_time(
-        self, path: str, key: str, body: dict[str, Any], order: TimeOrder, model: type[M]
-    ) -> Iterator[list[M]]:
-        pages = pages_by_time(lambda page: self._fetch(path, page), key, body, order, self.page_size())
+    def _pages_by_time(self, table: Table, body: Body, order: TimeOrder, model: type[M]) -> Iterator[list[M]]:
+        path = f'/{table}/filter'
+        pages = pages_by_time(lambda page: self._fetch(path, page), table, body, order, self.page_size())
         return self._parse_pages(path, pages, order, model)
 
     def _parse_pages(
@@ -290,7 +314,7 @@ class PrefectClient:
         except (ValueError, TypeError, OverflowError):
             raise _unexpected(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
 
-    def _fetch(self, path: str, body: dict[str, Any]) -> list[Row]:
+    def _fetch(self, path: str, body: Body) -> list[Row]:
         """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
         try:
             return _rows(f'POST {path}', self._transport.post(path, body))
@@ -307,7 +331,7 @@ class PrefectClient:
         if self._page_size is None:
             endpoint = '/flow_runs/paginate'
             try:
-                answer = self._transport.post(endpoint, {'flow_runs': {'id': {'any_': []}}})
+                answer = self._transport.post(endpoint, queries.page_limit())
             except NotFound as error:
                 self._log.debug('Taking the page limit for %d: %s', _DEFAULT_PAGE_SIZE, error)
                 answer = {'limit': _DEFAULT_PAGE_SIZE}
@@ -317,7 +341,7 @@ class PrefectClient:
             self._page_size = limit
         return self._page_size
 
-    def _count(self, path: str, body: dict[str, Any]) -> int:
+    def _count(self, path: str, body: Body) -> int:
         return _number(f'POST {path}', self._transport.post(path, body))
 
     def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
@@ -360,12 +384,6 @@ def _token(endpoint: str, next_page: Any) -> str | None:
     return str(token)
 
 
-def _occurred(time_range: TimeRange) -> dict[str, Any]:
-    """The time range as the filter of events has it: both its bounds are inclusive."""
-    until = _END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
-    return {'occurred': {'since': format_time(time_range.since), 'until': format_time(until)}}
-
-
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:
     return PrefectApiError(
         endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
@@ -375,8 +393,3 @@ def _unexpected(endpoint: str, what: str) -> PrefectApiError:
 def _is_id(text: str) -> bool:
     """Whether the server would take a text as an id; for another one it refuses the whole request."""
     return _ID.fullmatch(text) is not None
-
-
-def _quoted(name: str) -> str:
-    """A name as one segment of a path."""
-    return quote(name, safe='')

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from datadog_checks.prefect.api.models import Row
-from datadog_checks.prefect.api.times import RESOLUTION, format_time, parse_time
+from datadog_checks.prefect.api.queries import Body, Table, narrowed
+from datadog_checks.prefect.api.times import RESOLUTION, parse_time
 
-Fetch = Callable[[dict[str, Any]], list[Row]]
+Fetch = Callable[[Body], list[Row]]
 
 # How often a list with ties is read anew until it is complete.
 _READS = 5
@@ -42,10 +42,6 @@ class TimeOrder:
     fields: tuple[str, ...]
     descending: bool = False
 
-    @property
-    def bound(self) -> str:
-        return 'before_' if self.descending else 'after_'
-
     def time(self, row: Row) -> datetime:
         for field in self.fields:
             value = row.get(field)
@@ -67,18 +63,16 @@ TASK_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_sta
 TASK_RUNS_BY_END = TimeOrder('END_TIME_DESC', 'end_time', ('end_time',), descending=True)
 
 
-def pages_by_time(
-    fetch: Fetch, key: str, body: dict[str, Any], order: TimeOrder, page_size: int
-) -> Iterator[list[Row]]:
+def pages_by_time(fetch: Fetch, table: Table, body: Body, order: TimeOrder, page_size: int) -> Iterator[list[Row]]:
     """The pages of `body`, each row once.
 
-    `fetch` posts a body and returns the rows; `key` names the filter object of the listed runs in it ('flow_runs',
-    'task_runs'). Raises PagingError, and ValueError for a row without the time of the order.
+    `fetch` posts a body and returns the rows; `table` names the filter object of the listed runs in it. Raises
+    PagingError, and ValueError for a row without the time of the order.
     """
     seen: set[str] = set()
     bound: datetime | None = None
     while True:
-        rows = fetch(_bounded(body, key, order, bound) | {'sort': order.sort, 'limit': page_size})
+        rows = fetch(_bounded(body, table, order, bound) | {'sort': order.sort, 'limit': page_size})
         yield _unseen(rows, seen)
         if len(rows) < page_size:
             return
@@ -86,13 +80,13 @@ def pages_by_time(
         if bound is not None and (last > bound if order.descending else last < bound):
             raise PagingError('the server does not honour the sort')
         if last == bound:
-            tied = _bounded(body, key, order, bound, only=True)
+            tied = _bounded(body, table, order, bound, only=True)
             yield from pages_by_id(fetch, tied, page_size, seen)
             last = order.next_after(last)
         bound = last
 
 
-def pages_by_id(fetch: Fetch, body: dict[str, Any], page_size: int, seen: set[str]) -> Iterator[list[Row]]:
+def pages_by_id(fetch: Fetch, body: Body, page_size: int, seen: set[str]) -> Iterator[list[Row]]:
     """The pages of `body` by offset in the order of ids, the only total order; rows in `seen` are left out."""
     read: set[str] = set()
     for rows in _offset_pages(fetch, body | {'sort': 'ID_DESC'}, page_size):
@@ -102,7 +96,7 @@ def pages_by_id(fetch: Fetch, body: dict[str, Any], page_size: int, seen: set[st
 
 
 def pages_newest_first(
-    fetch: Fetch, body: dict[str, Any], order: TimeOrder, page_size: int, since: datetime
+    fetch: Fetch, body: Body, order: TimeOrder, page_size: int, since: datetime
 ) -> Iterator[list[Row]]:
     """The pages of `body` down to the first row older than `since`, for a list that cannot be filtered by its time.
 
@@ -128,7 +122,7 @@ def pages_newest_first(
         offset += page_size - overlap
 
 
-def rows_by_offset(fetch: Fetch, body: dict[str, Any], page_size: int) -> list[Row]:
+def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
     """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
@@ -194,7 +188,7 @@ def _page_size_of(attempt: int, page_size: int) -> int:
     return max(1, page_size - attempt * page_size // (2 * _READS))
 
 
-def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterator[list[Row]]:
+def _offset_pages(fetch: Fetch, body: Body, page_size: int) -> Iterator[list[Row]]:
     offset = 0
     while True:
         rows = fetch(body | {'offset': offset, 'limit': page_size})
@@ -204,17 +198,13 @@ def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterato
         offset += len(rows)
 
 
-def _bounded(
-    body: dict[str, Any], key: str, order: TimeOrder, bound: datetime | None, *, only: bool = False
-) -> dict[str, Any]:
-    """`body` with its filter narrowed to the rows from `bound` on, or to those at `bound` only."""
+def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None, *, only: bool = False) -> Body:
+    """`body` narrowed to the rows from `bound` on, or to those at `bound` only."""
     if bound is None:
         return body
-    limits = {order.bound: format_time(bound)}
-    if only:
-        limits = {'after_': format_time(bound), 'before_': format_time(bound)}
-    criteria = body.get(key, {})
-    return body | {key: criteria | {order.filter_key: criteria.get(order.filter_key, {}) | limits}}
+    since = bound if only or not order.descending else None
+    until = bound if only or order.descending else None
+    return narrowed(body, table, order.filter_key, since=since, until=until)
 
 
 def _unseen(rows: list[Row], seen: set[str]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Times as Prefect writes them: ISO 8601 with a zone, up to microseconds; and whether it is time to ask again."""
+"""Times as Prefect writes them: ISO 8601 with a zone, up to microseconds; ages; and whether it is time to ask again."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def format_time(time: datetime) -> str:
 def is_due(asked_at: datetime | None, now: datetime, interval: timedelta) -> bool:
     """Whether to ask again what was asked at that time, None for never; also after a clock that stepped back."""
     return asked_at is None or not timedelta() <= now - asked_at < interval
+
+
+def age_seconds(since: datetime, now: datetime) -> float:
+    """How long ago a time is, never less than 0: the clock of a worker may be ahead of the server's."""
+    return max(0.0, (now - since).total_seconds())

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from datadog_checks.prefect.api.errors import PrefectApiError, PrefectError
 from datadog_checks.prefect.api.models import Event, FlowRun, ServiceSettings
 from datadog_checks.prefect.api.time_range import TimeRange
-from datadog_checks.prefect.api.times import format_time, is_due
+from datadog_checks.prefect.api.times import is_due
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
 from datadog_checks.prefect.sample import Sample
@@ -55,8 +55,6 @@ class BackgroundServices:
         self._plan_asked_at: datetime | None = None
         # Service -> piece of work -> since when it is seen undone, without a break.
         self._undone: dict[str, dict[str, datetime]] = {}
-        # Subflow -> its parent: of those that live.
-        self._parents: dict[str, str] = {}
         # The event that was found in its task run last.
         self._recorded: str | None = None
 
@@ -87,7 +85,7 @@ class BackgroundServices:
         if is_due(self._settings_asked_at, run.now, _SETTINGS_INTERVAL):
             self._settings_asked_at = run.now
             try:
-                self._settings = run.client.service_settings()
+                self._settings = run.inventory.service_settings()
             except PrefectError as error:
                 run.log.debug('Taking the default intervals of the background services: %s', error)
         return self._settings
@@ -108,9 +106,9 @@ class BackgroundServices:
         live = run.inventory.live_flow_runs()
         overdue: dict[str, timedelta] = {}
         subflows = [item for item in live if item.parent_task_run_id is not None and not _is_on_its_way(item)]
-        for subflow, parent in self._with_parents(run, subflows):
+        for subflow_id, parent in run.inventory.parents_not_alive(subflows).items():
             if parent.state_type == 'CANCELLED' and parent.end_time is not None:
-                overdue[subflow.id] = run.now - parent.end_time - settings.cancellation_loop
+                overdue[subflow_id] = run.now - parent.end_time - settings.cancellation_loop
         if settings.cancelling_timeout is not None:
             for item in live:
                 if item.state_type == 'CANCELLING' and item.state_time is not None:
@@ -118,22 +116,6 @@ class BackgroundServices:
                         run.now - item.state_time - settings.cancelling_timeout - settings.cancellation_loop
                     )
         return _positive(overdue)
-
-    def _with_parents(self, run: RunContext, subflows: list[FlowRun]) -> Iterator[tuple[FlowRun, FlowRun]]:
-        """The subflows whose parent is not alive, each with it."""
-        unknown = {item.parent_task_run_id for item in subflows if item.id not in self._parents}
-        task_runs = run.client.task_runs_by_id(sorted(item for item in unknown if item is not None))
-        flow_run_ids = {item.id: item.flow_run_id for item in task_runs}
-        found = {
-            item.id: self._parents.get(item.id, flow_run_ids.get(item.parent_task_run_id or '')) for item in subflows
-        }
-        self._parents = {key: parent_id for key, parent_id in found.items() if parent_id is not None}
-        alive = {item.id for item in run.inventory.live_flow_runs()}
-        parents = {item.id: item for item in run.client.flow_runs_by_id(sorted({*self._parents.values()} - alive))}
-        for subflow in subflows:
-            parent = parents.get(self._parents.get(subflow.id, ''))
-            if parent is not None:
-                yield subflow, parent
 
     def _unrecorded(self, run: RunContext) -> Overdue | None:
         """The newest event of a task run if its row does not show it; None where events are not read.
@@ -143,7 +125,7 @@ class BackgroundServices:
         if not run.settings.collect_events:
             return None
         try:
-            event = run.client.newest_event(
+            event = run.inventory.newest_event(
                 _TASK_RUN_EVENTS, TimeRange(run.now - _EVENTS_SINCE, run.now - _EVENTS_UNTIL)
             )
         except PrefectApiError as error:
@@ -170,12 +152,8 @@ def _is_planned(run: RunContext, settings: ServiceSettings) -> bool:
     )[:_DEPLOYMENTS]
     if not planned:
         return True
-    ahead = format_time(run.now + settings.scheduled_ahead - slack)
-    body = {
-        'deployments': {'id': {'any_': planned}},
-        'flow_runs': {'expected_start_time': {'after_': ahead}},
-    }
-    return run.client.count_deployments(body) >= len(planned)
+    ahead = run.now + settings.scheduled_ahead - slack
+    return run.inventory.count_planned_beyond(planned, ahead) >= len(planned)
 
 
 def _not_marked_late(run: RunContext, settings: ServiceSettings) -> Overdue:
@@ -217,7 +195,7 @@ def _is_recorded(run: RunContext, event: Event) -> bool:
         return True
     return any(
         item.end_time is not None or item.state_time is None or item.state_time >= event.occurred
-        for item in run.client.task_runs_by_id([task_run_id])
+        for item in run.inventory.task_runs_by_id([task_run_id])
     )
 
 

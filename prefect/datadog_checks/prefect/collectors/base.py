@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.sample import Batch, Sample
@@ -22,7 +21,6 @@ class RunContext:
     """One run of the check. `now` is the server's time at its start."""
 
     now: datetime
-    client: PrefectClient
     inventory: Inventory
     settings: Settings
     log: Log

@@ -14,11 +14,9 @@ from datadog_checks.prefect import tags
 from datadog_checks.prefect.api.models import DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX, ConcurrencyLimit, TagLimit
 from datadog_checks.prefect.api.times import is_due
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.deployments import deployment_tags
 from datadog_checks.prefect.collectors.leaked_slots import LeakedSlots, Leaks
-from datadog_checks.prefect.collectors.work_pools import work_pool_tags
-from datadog_checks.prefect.collectors.work_queues import work_queue_status_tags
 from datadog_checks.prefect.inventory.slots import percent_in_use
+from datadog_checks.prefect.inventory.tagging import work_pool_tags, work_queue_status_tags
 from datadog_checks.prefect.metrics import (
     CONCURRENCY_LIMIT_ACTIVE_SLOTS,
     CONCURRENCY_LIMIT_IN_USE,
@@ -69,7 +67,7 @@ class Concurrency:
         is_time = is_due(self._tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
         if not (is_time or are_slots_taken or self._has_tags_apart):
             return [TagLimit(tag, item.limit, ()) for item in limits if (tag := _tag(item)) is not None]
-        found = run.client.tag_limits()
+        found = run.inventory.tag_limits()
         self._tag_limits_asked_at = run.now
         return found
 
@@ -115,7 +113,7 @@ def _deployments(run: RunContext, limits: Sequence[ConcurrencyLimit], leaked: Le
     for deployment in run.inventory.deployments().values():
         limit = by_name.get(DEPLOYMENT_LIMIT_PREFIX + deployment.id)
         if limit is not None:
-            own_tags = deployment_tags(run, deployment)
+            own_tags = run.inventory.tags_of_deployment(deployment)
             yield from _DEPLOYMENT.samples(limit.active_slots, limit.limit, own_tags)
             yield Sample(DEPLOYMENT_CONCURRENCY_LEAKED_SLOTS, leaked[limit.name], own_tags)
 

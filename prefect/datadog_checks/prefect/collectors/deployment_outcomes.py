@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datadog_checks.prefect.api.models import FlowRun
-from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_END
-from datadog_checks.prefect.api.times import format_time
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.collectors.base import RunContext
@@ -112,11 +110,7 @@ class DeploymentOutcomes:
             requests += 1
 
     def _read_page(self, run: RunContext, unread: _Unread) -> None:
-        criteria = _ended(unread.ids, ('COMPLETED', *_FAILED))
-        if unread.until is not None:
-            criteria['end_time']['before_'] = format_time(unread.until)
-        pages = run.client.flow_run_pages(run.inventory.scope().flow_runs(criteria), FLOW_RUNS_BY_END)
-        page = next(pages, [])
+        page = run.inventory.newest_ends_of(unread.ids, ('COMPLETED', *_FAILED), unread.until)
         self._add(run.inventory.allowed(page))
         earliest = min((item.end_time for item in page if item.end_time is not None), default=unread.until)
         if earliest == unread.until:
@@ -126,8 +120,7 @@ class DeploymentOutcomes:
         unread.until = earliest
 
     def _read_last_success(self, run: RunContext, deployment_id: str) -> None:
-        body = run.inventory.scope().flow_runs(_ended([deployment_id], ('COMPLETED',)))
-        last = run.client.first_flow_run(body, FLOW_RUNS_BY_END)
+        last = run.inventory.last_success_of(deployment_id)
         self._add(run.inventory.allowed([last] if last else []))
         self._by_id[deployment_id].is_read = True
 
@@ -138,15 +131,3 @@ class _Unread:
 
     ids: list[str]
     until: datetime | None = None
-
-
-def _ended(deployment_ids: Iterable[str], state_types: Iterable[str]) -> dict[str, Any]:
-    """The criteria of the runs of these deployments that ended in such a state.
-
-    Without the criterion on the end PostgreSQL sorts those that have none first (3.8.8).
-    """
-    return {
-        'deployment_id': {'any_': sorted(deployment_ids)},
-        'state': {'type': {'any_': list(state_types)}},
-        'end_time': {'is_null_': False},
-    }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from datadog_checks.prefect import tags, ui_links
-from datadog_checks.prefect.api.models import Event, Resource, task_name
+from datadog_checks.prefect.api.models import AWAITING_RETRY, Event, Resource, task_name
 from datadog_checks.prefect.sample import AgentEvent
 from datadog_checks.prefect.tags import Tags, make_tags
 
@@ -24,7 +24,7 @@ _ALERT_TYPES_BY_STATE_TYPE: Mapping[str | None, AlertType] = {
     'CANCELLED': 'warning',
     'COMPLETED': 'success',
 }
-_ALERT_TYPES_BY_STATE_NAME: Mapping[str | None, AlertType] = {'AwaitingRetry': 'warning', 'Late': 'warning'}
+_ALERT_TYPES_BY_STATE_NAME: Mapping[str | None, AlertType] = {AWAITING_RETRY: 'warning', 'Late': 'warning'}
 _ALERT_TYPES_BY_ACTION: Mapping[str, AlertType] = {'not-ready': 'error', 'ready': 'success'}
 
 _END_OF_MARKDOWN = re.compile('%{3,}')

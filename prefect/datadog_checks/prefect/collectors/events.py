@@ -50,12 +50,12 @@ class Events:
 def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
     """The new events, and the number of those that are left to the next run."""
     names = run.settings.event_names.criterion
-    count = partial(run.client.count_events, names)
+    count = partial(run.inventory.count_events, names)
     time_ranges = window.time_ranges_to_read(count)
     new: list[Event] = []
     for number, time_range in enumerate(time_ranges):
         read: list[Event] = []
-        for events, left in run.client.event_pages(names, time_range):
+        for events, left in run.inventory.event_pages(names, time_range):
             read += events
             new += _select_new(window, events)
             if left and len(new) >= MOST_PER_RUN:
@@ -74,9 +74,11 @@ def _read_if_torn(run: RunContext, passed: TimeRange, read: list[Event]) -> list
     The next run goes on from the end of that time range, so it is now that they are due.
     """
     names = run.settings.event_names.criterion
-    if passed.is_empty or run.client.count_events(names, passed) == sum(passed.holds(item.occurred) for item in read):
+    if passed.is_empty or run.inventory.count_events(names, passed) == sum(
+        passed.holds(item.occurred) for item in read
+    ):
         return []
-    return [event for events, _ in run.client.event_pages(names, passed) for event in events]
+    return [event for events, _ in run.inventory.event_pages(names, passed) for event in events]
 
 
 def _select_new(window: StreamWindow, events: list[Event]) -> list[Event]:

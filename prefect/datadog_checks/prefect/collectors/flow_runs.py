@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import partial
 from itertools import chain
-from typing import Any
 
 from datadog_checks.prefect.aggregation import Durations, ReportedTagSets, Tally
-from datadog_checks.prefect.api.models import LIVE_STATE_TYPES, FlowRun, FlowRunState
-from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_START
-from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.api.models import FlowRun, FlowRunState
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_CANCELLED,
@@ -41,7 +37,6 @@ _TERMINAL_SERIES = {
     'CRASHED': FLOW_RUNS_CRASHED,
     'CANCELLED': FLOW_RUNS_CANCELLED,
 }
-_ALL_STATE_TYPES = ['SCHEDULED', *LIVE_STATE_TYPES, *_TERMINAL_SERIES]
 
 
 class FlowRuns:
@@ -119,7 +114,7 @@ class StartedFlowRuns:
             if wait > run.settings.late_start_threshold:
                 tally.add(FLOW_RUNS_LATE_START, tags)
 
-        started = window.read(partial(_started_flow_runs, run), partial(_count_started_flow_runs, run))
+        started = window.read(run.inventory.started_flow_runs, run.inventory.count_started_flow_runs)
         # The row of a run that ended without a start, and then was retried, keeps that end as its start.
         doubtful = [item for item in started if item.was_interrupted]
         plain = window.select_new((item for item in started if not item.was_interrupted), lambda item: item.start_time)
@@ -196,28 +191,6 @@ class Histories:
 
 def _entered(run: RunContext, flow_run: FlowRun) -> datetime:
     return flow_run.state_time or run.now
-
-
-def _started_flow_runs(run: RunContext, time_range: TimeRange) -> list[FlowRun]:
-    """The flow runs that started in a time range."""
-    return run.inventory.allowed(run.client.flow_runs(_started_in(run, time_range), FLOW_RUNS_BY_START))
-
-
-def _count_started_flow_runs(run: RunContext, time_range: TimeRange) -> int:
-    return run.client.count_flow_runs(_started_in(run, time_range))
-
-
-def _started_in(run: RunContext, time_range: TimeRange) -> dict[str, Any]:
-    """The flow runs that started in a time range.
-
-    The server filters coalesce(start_time, expected_start_time), but looks for null in the column itself. For SQLite
-    there is an index on both (3.8.8) if the state types are named, all of them; without, it reads all that ever ran.
-    """
-    criteria = {
-        'start_time': time_range.criterion() | {'is_null_': False},
-        'state': {'type': {'any_': _ALL_STATE_TYPES}},
-    }
-    return run.inventory.scope().flow_runs(criteria)
 
 
 def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, active: Iterable[Tags]) -> set[Tags]:

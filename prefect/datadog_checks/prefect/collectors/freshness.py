@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.models import Deployment
+from datadog_checks.prefect.api.times import age_seconds
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.deployment_outcomes import DeploymentOutcomes
-from datadog_checks.prefect.collectors.deployments import deployment_tags
 from datadog_checks.prefect.inventory.future_runs import Future
 from datadog_checks.prefect.metrics import (
     DEPLOYMENT_CONSECUTIVE_FAILURES,
@@ -37,10 +37,10 @@ class Freshness:
         pasts = self._pasts.refresh(run)
         future = run.inventory.future_runs()
         for deployment in self._deployments(run, future).values():
-            own_tags = deployment_tags(run, deployment)
+            own_tags = run.inventory.tags_of_deployment(deployment)
             past = pasts[deployment.id]
             if past.last_success is not None:
-                age = max(0.0, (run.now - past.last_success).total_seconds())
+                age = age_seconds(past.last_success, run.now)
                 yield Sample(DEPLOYMENT_SECONDS_SINCE_SUCCESS, age, own_tags)
             if past.is_read:
                 yield Sample(DEPLOYMENT_CONSECUTIVE_FAILURES, len(past.failures), own_tags)

@@ -8,28 +8,21 @@ whose holders the server does not list.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datadog_checks.prefect.api.models import (
     DEPLOYMENT_LIMIT_PREFIX,
     DEPLOYMENT_SLOT_STATE_TYPES,
-    LIVE_STATE_TYPES,
     TAG_LIMIT_PREFIX,
-    TERMINAL_STATE_TYPES,
     ConcurrencyLimit,
     TagLimit,
 )
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.collectors.base import RunContext
-
-# A flow run in one of these may be in the midst of code that took a slot of a global limit.
-_GLOBAL_SLOT_STATE_TYPES = ('RUNNING', 'PAUSED', 'CANCELLING')
-# A task run takes the slots of its tags while it is PENDING, just before it is RUNNING.
-_TASK_SLOT_STATES = {'state': {'type': {'any_': ['PENDING', 'RUNNING']}}}
 
 # Slots that are leaked, by the name of the limit.
 LeakedSlots = Mapping[str, int]
@@ -85,8 +78,9 @@ def _observe(run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Se
         if flow_run.deployment_id and flow_run.run_count:
             by_deployment[flow_run.deployment_id].add(flow_run.id)
     slots = {item.name: item.active_slots for item in limits}
-    is_anything_alive = any(_is_global(item) and item.active_slots for item in limits) and _is_anything_alive(run)
-    alive = _alive_task_runs(run, {holder for limit in tag_limits for holder in limit.holder_ids})
+    holders = run.inventory.slot_holders
+    is_anything_alive = any(_is_global(item) and item.active_slots for item in limits) and holders.is_anything_alive()
+    alive = holders.alive_task_runs({holder for limit in tag_limits for holder in limit.holder_ids})
     dead = {limit.tag: set(limit.holder_ids) - alive for limit in tag_limits}
     unnamed = {
         limit.tag: _unnamed_slots(run, limit, slots.get(TAG_LIMIT_PREFIX + limit.tag, 0)) for limit in tag_limits
@@ -118,36 +112,6 @@ def _is_global(limit: ConcurrencyLimit) -> bool:
     return not limit.name.startswith((DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX)) and not limit.slot_decay
 
 
-def _is_anything_alive(run: RunContext) -> bool:
-    """Whether any flow run or background task could be in the midst of code that took a slot."""
-    if any(item.state_type in _GLOBAL_SLOT_STATE_TYPES for item in run.inventory.live_flow_runs()):
-        return True
-    if run.settings.filters.is_active:
-        # Slots are shared by all, so those that the filters leave out count.
-        live = {'state': {'type': {'any_': list(_GLOBAL_SLOT_STATE_TYPES)}}}
-        if run.client.count_flow_runs({'flow_runs': live}):
-            return True
-    return bool(run.client.count_task_runs({'task_runs': _TASK_SLOT_STATES | {'flow_run_id': {'is_null_': True}}}))
-
-
-def _alive_task_runs(run: RunContext, holder_ids: Collection[str]) -> set[str]:
-    """Those that have not ended, nor has their flow run; also those that are not recorded (yet)."""
-    if not holder_ids:
-        return set()
-    rows = {item.id: item for item in run.client.task_runs_by_id(sorted(holder_ids))}
-    live = {item.id for item in run.inventory.live_flow_runs()}
-    others = {item.flow_run_id for item in rows.values() if item.flow_run_id} - live
-    if others:
-        found = run.client.flow_runs_by_id(sorted(others))
-        live |= {item.id for item in found if item.state_type in LIVE_STATE_TYPES}
-    ended = {
-        item.id
-        for item in rows.values()
-        if item.state_type in TERMINAL_STATE_TYPES or (item.flow_run_id and item.flow_run_id not in live)
-    }
-    return set(holder_ids) - ended
-
-
 def _unnamed_slots(run: RunContext, limit: TagLimit, active_slots: int) -> int:
     """The slots of a tag that nobody holds by name, if no task run with that tag is alive.
 
@@ -156,8 +120,4 @@ def _unnamed_slots(run: RunContext, limit: TagLimit, active_slots: int) -> int:
     unnamed = active_slots - len(limit.holder_ids)
     if unnamed <= 0:
         return 0
-    tagged: dict[str, Any] = _TASK_SLOT_STATES | {'tags': {'all_': [limit.tag]}}
-    with_flow_run = {'task_runs': tagged, 'flow_runs': {'state': {'type': {'any_': list(LIVE_STATE_TYPES)}}}}
-    background = {'task_runs': tagged | {'flow_run_id': {'is_null_': True}}}
-    is_held = any(run.client.count_task_runs(body) for body in (with_flow_run, background))
-    return 0 if is_held else unnamed
+    return 0 if run.inventory.slot_holders.is_tag_in_use(limit.tag) else unnamed

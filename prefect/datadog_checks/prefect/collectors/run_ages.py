@@ -10,8 +10,8 @@ from datetime import datetime
 
 from datadog_checks.prefect.aggregation import LingeringSeries, Maxima, Tally
 from datadog_checks.prefect.api.models import AWAITING_CONCURRENCY_SLOT, AWAITING_RETRY, FlowRun, TaskRun
+from datadog_checks.prefect.api.times import age_seconds
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.task_runs import tag_task_runs
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_AWAITING_CONCURRENCY,
     FLOW_RUNS_AWAITING_RETRY,
@@ -55,7 +55,7 @@ class FlowRunAges:
             spec = _FLOW_RUN_AGES.get(flow_run.state_type or '')
             since = pending_since.get(flow_run.id, flow_run.state_time)
             if spec is not None and since is not None:
-                ages.add(spec, tags, _age(run.now, since))
+                ages.add(spec, tags, age_seconds(since, run.now))
             if flow_run.state_type == 'CANCELLING':
                 tally.add(FLOW_RUNS_CANCELLING, tags)
         for flow_run, tags in run.inventory.tag(run.inventory.restarting_flow_runs()):
@@ -78,11 +78,11 @@ class TaskRunAges:
         pending_since = self._pending.update(live)
         tally = Tally(TASK_RUNS_AWAITING_RETRY)
         ages = Maxima(*_TASK_RUN_AGES.values())
-        for task_run, tags in tag_task_runs(run, live):
+        for task_run, tags in run.inventory.tag_task_runs(live):
             spec = _TASK_RUN_AGES.get(task_run.state_type or '')
             since = pending_since.get(task_run.id, task_run.state_time)
             if spec is not None and since is not None:
-                ages.add(spec, tags, _age(run.now, since))
+                ages.add(spec, tags, age_seconds(since, run.now))
             if task_run.state_type == 'SCHEDULED':
                 tally.add(TASK_RUNS_AWAITING_RETRY, tags)
         yield from self._reported.samples(run.now, tally, ages)
@@ -106,8 +106,3 @@ class PendingSince:
             if item.state_type == 'PENDING' and item.state_time is not None
         }
         return self._since
-
-
-def _age(now: datetime, since: datetime) -> float:
-    """In seconds. The clock of a worker may be ahead of the server's."""
-    return max(0.0, (now - since).total_seconds())

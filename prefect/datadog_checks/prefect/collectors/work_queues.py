@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 
-from datadog_checks.prefect import tags
-from datadog_checks.prefect.api.models import WorkQueue
+from datadog_checks.prefect.api.times import age_seconds
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.inventory.slots import percent_in_use
+from datadog_checks.prefect.inventory.tagging import work_queue_status_tags, work_queue_tags
 from datadog_checks.prefect.metrics import (
     WORK_QUEUE_BACKLOG_AGE,
     WORK_QUEUE_BACKLOG_SIZE,
@@ -20,7 +20,6 @@ from datadog_checks.prefect.metrics import (
     WORK_QUEUE_LAST_POLLED_AGE,
 )
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import Tags, make_tags
 
 _SERIES = {'READY': WORK_QUEUE_IS_READY, 'NOT_READY': WORK_QUEUE_IS_NOT_READY, 'PAUSED': WORK_QUEUE_IS_PAUSED}
 
@@ -31,32 +30,18 @@ class WorkQueues:
     def collect(self, run: RunContext) -> Iterator[Sample]:
         due = _due_times(run)
         for queue in run.inventory.work_queues():
-            queue_tags = make_tags(_named(queue))
+            queue_tags = work_queue_tags(queue)
             for status, spec in _SERIES.items():
                 yield Sample(spec, queue.status == status, queue_tags)
             status_tags = work_queue_status_tags(queue)
             if queue.last_polled is not None:
-                yield Sample(WORK_QUEUE_LAST_POLLED_AGE, _age(run.now, queue.last_polled), status_tags)
+                yield Sample(WORK_QUEUE_LAST_POLLED_AGE, age_seconds(queue.last_polled, run.now), status_tags)
             times = due[queue.id]
             yield Sample(WORK_QUEUE_BACKLOG_SIZE, len(times), status_tags)
-            yield Sample(WORK_QUEUE_BACKLOG_AGE, _age(run.now, min(times)) if times else 0, status_tags)
+            yield Sample(WORK_QUEUE_BACKLOG_AGE, age_seconds(min(times), run.now) if times else 0, status_tags)
             if queue.concurrency_limit is not None:
                 taken = run.inventory.taken_slots.of_work_queue(queue)
                 yield Sample(WORK_QUEUE_CONCURRENCY_IN_USE, percent_in_use(taken, queue.concurrency_limit), status_tags)
-
-
-def work_queue_status_tags(queue: WorkQueue) -> Tags:
-    return make_tags(_named(queue) | {tags.WORK_QUEUE_STATUS: queue.status})
-
-
-def _named(queue: WorkQueue) -> dict[str, object]:
-    return {
-        tags.WORK_QUEUE_ID: queue.id,
-        tags.WORK_QUEUE_NAME: queue.name,
-        tags.WORK_POOL_ID: queue.work_pool_id,
-        tags.WORK_POOL_NAME: queue.work_pool_name,
-        tags.WORK_QUEUE_PRIORITY: queue.priority,
-    }
 
 
 def _due_times(run: RunContext) -> defaultdict[str, list[datetime]]:
@@ -66,7 +51,3 @@ def _due_times(run: RunContext) -> defaultdict[str, list[datetime]]:
         if flow_run.work_queue_id is not None and flow_run.next_scheduled_start_time is not None:
             due[flow_run.work_queue_id].append(flow_run.next_scheduled_start_time)
     return due
-
-
-def _age(now: datetime, time: datetime) -> float:
-    return max(0.0, (now - time).total_seconds())

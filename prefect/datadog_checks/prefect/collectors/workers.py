@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from datadog_checks.prefect import tags
 from datadog_checks.prefect.api.models import Worker
+from datadog_checks.prefect.api.times import age_seconds
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.work_pools import work_pool_tags
+from datadog_checks.prefect.inventory.tagging import work_pool_tags, worker_tags
 from datadog_checks.prefect.metrics import (
     WORK_POOL_WORKERS_OFFLINE,
     WORK_POOL_WORKERS_ONLINE,
@@ -17,7 +17,6 @@ from datadog_checks.prefect.metrics import (
     WORKER_IS_ONLINE,
 )
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import make_tags
 
 
 class Workers:
@@ -29,17 +28,11 @@ class Workers:
         for pool in run.inventory.work_pools().values():
             workers = [item for item in run.inventory.workers()[pool.name] if _is_current(item, run)]
             for worker in workers:
-                worker_tags = make_tags(
-                    {
-                        tags.WORK_POOL_ID: pool.id,
-                        tags.WORK_POOL_NAME: pool.name,
-                        tags.WORKER_ID: worker.id,
-                        tags.WORKER_NAME: worker.name,
-                    }
-                )
-                yield Sample(WORKER_IS_ONLINE, worker.is_online, worker_tags)
+                own_tags = worker_tags(pool, worker)
+                yield Sample(WORKER_IS_ONLINE, worker.is_online, own_tags)
                 if worker.last_heartbeat_time is not None:
-                    yield Sample(WORKER_HEARTBEAT_AGE, _age(run.now, worker.last_heartbeat_time), worker_tags)
+                    age = age_seconds(worker.last_heartbeat_time, run.now)
+                    yield Sample(WORKER_HEARTBEAT_AGE, age, own_tags)
             if WORKER_COUNTS in run.settings.groups:
                 online = sum(worker.is_online for worker in workers)
                 yield Sample(WORK_POOL_WORKERS_ONLINE, online, work_pool_tags(pool))
@@ -50,8 +43,4 @@ def _is_current(worker: Worker, run: RunContext) -> bool:
     """Whether a worker is still of interest. One that never sent a heartbeat has no age to judge it by."""
     if worker.is_online or worker.last_heartbeat_time is None:
         return True
-    return timedelta(seconds=_age(run.now, worker.last_heartbeat_time)) <= run.settings.worker_retention
-
-
-def _age(now: datetime, time: datetime) -> float:
-    return max(0.0, (now - time).total_seconds())
+    return timedelta(seconds=age_seconds(worker.last_heartbeat_time, run.now)) <= run.settings.worker_retention

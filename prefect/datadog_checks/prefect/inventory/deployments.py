@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.api.models import Deployment, WorkQueue
+from datadog_checks.prefect.api.queries import Body
 
 # Seconds for which one run of the check lists deployments; what is left is listed by the next.
 _LISTING_SECONDS = 12.0
@@ -38,7 +39,7 @@ class DeploymentDirectory:
     """The deployments by id. `body` of a refresh narrows them."""
 
     def __init__(self) -> None:
-        self._body: dict[str, Any] = {}
+        self._body: Body = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -55,7 +56,7 @@ class DeploymentDirectory:
         self._listings = 0
         self._listed_for: dict[str, str | None] = {}
 
-    def refresh(self, client: PrefectClient, body: dict[str, Any]) -> Mapping[str, Deployment]:
+    def refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
         """All deployments, as far as their number and their edits tell.
 
         Raises a PrefectApiError also while a large server's deployments are not listed to their end yet.
@@ -164,7 +165,7 @@ class DeploymentDirectory:
         """Forget those of `ids` that are gone, found by counts over halves."""
         for start in range(0, len(ids), _IDS_PER_COUNT):
             chunk = ids[start : start + _IDS_PER_COUNT]
-            left = client.count_deployments({**self._body, 'deployments': {'id': {'any_': chunk}}})
+            left = client.count_deployments(queries.deployments_among(self._body, chunk))
             if left == len(chunk):
                 continue
             if left == 0 or len(chunk) == 1:

@@ -1,13 +1,13 @@
-"""The flows of the server, remembered between the runs of the check: what a filter on their names needs.
+"""The names of the server's flows, remembered between the runs of the check: for tags, and for a filter on them.
 
-The server matches no regular expressions, so that the names must be known here. A flow is made when it is first run or
-deployed and never renamed; so the newest flows tell what is new, and now and then all are listed again, for what was
-deleted.
+For tags the flows that are met are asked for by id, once. For a filter all are listed: the server matches no regular
+expressions, so that the names must be known here. A flow is made when it is first run or deployed and never renamed; so
+the newest flows tell what is new, and now and then all are listed again, for what was deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.client import PrefectClient
@@ -19,20 +19,28 @@ _LISTED_ANEW = timedelta(hours=1)
 
 
 class FlowDirectory:
-    """The names of all flows by id."""
+    """The names of flows by id. `names` are all that were ever met."""
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        self._listed: dict[str, str] = {}
         self._listed_at: datetime | None = None
 
+    def load(self, client: PrefectClient, ids: Collection[str]) -> None:
+        """Ask for those of these flows that are not known yet."""
+        missing = sorted(set(ids) - self.names.keys())
+        if missing:
+            self.names.update((flow.id, flow.name) for flow in client.flows(missing))
+
     def refresh(self, client: PrefectClient, now: datetime) -> Mapping[str, str]:
-        """The names as they are now. Raises a PrefectApiError, and then what is known stays as it is."""
+        """All flows as they are now. Raises a PrefectApiError, and then what is known stays as it is."""
         is_known = not is_due(self._listed_at, now, _LISTED_ANEW)
-        known = self._names if is_known else {}
-        self._names = known | self._list_newest(client, known)
+        known = self._listed if is_known else {}
+        self._listed = known | self._list_newest(client, known)
         if not is_known:
             self._listed_at = now
-        return self._names
+        self.names.update(self._listed)
+        return self._listed
 
     @staticmethod
     def _list_newest(client: PrefectClient, known: Mapping[str, str]) -> dict[str, str]:

@@ -16,20 +16,20 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from math import ceil, inf, nextafter
+from math import ceil, inf
 from random import Random
-from typing import TYPE_CHECKING, Any
 
+from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import Deployment, FlowRun
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_NEXT_START
+from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION
+from datadog_checks.prefect.inventory.selection import Selection
+from datadog_checks.prefect.inventory.tagging import Tagging
 from datadog_checks.prefect.tags import Tags
-
-if TYPE_CHECKING:
-    from datadog_checks.prefect.inventory.inventory import Inventory
 
 # Seconds for which one run of the check reads; what is left is read by the next.
 _READING_SECONDS = 10.0
@@ -58,18 +58,20 @@ class FutureRuns:
         self._verification = _Verification()
         self._is_complete = False
 
-    def refresh(self, inventory: Inventory, client: PrefectClient, now: datetime, log: Log) -> Future | None:
+    def refresh(
+        self, client: PrefectClient, selection: Selection, tagging: Tagging, now: datetime, log: Log
+    ) -> Future | None:
         """What is to come, as the server has it; None until all was read once, over several runs on a large server."""
-        reader = _Reader(inventory, client, now, log, self._known)
+        reader = _Reader(client, selection, tagging, now, log, self._known)
         self._known.forget_until(now)
-        changed = self._changed(inventory.deployments().values())
+        changed = self._changed(selection.deployments().values())
         if self._is_complete and changed:
             reader.read_deployments(changed)
         if not reader.agrees_in_total():
             self._is_complete = reader.reconcile(reader.future) or self._is_complete
         else:
             self._is_complete = True
-            self._verification.go_on(now, reader, {*inventory.deployments(), *self._known.deployment_ids()})
+            self._verification.go_on(now, reader, {*selection.deployments(), *self._known.deployment_ids()})
         return Future(self._known.count(), self._known.next_times()) if self._is_complete else None
 
     def _changed(self, deployments: Collection[Deployment]) -> list[str]:
@@ -163,10 +165,17 @@ class _Reader:
     """Compares what is known with the server, and reads what differs, for one run of the check."""
 
     def __init__(
-        self, inventory: Inventory, client: PrefectClient, now: datetime, log: Log, known: _KnownTimes
+        self,
+        client: PrefectClient,
+        selection: Selection,
+        tagging: Tagging,
+        now: datetime,
+        log: Log,
+        known: _KnownTimes,
     ) -> None:
-        self._inventory = inventory
         self._client = client
+        self._selection = selection
+        self._tagging = tagging
         self._log = log
         self._known = known
         self._deadline = time.monotonic() + _READING_SECONDS
@@ -240,23 +249,20 @@ class _Reader:
             begin = last
             if time.monotonic() > self._deadline:
                 self._log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
-                self._known.replace(last, nextafter(last, inf), self._tagged(open_end))
+                self._known.replace(last, last + RESOLUTION.total_seconds(), self._tagged(open_end))
                 return False
         self._known.replace(begin, _timestamp(time_range.until), self._tagged(open_end))
         return True
 
     def _tagged(self, runs: list[FlowRun]) -> list[tuple[FlowRun, Tags | None]]:
-        tags = {item.id: item_tags for item, item_tags in self._inventory.tag(self._inventory.allowed(runs))}
+        tags = {item.id: item_tags for item, item_tags in self._tagging.tag(self._selection.allowed(runs))}
         return [(item, tags.get(item.id)) for item in runs]
 
-    def _body(self, time_range: TimeRange, deployment_ids: Collection[str] | None = None) -> dict[str, Any]:
-        # That time is only set in a SCHEDULED state. With the state SQLite takes the index on it and sorts all that are
-        # scheduled (3.8.8); without it, and with deployments, it takes the index on these and reads their past.
-        criteria: dict[str, Any] = {'next_scheduled_start_time': time_range.criterion()}
-        if deployment_ids is not None:
-            criteria['deployment_id'] = {'any_': sorted(deployment_ids)}
-            criteria['state'] = {'type': {'any_': ['SCHEDULED']}}
-        return self._inventory.scope().flow_runs(criteria)
+    def _body(self, time_range: TimeRange, deployment_ids: Collection[str] | None = None) -> Body:
+        server_filter = self._selection.server_filter()
+        if deployment_ids is None:
+            return queries.future_flow_runs(server_filter, time_range)
+        return queries.future_flow_runs_of(server_filter, time_range, sorted(deployment_ids))
 
 
 class _Verification:

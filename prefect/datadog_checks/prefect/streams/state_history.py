@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from datadog_checks.prefect.api.models import TERMINAL_STATE_TYPES, FlowRunState
+from datadog_checks.prefect.api.models import AWAITING_RETRY, TERMINAL_STATE_TYPES, FlowRunState
 
 
 def retry_gaps(states: Sequence[FlowRunState]) -> Iterator[tuple[FlowRunState, float]]:
     """Each RUNNING state that ended a wait for a retry, and the seconds from entering AwaitingRetry to it."""
     waiting_since: datetime | None = None
     for state in states:
-        if state.name == 'AwaitingRetry':
+        if state.name == AWAITING_RETRY:
             waiting_since = waiting_since or state.timestamp
         elif state.type == 'RUNNING' and waiting_since is not None:
             yield state, (state.timestamp - waiting_since).total_seconds()

@@ -8,6 +8,12 @@ import pytest
 from datadog_checks.prefect.api.client import IDS_PER_REQUEST, PrefectClient
 from datadog_checks.prefect.api.errors import NotFound, PrefectApiError
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_START, TASK_RUNS_BY_END
+from datadog_checks.prefect.api.versions import (
+    DIFFERENCES,
+    ENDS_OF_UNSTARTED_FLOW_RUNS,
+    TASK_RUN_END_FILTER,
+    Difference,
+)
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
 from tests.unit.harness import LOG, Row, at, bodies, failing, new_transport, run_task_through, run_through, sent
@@ -171,3 +177,78 @@ class TestWorkers:
         fake.fault = failing('/work_pools/filter', 404)
         with pytest.raises(NotFound):
             client.work_pools()
+
+
+class TestFeatures:
+    """What the server has is asked before a request, of its version, or of itself where it hides that."""
+
+    @pytest.mark.parametrize('item', DIFFERENCES, ids=lambda item: item.lacking)
+    def test_known_version_decides_without_a_request(
+        self, fake: FakePrefect, client: PrefectClient, item: Difference
+    ) -> None:
+        for version, has in ((item.before, True), ((3, 0, 4), False)):
+            fake.version = '.'.join(map(str, version))
+            client.version()
+            assert client.has(item) is has
+        assert {exchange.path for exchange in fake.requests} == {'/api/admin/version'}
+
+    @pytest.mark.parametrize(('status', 'has'), [(200, True), (422, False)])
+    def test_server_that_hides_its_version_is_asked_once(
+        self, fake: FakePrefect, client: PrefectClient, status: int, has: bool
+    ) -> None:
+        refuse(fake, status)
+        with pytest.raises(NotFound):
+            client.version()
+        assert [client.has(TASK_RUN_END_FILTER) for _ in range(3)] == [has] * 3
+        assert len(sent(fake, '/task_runs/count')) == 1
+        assert client.has(ENDS_OF_UNSTARTED_FLOW_RUNS)
+
+    def test_version_that_is_no_release_says_nothing(self, fake: FakePrefect, client: PrefectClient) -> None:
+        fake.fault = failing('/task_runs/count', 422)
+        fake.version = '0+untagged.1.g1a2b3c4'
+        client.version()
+        assert not client.has(TASK_RUN_END_FILTER)
+
+    def test_error_of_another_kind_is_raised_and_says_nothing(self, fake: FakePrefect, client: PrefectClient) -> None:
+        fake.fault = failing('/task_runs/count', 503)
+        with pytest.raises(PrefectApiError):
+            client.has(TASK_RUN_END_FILTER)
+        fake.fault = None
+        assert client.has(TASK_RUN_END_FILTER)
+
+    def test_server_of_another_version_is_judged_anew(self, fake: FakePrefect, client: PrefectClient) -> None:
+        refuse(fake, 422)
+        with pytest.raises(NotFound):
+            client.version()
+        assert not client.has(TASK_RUN_END_FILTER)
+        fake.fault = None
+        fake.version = '3.8.8'
+        client.version()
+        assert client.has(TASK_RUN_END_FILTER)
+        fake.version = '3.4.25'
+        client.version()
+        assert not client.has(TASK_RUN_END_FILTER)
+
+    def test_version_that_cannot_be_read_for_once_leaves_what_is_known(
+        self, fake: FakePrefect, client: PrefectClient
+    ) -> None:
+        fake.version = '3.4.25'
+        client.version()
+        fake.fault = failing('/admin/version', 503)
+        with pytest.raises(PrefectApiError):
+            client.version()
+        assert not client.has(TASK_RUN_END_FILTER)
+        assert sent(fake, '/task_runs/count') == []
+
+
+def refuse(fake: FakePrefect, status: int) -> None:
+    """The server hides its version, and answers the question for the filter on ends with that status."""
+    answers = {'/api/admin/version': (404, {}), '/api/task_runs/count': (status, 0)}
+
+    def fault(request: FakeRequest) -> FakeResponse | None:
+        if request.path not in answers:
+            return None
+        code, answer = answers[request.path]
+        return FakeResponse.of(answer, code)
+
+    fake.fault = fault

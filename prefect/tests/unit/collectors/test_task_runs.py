@@ -248,15 +248,32 @@ class TestFinishedTaskRuns:
         fake.now = at(15)
         assert bench.follow(collector)[('task_runs.completed.count', tags_of(task_key='extract'))] == 1
 
-    def test_refused_filter_is_tried_once(
-        self, fake: FakePrefect, bench: Bench, collector: FinishedTaskRuns, flow_run: Row
+    def test_filter_is_tried_once_on_a_server_that_hides_its_version(
+        self, fake: FakePrefect, new_bench: Callable[..., Bench], flow_run: Row
     ) -> None:
         fake.fault = without_end_time_filter
-        for seconds in (15, 30, 45):
+        bench, collectors = new_bench(), (StartedTaskRuns(), FinishedTaskRuns())
+        for seconds in (0, 15, 30, 45):
             fake.now = at(seconds)
-            bench.follow(collector)
-        refused = [exchange for exchange in sent(fake, '/task_runs/filter') if exchange.status == 422]
-        assert len(refused) == 1
+            for collector in collectors:
+                bench.follow(collector)
+        assert [exchange.path for exchange in fake.requests if exchange.status == 422] == ['/api/task_runs/count']
+        assert flow_run
+
+    @pytest.mark.parametrize('version', ['3.0.11', '3.4.25', '3.6.21'])
+    def test_old_server_is_never_sent_the_filter(
+        self, fake: FakePrefect, new_bench: Callable[..., Bench], flow_run: Row, version: str
+    ) -> None:
+        fake.version = version
+        fake.fault = without_end_time_filter
+        bench, collectors = new_bench(), (StartedTaskRuns(), FinishedTaskRuns())
+        bench.client.version()
+        for seconds in (0, 15, 30, 45):
+            fake.now = at(seconds)
+            for collector in collectors:
+                bench.follow(collector)
+        assert sent(fake, '/task_runs/filter')
+        assert [exchange.path for exchange in fake.requests if exchange.status == 422] == []
         assert flow_run
 
     @pytest.mark.parametrize('status', [404, 500, 503])
@@ -375,8 +392,7 @@ class TestStartedTaskRuns:
             fake.now = at(seconds)
             counts.append(bench.follow(collector)['task_runs.throughput', tags])
         assert counts == [1, 1, 1]
-        refused = [exchange for exchange in sent(fake, '/task_runs/filter') if exchange.status == 422]
-        assert len(refused) == 1
+        assert not [exchange for exchange in sent(fake, '/task_runs/filter') if exchange.status == 422]
 
 
 class TestDependencyWait:
@@ -539,6 +555,6 @@ class TestFilters:
 
 def without_end_time_filter(request: FakeRequest) -> FakeResponse | None:
     """Answer as a server before 3.6.22 does."""
-    if request.path == '/api/task_runs/filter' and 'end_time' in request.body.get('task_runs', {}):
+    if request.path.startswith('/api/task_runs/') and 'end_time' in request.body.get('task_runs', {}):
         return FakeResponse.of({'exception_message': 'Invalid request received.'}, 422)
     return None

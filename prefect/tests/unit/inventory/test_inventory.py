@@ -95,7 +95,7 @@ class TestLookups:
     def test_each_list_is_fetched_at_most_once_per_run(self, fake: FakePrefect, bench: Bench, runs: Row) -> None:
         found = bench.context().inventory
         for _ in range(2):
-            found.work_pools(), found.work_queues(), found.deployments(), found.scope()
+            found.work_pools(), found.work_queues(), found.deployments()
             found.live_flow_runs(), found.due_flow_runs(), found.restarting_flow_runs()
         assert [len(sent(fake, f'/{kind}/filter')) for kind in ('work_pools', 'work_queues', 'deployments')] == [1] * 3
         assert len(sent(fake, '/flow_runs/filter')) == 3
@@ -155,7 +155,7 @@ class TestFlows:
     def test_flows_that_are_too_many_to_send_are_filtered_here(
         self, fake: FakePrefect, prefect_url: str, runs: dict[str, Row], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr('datadog_checks.prefect.inventory.server_filter._IDS_CAP', 3)
+        monkeypatch.setattr('datadog_checks.prefect.inventory.selection._IDS_CAP', 3)
         found = Bench(fake, prefect_url, flow_names={'exclude': ['daily']}).context().inventory
         kept = {run['id'] for parents, run in runs.items() if not parents.endswith('daily')}
         assert {flow_run.id for flow_run in found.live_flow_runs()} == kept

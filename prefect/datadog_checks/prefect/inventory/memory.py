@@ -1,0 +1,37 @@
+"""What the inventory keeps between the runs of the check, so that it is not asked for again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
+from datadog_checks.prefect.inventory.flows import FlowDirectory
+from datadog_checks.prefect.inventory.future_runs import FutureRuns
+from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.tags import Tags
+
+# Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
+_CAPACITY = 20_000
+_LIFETIME = timedelta(minutes=10)
+
+
+class InventoryMemory:
+    """The directories of what hardly changes, and the runs that were met lately."""
+
+    def __init__(self) -> None:
+        self.deployments = DeploymentDirectory()
+        self.flows = FlowDirectory()
+        self.future_runs = FutureRuns()
+        # None stands for a flow run that the filters exclude.
+        self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_CAPACITY, _LIFETIME)
+        self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
+        # Flow runs that ended, and whose rows may hide a state, as they were read last.
+        self.interrupted: RecentCache[str, FlowRun] = RecentCache(_CAPACITY, _LIFETIME)
+        # The flow run that each subflow belongs to, by the id of the subflow; of those that live.
+        self.parents: dict[str, str] = {}
+
+    def go_on(self, now: datetime) -> None:
+        """Another run of the check begins: forget the runs that were not asked for lately."""
+        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted):
+            recent.go_on(now)

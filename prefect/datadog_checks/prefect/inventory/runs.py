@@ -1,0 +1,233 @@
+"""Flow runs and task runs, as far as they pass the filters: what is live, due, restarting, started and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+
+from datadog_checks.prefect.api import queries
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.models import FlowRun, FlowRunState, TaskRun
+from datadog_checks.prefect.api.paging import (
+    FLOW_RUNS_BY_END,
+    FLOW_RUNS_BY_EXPECTED_START,
+    FLOW_RUNS_BY_NEXT_START,
+    FLOW_RUNS_BY_START,
+    TASK_RUNS_BY_END,
+    TASK_RUNS_BY_EXPECTED_START,
+    TimeOrder,
+)
+from datadog_checks.prefect.api.queries import Body
+from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.api.versions import (
+    ENDS_OF_UNSTARTED_FLOW_RUNS,
+    START_FILTER_OF_UNSTARTED_FLOW_RUNS,
+    TASK_RUN_END_FILTER,
+)
+from datadog_checks.prefect.inventory.lazy import Lazy
+from datadog_checks.prefect.inventory.memory import InventoryMemory
+from datadog_checks.prefect.inventory.selection import Selection
+from datadog_checks.prefect.streams.window import fresh_time_range
+
+# How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
+_UNSTARTED_DUE = timedelta(days=1)
+
+
+class Runs:
+    """The runs of one run of the check; each lookup may raise a PrefectApiError, to all who need it the same."""
+
+    def __init__(self, client: PrefectClient, selection: Selection, memory: InventoryMemory, now: datetime) -> None:
+        self._client = client
+        self._selection = selection
+        self._memory = memory
+        self._now = now
+        self._finished: dict[TimeRange, list[FlowRun]] = {}
+        self._finished_task_runs: dict[TimeRange, list[TaskRun]] = {}
+        self._states: dict[str, list[FlowRunState]] = {}
+        self._ended_unstarted = Lazy(self._read_ended_unstarted)
+        self.live_flow_runs = Lazy(self._read_live_flow_runs)
+        self.due_flow_runs = Lazy(self._read_due_flow_runs)
+        self.restarting_flow_runs = Lazy(self._read_restarting_flow_runs)
+        self.live_task_runs = Lazy(self._read_live_task_runs)
+
+    def started_flow_runs(self, time_range: TimeRange) -> list[FlowRun]:
+        """The flow runs that started in a time range."""
+        body = queries.started_flow_runs(self._selection.server_filter(), time_range)
+        return self._read_flow_runs(body, FLOW_RUNS_BY_START)
+
+    def count_started_flow_runs(self, time_range: TimeRange) -> int:
+        """Those that the server's part of the filters lets through."""
+        body = queries.started_flow_runs(self._selection.server_filter(), time_range)
+        return self._client.count_flow_runs(body)
+
+    def finished_flow_runs(self, time_range: TimeRange) -> list[FlowRun]:
+        """The flow runs that ended in a time range and are still ended."""
+        if time_range not in self._finished:
+            body = queries.ended_flow_runs(self._selection.server_filter(), time_range)
+            finished = self._read_flow_runs(body, FLOW_RUNS_BY_END)
+            self._finished[time_range] = [*finished, *self._ended_unstarted_in(time_range)]
+            for flow_run in self._finished[time_range]:
+                if flow_run.was_interrupted:
+                    self._memory.interrupted[flow_run.id] = flow_run
+        return self._finished[time_range]
+
+    def count_finished_flow_runs(self, time_range: TimeRange) -> int:
+        """Those that the server's part of the filters lets through."""
+        body = queries.ended_flow_runs(self._selection.server_filter(), time_range)
+        return self._client.count_flow_runs(body) + len(self._ended_unstarted_in(time_range))
+
+    def flow_runs_ended_since(self, last_check: datetime) -> list[FlowRun]:
+        """Those that ended since the last check, at that time: what their stream reads in the steady state."""
+        return self.finished_flow_runs(fresh_time_range(last_check, self._now))
+
+    def interrupted_flow_runs(self, time_ranges: Iterable[TimeRange]) -> list[FlowRun]:
+        """The flow runs that may have left a state in these time ranges that their rows do not show any more.
+
+        Those that were read lately, in other time ranges and by other collectors, are among them: what ended there
+        may have shown late, when a collector that looks for such states failed. A run may be there
+        twice, in two states or in the same.
+        """
+        for time_range in time_ranges:
+            self.finished_flow_runs(time_range)
+        live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
+        return [*self._memory.interrupted.values(), *live]
+
+    def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
+        """All states of a flow run, ascending by time."""
+        if flow_run_id not in self._states:
+            self._states[flow_run_id] = self._client.flow_run_states(flow_run_id)
+        return self._states[flow_run_id]
+
+    def newest_ends_of(
+        self, deployment_ids: Collection[str], state_types: Collection[str], until: datetime | None
+    ) -> list[FlowRun]:
+        """A page of the flow runs of these deployments that ended so up to a time, from the newest end on.
+
+        The filters are not applied to its end: the page goes down to the end of its last run.
+        """
+        body = queries.flow_runs_ended_of(self._selection.server_filter(), sorted(deployment_ids), state_types, until)
+        return next(self._client.flow_run_pages(body, FLOW_RUNS_BY_END), [])
+
+    def last_success_of(self, deployment_id: str) -> FlowRun | None:
+        """The flow run of this deployment that succeeded last."""
+        body = queries.flow_runs_ended_of(self._selection.server_filter(), [deployment_id], ('COMPLETED',))
+        return self._client.first_flow_run(body, FLOW_RUNS_BY_END)
+
+    def parents_not_alive(self, subflows: Iterable[FlowRun]) -> dict[str, FlowRun]:
+        """The flow runs that these subflows belong to, as far as they do not live, by the id of the subflow."""
+        known = self._memory.parents
+        task_run_ids = {item.id: item.parent_task_run_id for item in subflows if item.parent_task_run_id is not None}
+        unknown = {task_run_id for key, task_run_id in task_run_ids.items() if key not in known}
+        parent_ids = {item.id: item.flow_run_id for item in self._client.task_runs_by_id(sorted(unknown))}
+        found = {key: known.get(key, parent_ids.get(task_run_id)) for key, task_run_id in task_run_ids.items()}
+        self._memory.parents = {key: parent_id for key, parent_id in found.items() if parent_id is not None}
+        alive = {item.id for item in self.live_flow_runs()}
+        wanted = sorted({*self._memory.parents.values()} - alive)
+        parents = {item.id: item for item in self._client.flow_runs_by_id(wanted)}
+        return {key: parents[parent] for key, parent in self._memory.parents.items() if parent in parents}
+
+    def started_task_runs(self, time_range: TimeRange) -> list[TaskRun]:
+        """The task runs that started in a time range; some may be there twice.
+
+        What started since a time has ended since, or is open. Those that ended are read anyway, and most of what starts
+        ends soon. The open ones come first: what ends between the two requests is in both.
+        """
+        server_filter = self._selection.server_filter()
+        is_up_to_now = time_range.until is None or time_range.until > self._now
+        if is_up_to_now and self._client.has(TASK_RUN_END_FILTER):
+            still_open = self._read_task_runs(
+                queries.open_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START
+            )
+            return [*still_open, *self.finished_task_runs(time_range)]
+        return self._read_task_runs(queries.started_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START)
+
+    def count_started_task_runs(self, time_range: TimeRange, ids: Collection[str] | None = None) -> int:
+        """How many there are, of these ids or at all, that the server's part of the filters lets through."""
+        server_filter = self._selection.server_filter()
+        if ids is None:
+            return self._count_task_runs(queries.started_task_runs(server_filter, time_range))
+        return self._count_task_runs(queries.started_task_runs_among(server_filter, time_range, ids))
+
+    def finished_task_runs(self, time_range: TimeRange) -> list[TaskRun]:
+        """The task runs that ended in a time range, newest first, from a server that filters by their end."""
+        if time_range not in self._finished_task_runs:
+            bodies = queries.ended_task_runs(self._selection.server_filter(), time_range)
+            self._finished_task_runs[time_range] = self._read_task_runs(bodies, TASK_RUNS_BY_END)
+            self.remember_ends(self._finished_task_runs[time_range])
+        return self._finished_task_runs[time_range]
+
+    def count_finished_task_runs(self, time_range: TimeRange, ids: Collection[str] | None = None) -> int:
+        """As for those that started, and from such a server."""
+        server_filter = self._selection.server_filter()
+        if ids is None:
+            return self._count_task_runs(queries.ended_task_runs(server_filter, time_range))
+        return self._count_task_runs(queries.ended_task_runs_among(server_filter, time_range, ids))
+
+    def newest_finished_task_runs(self, since: datetime) -> list[TaskRun]:
+        """The task runs that ended since a time, and some more, from any server."""
+        bodies = queries.terminal_task_runs(self._selection.server_filter())
+        return [item for body in bodies for item in self._client.newest_task_runs(body, TASK_RUNS_BY_END, since)]
+
+    def task_run_ends(self, task_run_ids: Collection[str]) -> dict[str, datetime]:
+        """When these task runs ended, by id; those that have not, or are gone, are missing."""
+        ends = self._memory.task_run_ends
+        missing = sorted(task_run_id for task_run_id in task_run_ids if task_run_id not in ends)
+        self.remember_ends(self._client.task_runs_by_id(missing) if missing else ())
+        return {task_run_id: ends[task_run_id] for task_run_id in task_run_ids if task_run_id in ends}
+
+    def remember_ends(self, task_runs: Iterable[TaskRun]) -> None:
+        """Spare a later question for the ends of these task runs."""
+        for task_run in task_runs:
+            if task_run.end_time is not None:
+                self._memory.task_run_ends[task_run.id] = task_run.end_time
+
+    def is_known_to_have_ended(self, task_run_id: str) -> bool:
+        return task_run_id in self._memory.task_run_ends
+
+    def _read_live_flow_runs(self) -> list[FlowRun]:
+        """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
+        body = queries.live_flow_runs(self._selection.server_filter())
+        return self._read_flow_runs(body, self._order_of_unstarted())
+
+    def _read_due_flow_runs(self) -> list[FlowRun]:
+        """The flow runs in a SCHEDULED state whose time has come."""
+        body = queries.due_flow_runs(self._selection.server_filter(), self._now)
+        return self._read_flow_runs(body, FLOW_RUNS_BY_NEXT_START)
+
+    def _read_restarting_flow_runs(self) -> list[FlowRun]:
+        """The flow runs that have run and wait to run again."""
+        body = queries.restarting_flow_runs(self._selection.server_filter())
+        return self._read_flow_runs(body, self._order_of_unstarted())
+
+    def _read_live_task_runs(self) -> list[TaskRun]:
+        """The task runs that are PENDING, RUNNING, PAUSED or wait for a retry, as far as their flow run is RUNNING."""
+        return self._read_task_runs(
+            queries.live_task_runs(self._selection.server_filter()), TASK_RUNS_BY_EXPECTED_START
+        )
+
+    def _order_of_unstarted(self) -> TimeOrder:
+        """In which to read runs of which some have not started."""
+        has_filter = self._client.has(START_FILTER_OF_UNSTARTED_FLOW_RUNS)
+        return FLOW_RUNS_BY_START if has_filter else FLOW_RUNS_BY_EXPECTED_START
+
+    def _ended_unstarted_in(self, time_range: TimeRange) -> list[FlowRun]:
+        runs = self._ended_unstarted()
+        return [run for run in runs if run.ended_at is not None and time_range.holds(run.ended_at)]
+
+    def _read_ended_unstarted(self) -> list[FlowRun]:
+        """The flow runs that ended without a start, on a server that notes no end for them: it can only tell when they
+        were due, and a run may be cancelled long after that or before.
+        """
+        if self._client.has(ENDS_OF_UNSTARTED_FLOW_RUNS):
+            return []
+        body = queries.flow_runs_ended_unstarted(self._selection.server_filter(), self._now - _UNSTARTED_DUE)
+        return self._read_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START)
+
+    def _read_flow_runs(self, body: Body, order: TimeOrder) -> list[FlowRun]:
+        return self._selection.allowed(self._client.flow_runs(body, order))
+
+    def _read_task_runs(self, bodies: Iterable[Body], order: TimeOrder) -> list[TaskRun]:
+        return [item for body in bodies for item in self._client.task_runs(body, order)]
+
+    def _count_task_runs(self, bodies: Iterable[Body]) -> int:
+        return sum(self._client.count_task_runs(body) for body in bodies)

@@ -1,0 +1,161 @@
+"""What passes the filters: work pools, work queues, workers, deployments, flows, and which runs hang on them.
+
+The server applies what it can (`server_filter`); that may let more through than the filters do, never less, so that
+`allowed` has the last word on each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from datadog_checks.prefect.api import queries
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.models import Deployment, FlowRun, Worker, WorkPool, WorkQueue
+from datadog_checks.prefect.api.queries import ServerFilter
+from datadog_checks.prefect.filters import ResourceFilters
+from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
+from datadog_checks.prefect.inventory.flows import FlowDirectory
+from datadog_checks.prefect.inventory.lazy import Lazy
+
+# More ids than this are not sent: the request would grow beyond what it saves.
+_IDS_CAP = 1000
+
+
+class Selection:
+    """The lookups of one run of the check; each may raise the PrefectApiError of its first use to all who need it."""
+
+    def __init__(
+        self,
+        client: PrefectClient,
+        filters: ResourceFilters,
+        deployments: DeploymentDirectory,
+        flows: FlowDirectory,
+        now: datetime,
+    ) -> None:
+        self._client = client
+        self._directory = deployments
+        self._flows = flows
+        self._now = now
+        self.filters = filters
+        self.all_work_queues = Lazy(client.work_queues)
+        self.work_pools = Lazy(self._select_work_pools)
+        self.work_queues = Lazy(self._select_work_queues)
+        self.workers = Lazy(self._read_workers)
+        self.deployments = Lazy(self._select_deployments)
+        self.flow_ids = Lazy(self._select_flow_ids)
+        self.server_filter = Lazy(self._build_server_filter)
+
+    def allowed(self, runs: Iterable[FlowRun]) -> list[FlowRun]:
+        """The runs that the filters keep."""
+        if not self.filters.is_active:
+            return list(runs)
+        runs = list(runs)
+        if self.filters.flows.is_active:
+            self.flow_names({run.flow_id for run in runs})
+        return [run for run in runs if self._allows(run)]
+
+    def flow_names(self, flow_ids: Collection[str]) -> None:
+        """Get to know the names of these flows. Those that are not known yet are asked for together."""
+        self._flows.load(self._client, flow_ids)
+
+    def flow_name(self, flow_id: str) -> str | None:
+        """The name of a flow that is known; None of another, and of one that is gone."""
+        return self._flows.names.get(flow_id)
+
+    def deployments_anew(self, deployment_ids: Collection[str]) -> dict[str, Deployment]:
+        """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
+        return self._directory.list_again(self._client, deployment_ids)
+
+    def count_planned_beyond(self, deployment_ids: Collection[str], time: datetime) -> int:
+        """How many of these deployments have a flow run that is expected to start after that time."""
+        return self._client.count_deployments(queries.deployments_planned_beyond(deployment_ids, time))
+
+    def _select_work_pools(self) -> dict[str, WorkPool]:
+        """The work pools that pass, by name."""
+        return {pool.name: pool for pool in self._client.work_pools() if self.filters.work_pools.allows(pool.name)}
+
+    def _select_work_queues(self) -> list[WorkQueue]:
+        filters = self.filters
+        return [
+            queue
+            for queue in self.all_work_queues()
+            if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
+        ]
+
+    def _read_workers(self) -> dict[str, list[Worker]]:
+        """The workers of each work pool that passes, by the name of the pool."""
+        return {name: self._client.workers(name) for name in self.work_pools()}
+
+    def _select_flow_ids(self) -> set[str]:
+        """The flows that pass. Without a filter on them nobody asks, and none are listed."""
+        if not self.filters.flows.is_active:
+            return set()
+        names = self._flows.refresh(self._client, self._now)
+        return {flow_id for flow_id, name in names.items() if self.filters.flows.allows(name)}
+
+    def _select_deployments(self) -> dict[str, Deployment]:
+        """The deployments that pass, by id."""
+        filters = self.filters
+        body = queries.deployments(
+            work_pool_names=sorted(self.work_pools()) if filters.work_pools.include else None,
+            flow_ids=self._flow_ids_to_send(),
+        )
+        passing = [
+            deployment
+            for deployment in self._directory.refresh(self._client, body).values()
+            if filters.work_pools.allows(deployment.work_pool_name)
+            and filters.work_queues.allows(deployment.work_queue_name)
+            and filters.deployments.allows(deployment.name)
+            and self._allows_flow(deployment.flow_id)
+        ]
+        try:
+            queues = self.all_work_queues()
+        except PrefectApiError:
+            # Told by the collector that is about queues. Here they only say whose status may have changed.
+            queues = []
+        renewed = self._directory.renew_statuses(self._client, passing, queues, self._now)
+        return {deployment.id: renewed.get(deployment.id, deployment) for deployment in passing}
+
+    def _build_server_filter(self) -> ServerFilter:
+        """What the server is asked to leave out of the runs.
+
+        A run whose deployment is excluded is excluded, so all filters narrow by deployment. (The criterion
+        `work_queue_name` would not do: that column is null where only the pool was named, seen on 3.8.8. `not_any_`
+        would be shorter where few are excluded; not all supported versions have it.)
+        """
+        filters = self.filters
+        if not filters.is_active:
+            return ServerFilter()
+        queue_ids = {queue.id for queue in self.work_queues()} if filters.work_queues.include else None
+        return ServerFilter(
+            deployment_ids=_if_few(self.deployments()),
+            keep_undeployed=not filters.deployments.include,
+            work_pool_names=sorted(self.work_pools()) if filters.work_pools.include else None,
+            work_queue_ids=_if_few(queue_ids),
+            flow_ids=self._flow_ids_to_send(),
+            keep_parentless=filters.keep_parentless,
+        )
+
+    def _flow_ids_to_send(self) -> list[str] | None:
+        return _if_few(self.flow_ids()) if self.filters.flows.is_active else None
+
+    def _allows(self, run: FlowRun) -> bool:
+        filters = self.filters
+        if not filters.work_pools.allows(run.work_pool_name) or not filters.work_queues.allows(run.work_queue_name):
+            return False
+        if not self._allows_flow(run.flow_id):
+            return False
+        if run.deployment_id is None:
+            return filters.deployments.allows(None)
+        # Not there: excluded by its name, queue or pool, or deleted, so that its name cannot be asked for.
+        return run.deployment_id in self.deployments()
+
+    def _allows_flow(self, flow_id: str) -> bool:
+        flows = self.filters.flows
+        return not flows.is_active or flows.allows(self.flow_name(flow_id))
+
+
+def _if_few(ids: Collection[str] | None) -> list[str] | None:
+    return None if ids is None or len(ids) > _IDS_CAP else sorted(ids)
