@@ -21,7 +21,7 @@ from datadog_checks.prefect.api.log import silence_telltales
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import differences, require_supported
-from datadog_checks.prefect.collectors import health, snapshot_collectors, stream_collectors
+from datadog_checks.prefect.collectors import check_cost, health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.inventory.inventory import Inventory
@@ -92,9 +92,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         if samples[0].value:
             self._require_supported_version()
             self._collect(self._run_context(), failures)
-        self._submit(self._transport.stats.authorization())
+        self._submit(check_cost.authorization(self._transport.stats))
         if CHECK_COST in self._settings.groups:
-            self._submit(self._transport.stats.costs())
+            self._submit(check_cost.costs(self._transport.stats))
         if failures:
             raise CollectionError(failures)
 

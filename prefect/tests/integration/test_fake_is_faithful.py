@@ -187,6 +187,7 @@ TASK_RUN_FILTERS: list[Row] = [
             'subflow_runs': {'exists_': False},
         }
     },
+    {'task_runs': {'end_time': {'after_': TASK_ENDED}, 'id': {'any_': []}, 'subflow_runs': {'exists_': False}}},
     {
         'task_runs': {
             'end_time': {'after_': TASK_ENDED},

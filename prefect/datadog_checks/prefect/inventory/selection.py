@@ -53,10 +53,10 @@ class Selection:
             return list(runs)
         runs = list(runs)
         if self.filters.flows.is_active:
-            self.flow_names({run.flow_id for run in runs})
+            self.load_flow_names({run.flow_id for run in runs})
         return [run for run in runs if self._allows(run)]
 
-    def flow_names(self, flow_ids: Collection[str]) -> None:
+    def load_flow_names(self, flow_ids: Collection[str]) -> None:
         """Get to know the names of these flows. Those that are not known yet are asked for together."""
         self._flows.load(self._client, flow_ids)
 

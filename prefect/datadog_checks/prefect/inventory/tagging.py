@@ -37,7 +37,7 @@ class Tagging:
 
     def tag(self, runs: Sequence[FlowRun]) -> list[tuple[FlowRun, Tags]]:
         """Each run with its tags. Flow names that are not known yet are asked for together."""
-        self._selection.flow_names({run.flow_id for run in runs})
+        self._selection.load_flow_names({run.flow_id for run in runs})
         tagged = [(run, self._flow_run_tags(run)) for run in runs]
         for run, run_tags in tagged:
             # Only the task runs of a run that has started will ask for its tags.
@@ -85,7 +85,7 @@ class Tagging:
     def _make_deployment_tags(self) -> dict[str, Tags]:
         """The tags that a flow run of each deployment carries by default, by the id of the deployment."""
         deployments = self._selection.deployments().values()
-        self._selection.flow_names({item.flow_id for item in deployments})
+        self._selection.load_flow_names({item.flow_id for item in deployments})
         return {item.id: self._default_tags(item) for item in deployments}
 
     def _default_tags(self, deployment: Deployment) -> Tags:
