@@ -80,7 +80,7 @@ def pages_by_time(fetch: Fetch, table: Table, body: Body, order: TimeOrder, page
         if bound is not None and (last > bound if order.descending else last < bound):
             raise PagingError('the server does not honour the sort')
         if last == bound:
-            tied = _bounded(body, table, order, bound, only=True)
+            tied = _bounded(body, table, order, bound, bound)
             yield from pages_by_id(fetch, tied, page_size, seen)
             last = order.next_after(last)
         bound = last
@@ -198,13 +198,10 @@ def _offset_pages(fetch: Fetch, body: Body, page_size: int) -> Iterator[list[Row
         offset += len(rows)
 
 
-def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None, *, only: bool = False) -> Body:
-    """`body` narrowed to the rows from `bound` on, or to those at `bound` only."""
-    if bound is None:
-        return body
-    since = bound if only or not order.descending else None
-    until = bound if only or order.descending else None
-    return narrowed(body, table, order.filter_key, since=since, until=until)
+def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None, until: datetime | None = None) -> Body:
+    """`body` narrowed to the rows from `bound` on, and up to `until`, both included."""
+    first, last = (until, bound) if order.descending else (bound, until)
+    return narrowed(body, table, order.filter_key, since=first, until=last)
 
 
 def _unseen(rows: list[Row], seen: set[str]) -> list[Row]:

@@ -345,13 +345,12 @@ def narrowed(
 
     Index: that of the body.
     """
-    limits: Criteria = {}
-    if since is not None:
-        limits['after_'] = format_time(since)
-    if until is not None:
-        limits['before_'] = format_time(until)
+    limits = {'after_': since, 'before_': until}
+    bounds = {word: format_time(limit) for word, limit in limits.items() if limit is not None}
+    if not bounds:
+        return body
     criteria = body.get(table, {})
-    return body | {table: criteria | {time: criteria.get(time, {}) | limits}}
+    return body | {table: criteria | {time: criteria.get(time, {}) | bounds}}
 
 
 def _flow_runs(where: ServerFilter, criteria: Criteria) -> Body:

@@ -14,4 +14,4 @@ CLOUD_URL = re.compile(
 
 def path_segment(name: str) -> str:
     """A name as one segment of a path."""
-    return quote(name, safe='')
+    return quote(name, safe='', errors='replace')
