@@ -69,23 +69,43 @@ class Leaks:
 
 
 def _observe(run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> _Observation:
-    by_deployment: defaultdict[str, set[str]] = defaultdict(set)
+    slots = {item.name: item.active_slots for item in limits}
+    return _Observation(
+        at=run.now,
+        slots=slots,
+        flow_run_ids=_holders_by_deployment(run),
+        is_anything_alive=_may_global_slots_be_held(run, limits),
+        dead_holders=_dead_holders(run, tag_limits),
+        unnamed_slots={
+            limit.tag: _unnamed_slots(run, limit, slots.get(TAG_LIMIT_PREFIX + limit.tag, 0)) for limit in tag_limits
+        },
+    )
+
+
+def _holders_by_deployment(run: RunContext) -> Mapping[str, set[str]]:
+    """The flow runs that may hold a slot of their deployment."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for flow_run in run.inventory.live_flow_runs():
         if flow_run.deployment_id and flow_run.state_type in DEPLOYMENT_SLOT_STATE_TYPES:
-            by_deployment[flow_run.deployment_id].add(flow_run.id)
+            found[flow_run.deployment_id].add(flow_run.id)
     for flow_run in run.inventory.restarting_flow_runs():
         # A process that retries by itself keeps the slot; a run that waits for its first slot has not started.
         if flow_run.deployment_id and flow_run.run_count:
-            by_deployment[flow_run.deployment_id].add(flow_run.id)
-    slots = {item.name: item.active_slots for item in limits}
-    holders = run.inventory.slot_holders
-    is_anything_alive = any(_is_global(item) and item.active_slots for item in limits) and holders.is_anything_alive()
-    alive = holders.alive_task_runs({holder for limit in tag_limits for holder in limit.holder_ids})
-    dead = {limit.tag: set(limit.holder_ids) - alive for limit in tag_limits}
-    unnamed = {
-        limit.tag: _unnamed_slots(run, limit, slots.get(TAG_LIMIT_PREFIX + limit.tag, 0)) for limit in tag_limits
-    }
-    return _Observation(run.now, slots, by_deployment, is_anything_alive, dead, unnamed)
+            found[flow_run.deployment_id].add(flow_run.id)
+    return found
+
+
+def _may_global_slots_be_held(run: RunContext, limits: Sequence[ConcurrencyLimit]) -> bool:
+    """Whether anything is alive that may hold a slot of a global limit. Not asked while none is taken."""
+    are_taken = any(_is_global(item) and item.active_slots for item in limits)
+    return are_taken and run.inventory.slot_holders.is_anything_alive()
+
+
+def _dead_holders(run: RunContext, tag_limits: Sequence[TagLimit]) -> Mapping[str, set[str]]:
+    """By tag: the task runs that hold its slots and are not alive."""
+    holders = {limit.tag: set(limit.holder_ids) for limit in tag_limits}
+    alive = run.inventory.slot_holders.alive_task_runs(set().union(*holders.values()))
+    return {tag: ids - alive for tag, ids in holders.items()}
 
 
 def _leaked_by_deployment(
