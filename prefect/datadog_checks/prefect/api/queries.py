@@ -6,8 +6,9 @@ by `client` and `paging`.
 Each docstring ends with the index by which SQLite finds the rows, as EXPLAIN QUERY PLAN tells on a database of Prefect
 3.8.8, which holds no statistics (`tests/integration/test_queries.py` compares). That is so without filters of the
 instance. With one on deployments SQLite goes by `ix_flow_run__deployment_id` for the flow runs that are live, due,
-started, ended or to come: it reads the past of those deployments, and with an exclusion all runs that have none. With
-one on work queues or flows it counts so, by `ix_flow_run__work_queue_id` and `ix_flow_run__flow_id`.
+started, ended or to come: it reads the past of those deployments, and with an exclusion all runs that have none (1.7 s
+for a count of those that ended, instead of 2 ms, with 200,000 flow runs of 20 deployments). With one on work queues or
+flows it counts so, by `ix_flow_run__work_queue_id` and `ix_flow_run__flow_id`.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def flow_runs_ended_of(
     Without the criterion on the end PostgreSQL sorts those that have none first (3.8.8).
 
     Index: ix_flow_run__deployment_id, with at least as many states as deployments and more than one: the past of these
-    is read, and sorted; else ix_flow_run__state_type_coalesce_start_time: all that ever ended so.
+    is read, and sorted; else ix_flow_run__state_type_coalesce_start_time: all that ever ended so (0.5 s of 200,000).
     """
     end: Criteria = {'is_null_': False} | ({} if until is None else {'before_': format_time(until)})
     return _flow_runs(
