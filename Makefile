@@ -3,8 +3,20 @@
 PYTHON ?= python3
 PREFECT := 3.8.8
 UNSUPPORTED := 2.20.27
+OLDEST_BASE := 37.33.0
+NEWEST_BASE := 38.7.0
 DEV := .envs/dev/bin/python
+# Tests against servers wait most of the time. Those of a module share its servers.
+TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
+
+# Stages go side by side: one that waits for servers, and one that computes and lets the other go first. What a stage
+# prints comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
+WAITING := integration postgresql oldest newest test-matrix soak
+STAGES := .envs/stages
+STAGE := $(MAKE) --no-print-directory
+LANES := $(STAGE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+SUMMARY := echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,17 +44,35 @@ preview: env-dev env-prefect ## draw the dashboards from what the check sends in
 ##### Test it
 
 .PHONY: test
-test: lint types metadata validate wheel env-unsupported ## all gates; pytest comes last
-	@$(DEV) -m pytest -q
-	@$(MAKE) --no-print-directory unit-3.13
-	@$(DEV) -m tools.matrix --short oldest newest
-	@cat .envs/ddev.skipped 2>/dev/null || true
+test: ## all gates: lint, types, validators, wheel, unit tests, and the tests against a real server with SQLite
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(STAGE) stage-environments
+	@$(LANES) $(addprefix stage-,integration lint types metadata validate wheel unit); \
+		status=$$?; $(SUMMARY); exit $$status
+
+.PHONY: test-others
+test-others: ## what .ci/run does after `make test`: PostgreSQL, the ends of what is supported, another Python
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(LANES) $(addprefix stage-,oldest newest postgresql unit-oldest-base unit-newest-base); \
+		status=$$?; $(SUMMARY); exit $$status
+
+.PHONY: test-all
+test-all: test ## `make test`, all versions of Prefect on both databases, long histories, a soak: more than an hour
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
+		status=$$?; $(STAGE) stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
+
+stage-%:
+	@started=$$(date +%s); \
+	$(if $(filter $*,$(WAITING)),,nice) $(STAGE) $* && result=passed || result=FAILED; \
+	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
+	test $$result = passed
 
 .PHONY: lint
 lint: env-dev ## style, format and spelling
 	@$(DEV) -m ruff check .
 	@$(DEV) -m ruff format --check .
-	@.envs/dev/bin/codespell
+	@$(DEV) -m codespell_lib
 
 .PHONY: types
 types: env-dev ## mypy, strict
@@ -50,19 +80,34 @@ types: env-dev ## mypy, strict
 
 .PHONY: unit
 unit: env-dev ## unit tests
-	@$(DEV) -m pytest -q -m unit
+	@$(DEV) -m pytest -q -m unit -n auto
 
-.PHONY: unit-3.13
-unit-3.13: ## unit tests on the Python that the Agents of today bring, where one is found
-	@$(ENVIRONMENTS) dev-3.13; case $$? in \
-		0) .envs/dev-3.13/bin/python -m pytest -q -m unit ;; \
-		3) echo 'The unit tests were not run on Python 3.13: none was found.' ;; \
-		*) exit 1 ;; \
-	esac
+.PHONY: histories
+histories: env-dev ## the properties of the check with many more examples, each time others
+	@$(DEV) -m pytest -q -m unit -n auto --hypothesis-profile=deep -k 'exactly_once or fuzz or future_runs or leak'
+
+# The newest base is that of the Agents of today, on their Python 3.13 where one is found.
+.PHONY: unit-oldest-base unit-newest-base
+unit-oldest-base: ## unit tests of the check on the oldest datadog-checks-base that it promises to run with
+	@$(ENVIRONMENTS) base-$(OLDEST_BASE)
+	@.envs/base-$(OLDEST_BASE)/bin/python -m pytest -q -m 'unit and not files' -n auto
+unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, with Python 3.13 where one is found
+	@$(ENVIRONMENTS) base-$(NEWEST_BASE)
+	@.envs/base-$(NEWEST_BASE)/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-$(NEWEST_BASE)/bin/python -V | grep -F ' 3.13.' || \
+		echo 'Python 3.13 skipped: none was found' | tee .envs/python.skipped
 
 .PHONY: integration
-integration: env-dev env-prefect ## tests against a real Prefect server
-	@$(DEV) -m pytest -q -m integration
+integration: env-dev env-prefect env-unsupported ## tests against a real Prefect server, with SQLite
+	@$(DEV) -m pytest -q -m 'integration and not postgresql' $(TOGETHER)
+
+.PHONY: postgresql
+postgresql: env-dev env-prefect ## those of them that look at the database, with PostgreSQL where it is installed
+	@$(DEV) -m pytest -q -m postgresql --deselect prefect/tests/integration/test_full_run.py $(TOGETHER)
+
+.PHONY: oldest newest
+oldest newest: env-dev ## the full run on the oldest, or newest, supported Prefect (the newest with PostgreSQL)
+	@$(DEV) -m tools.matrix --short $@
 
 .PHONY: test-matrix
 test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 newest' DATABASE=PostgreSQL SHORT=1
@@ -115,7 +160,18 @@ record-troubles: env-dev env-prefect ## record the troubles that the monitors ar
 	@$(DEV) -m lab.troubles prefect/tests/fixtures/series/troubles.json.gz
 
 .PHONY: environments
-environments: env-dev env-agent env-prefect ## make the environments, without anything else
+environments: ## make the environments that `make test` needs, without anything else
+	@$(ENVIRONMENTS) dev agent prefect-$(PREFECT) prefect-$(UNSUPPORTED) ddev || test $$? = 3
+
+.PHONY: requirements
+requirements: ## write requirements/*.txt, with hashes, from *.in; what is pinned stays, UPGRADE=1 renews all
+	@$(ENVIRONMENTS) uv
+	@for list in requirements/*.in; do \
+		echo "$$list"; \
+		.envs/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate $(if $(UPGRADE),--upgrade) \
+			--python-version $$(case $$list in */ddev.in) echo 3.13;; *) echo 3.11;; esac) \
+			--custom-compile-command 'make requirements' "$$list" --output-file "$${list%.in}.txt" || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## remove environments, caches and what was built
