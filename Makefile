@@ -14,8 +14,7 @@ ENVIRONMENTS := $(PYTHON) -m tools.environments
 # prints comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
 WAITING := integration postgresql oldest newest test-matrix soak
 STAGES := .envs/stages
-STAGE := $(MAKE) --no-print-directory
-LANES := $(STAGE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+LANES := --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 SUMMARY := echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -46,25 +45,25 @@ preview: env-dev env-prefect ## draw the dashboards from what the check sends in
 .PHONY: test
 test: ## all gates: lint, types, validators, wheel, unit tests, and the tests against a real server with SQLite
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(STAGE) stage-environments
-	@$(LANES) $(addprefix stage-,integration lint types metadata validate wheel unit); \
+	@$(MAKE) --no-print-directory stage-environments
+	@$(MAKE) $(LANES) $(addprefix stage-,integration lint types metadata validate wheel unit); \
 		status=$$?; $(SUMMARY); exit $$status
 
 .PHONY: test-others
 test-others: ## what .ci/run does after `make test`: PostgreSQL, the ends of what is supported, another Python
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(LANES) $(addprefix stage-,oldest newest postgresql unit-oldest-base unit-newest-base); \
+	@$(MAKE) $(LANES) $(addprefix stage-,oldest newest postgresql unit-oldest-base unit-newest-base); \
 		status=$$?; $(SUMMARY); exit $$status
 
 .PHONY: test-all
 test-all: test ## `make test`, all versions of Prefect on both databases, long histories, a soak: more than an hour
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
-		status=$$?; $(STAGE) stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
+	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
+		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
 
 stage-%:
 	@started=$$(date +%s); \
-	$(if $(filter $*,$(WAITING)),,nice) $(STAGE) $* && result=passed || result=FAILED; \
+	$(if $(filter $*,$(WAITING)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
 	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
 	test $$result = passed
 
