@@ -3,16 +3,14 @@
 PYTHON ?= python3
 PREFECT := 3.8.8
 UNSUPPORTED := 2.20.27
-OLDEST_BASE := 37.33.0
-NEWEST_BASE := 38.7.0
 DEV := .envs/dev/bin/python
 # Tests against servers wait most of the time. Those of a module share its servers.
 TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
 
-# Stages go side by side: one that waits for servers, and one that computes and lets the other go first. What a stage
-# prints comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
-WAITING := integration postgresql oldest newest test-matrix soak
+# Two stages go side by side. Those that compute let those go first that measure time on servers. What a stage prints
+# comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
+FIRST := environments integration postgresql oldest newest test-matrix soak
 STAGES := .envs/stages
 LANES := --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 SUMMARY := echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null)
@@ -28,7 +26,7 @@ help: ## list the commands
 ##### See it
 
 .PHONY: demo
-demo: env-dev env-prefect ## start a real Prefect server, run real work, show what the Agent would receive
+demo: env-live ## start a real Prefect server, run real work, show what the Agent would receive
 	@$(DEV) -m lab.demo
 
 .PHONY: check
@@ -37,7 +35,7 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json)
 
 .PHONY: preview
-preview: env-dev env-prefect ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
+preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
 	@$(DEV) -m tools.preview $(if $(RECORDING),--recording '$(RECORDING)') $(if $(IMAGES),--images)
 
 ##### Test it
@@ -63,7 +61,7 @@ test-all: test ## `make test`, all versions of Prefect on both databases, long h
 
 stage-%:
 	@started=$$(date +%s); \
-	$(if $(filter $*,$(WAITING)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
+	$(if $(filter $*,$(FIRST)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
 	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
 	test $$result = passed
 
@@ -88,20 +86,20 @@ histories: env-dev ## the properties of the check with many more examples, each 
 # The newest base is that of the Agents of today, on their Python 3.13 where one is found.
 .PHONY: unit-oldest-base unit-newest-base
 unit-oldest-base: ## unit tests of the check on the oldest datadog-checks-base that it promises to run with
-	@$(ENVIRONMENTS) base-$(OLDEST_BASE)
-	@.envs/base-$(OLDEST_BASE)/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@$(ENVIRONMENTS) base-oldest
+	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not files' -n auto
 unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, with Python 3.13 where one is found
-	@$(ENVIRONMENTS) base-$(NEWEST_BASE)
-	@.envs/base-$(NEWEST_BASE)/bin/python -m pytest -q -m 'unit and not files' -n auto
-	@.envs/base-$(NEWEST_BASE)/bin/python -V | grep -F ' 3.13.' || \
+	@$(ENVIRONMENTS) base-newest
+	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-newest/bin/python -V | grep -F ' 3.13.' || \
 		echo 'Python 3.13 skipped: none was found' | tee .envs/python.skipped
 
 .PHONY: integration
-integration: env-dev env-prefect env-unsupported ## tests against a real Prefect server, with SQLite
+integration: env-live env-unsupported ## tests against a real Prefect server, with SQLite
 	@$(DEV) -m pytest -q -m 'integration and not postgresql' $(TOGETHER)
 
 .PHONY: postgresql
-postgresql: env-dev env-prefect ## those of them that look at the database, with PostgreSQL where it is installed
+postgresql: env-live ## those of them that look at the database, with PostgreSQL where it is installed
 	@$(DEV) -m pytest -q -m postgresql --deselect prefect/tests/integration/test_full_run.py $(TOGETHER)
 
 .PHONY: oldest newest
@@ -113,11 +111,11 @@ test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 new
 	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
-soak: env-dev env-prefect ## every run counted once, for a while, through faults and kills: MINUTES=20
+soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
 
 .PHONY: bench
-bench: env-dev env-prefect env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
+bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
 
@@ -130,7 +128,7 @@ validate: ## Datadog's own validators, where a Python 3.13 is found
 	@$(PYTHON) -m tools.validate
 
 .PHONY: wheel
-wheel: env-dev env-prefect env-agent ## build the wheel into dist/, run it where only an Agent's packages are
+wheel: env-live env-agent ## build the wheel into dist/, run it where only an Agent's packages are
 	@$(DEV) -m tools.wheel
 
 ##### Change it
@@ -147,15 +145,15 @@ generate: env-dev ## write conf.yaml.example, config_models, metadata.csv, the m
 	@$(DEV) -m tools.dashboards --write
 
 .PHONY: record
-record: env-dev env-prefect ## record the fixtures of the unit tests from a real server
+record: env-live ## record the fixtures of the unit tests from a real server
 	@$(DEV) -m tools.record
 
 .PHONY: record-logs
-record-logs: env-dev env-prefect ## record the samples of the log pipeline from real processes
+record-logs: env-live ## record the samples of the log pipeline from real processes
 	@$(DEV) -m tools.record_logs
 
 .PHONY: record-troubles
-record-troubles: env-dev env-prefect ## record the troubles that the monitors are tested with, from a real server
+record-troubles: env-live ## record the troubles that the monitors are tested with, from a real server
 	@$(DEV) -m lab.troubles prefect/tests/fixtures/series/troubles.json.gz
 
 .PHONY: environments
@@ -177,14 +175,14 @@ clean: ## remove environments, caches and what was built
 	rm -rf .envs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks prefect/dist
 	find benchmarks lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: env-dev env-agent env-bench env-prefect env-unsupported
+.PHONY: env-dev env-live env-agent env-bench env-unsupported
 env-dev:
 	@$(ENVIRONMENTS) dev
+env-live:
+	@$(ENVIRONMENTS) dev prefect-$(PREFECT)
 env-agent:
 	@$(ENVIRONMENTS) agent
 env-bench:
 	@$(ENVIRONMENTS) bench
-env-prefect:
-	@$(ENVIRONMENTS) prefect-$(PREFECT)
 env-unsupported:
 	@$(ENVIRONMENTS) prefect-$(UNSUPPORTED)

@@ -41,7 +41,7 @@ NO_PYTHON = 3
 
 # Environments that need a Python of their own, and those that take the one that runs this file where it is missing.
 NEEDED_PYTHON = {'ddev': '3.13'}
-PREFERRED_PYTHON = {'base-38.7.0': '3.13'}
+PREFERRED_PYTHON = {'base-newest': '3.13'}
 # Environments that the check is in as well: from the tree, or as the wheel that is installed there.
 WITH_TREE = ('dev', 'base-')
 WITH_WHEEL = ('agent',)
