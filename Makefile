@@ -1,6 +1,8 @@
 # The commands of this repository. Each makes the environments that it needs in .envs/ (python3, pip and the network).
 
 PYTHON ?= python3
+# Without bytecode each of the many processes would compile what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 PREFECT := 3.8.8
 UNSUPPORTED := 2.20.27
 DEV := .envs/dev/bin/python

@@ -45,6 +45,8 @@ PREFERRED_PYTHON = {'base-newest': '3.13'}
 # Environments that the check is in as well: from the tree, or as the wheel that is installed there.
 WITH_TREE = ('dev', 'base-')
 WITH_WHEEL = ('agent',)
+# Environments that many processes start from at once: what they import is compiled before.
+COMPILED = ('prefect-',)
 
 Command = list[str | Path]
 LAST_LINES = 20
