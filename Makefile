@@ -165,7 +165,7 @@ environments: ## make the environments that `make test` needs, without anything 
 .PHONY: requirements
 requirements: ## write requirements/*.txt, with hashes, from *.in; what is pinned stays, UPGRADE=1 renews all
 	@$(ENVIRONMENTS) uv
-	@for list in requirements/*.in; do \
+	@for list in $(filter-out requirements/tools.in,$(sort $(wildcard requirements/*.in))); do \
 		echo "$$list"; \
 		.envs/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate $(if $(UPGRADE),--upgrade) \
 			--python-version $$(case $$list in */ddev.in) echo 3.13;; *) echo 3.11;; esac) \
