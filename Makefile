@@ -1,10 +1,21 @@
 # The commands of this repository. Each makes the environments that it needs in .envs/ (python3, pip and the network).
 
 PYTHON ?= python3
+# Without bytecode each of the many processes would compile what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 PREFECT := 3.8.8
 UNSUPPORTED := 2.20.27
 DEV := .envs/dev/bin/python
+# Tests against servers wait most of the time. Those of a module share its servers.
+TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
+
+# Two stages go side by side. Those that compute let those go first that measure time on servers. What a stage prints
+# comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
+FIRST := environments integration postgresql oldest newest test-matrix soak
+STAGES := .envs/stages
+LANES := --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+SUMMARY := echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -17,7 +28,7 @@ help: ## list the commands
 ##### See it
 
 .PHONY: demo
-demo: env-dev env-prefect ## start a real Prefect server, run real work, show what the Agent would receive
+demo: env-live ## start a real Prefect server, run real work, show what the Agent would receive
 	@$(DEV) -m lab.demo
 
 .PHONY: check
@@ -26,23 +37,41 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json)
 
 .PHONY: preview
-preview: env-dev env-prefect ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
+preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
 	@$(DEV) -m tools.preview $(if $(RECORDING),--recording '$(RECORDING)') $(if $(IMAGES),--images)
 
 ##### Test it
 
 .PHONY: test
-test: lint types metadata validate wheel env-unsupported ## all gates; pytest comes last
-	@$(DEV) -m pytest -q
-	@$(MAKE) --no-print-directory unit-3.13
-	@$(DEV) -m tools.matrix --short oldest newest
-	@cat .envs/ddev.skipped 2>/dev/null || true
+test: ## all gates: lint, types, validators, wheel, unit tests, and the tests against a real server with SQLite
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(MAKE) --no-print-directory stage-environments
+	@$(MAKE) $(LANES) $(addprefix stage-,integration lint types metadata validate wheel unit); \
+		status=$$?; $(SUMMARY); exit $$status
+
+.PHONY: test-others
+test-others: ## what .ci/run does after `make test`: PostgreSQL, the ends of what is supported, another Python
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(MAKE) $(LANES) $(addprefix stage-,oldest newest postgresql unit-oldest-base unit-newest-base); \
+		status=$$?; $(SUMMARY); exit $$status
+
+.PHONY: test-all
+test-all: test ## `make test`, all versions of Prefect on both databases, long histories, a soak: more than an hour
+	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
+	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
+		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
+
+stage-%:
+	@started=$$(date +%s); \
+	$(if $(filter $*,$(FIRST)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
+	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
+	test $$result = passed
 
 .PHONY: lint
 lint: env-dev ## style, format and spelling
 	@$(DEV) -m ruff check .
 	@$(DEV) -m ruff format --check .
-	@.envs/dev/bin/codespell
+	@$(DEV) -m codespell_lib
 
 .PHONY: types
 types: env-dev ## mypy, strict
@@ -50,30 +79,45 @@ types: env-dev ## mypy, strict
 
 .PHONY: unit
 unit: env-dev ## unit tests
-	@$(DEV) -m pytest -q -m unit
+	@$(DEV) -m pytest -q -m unit -n auto
 
-.PHONY: unit-3.13
-unit-3.13: ## unit tests on the Python that the Agents of today bring, where one is found
-	@$(ENVIRONMENTS) dev-3.13; case $$? in \
-		0) .envs/dev-3.13/bin/python -m pytest -q -m unit ;; \
-		3) echo 'The unit tests were not run on Python 3.13: none was found.' ;; \
-		*) exit 1 ;; \
-	esac
+.PHONY: histories
+histories: env-dev ## the properties of the check with many more examples, each time others
+	@$(DEV) -m pytest -q -m unit -n auto --hypothesis-profile=deep -k 'exactly_once or fuzz or future_runs or leak'
+
+# The newest base is that of the Agents of today, on their Python 3.13 where one is found.
+.PHONY: unit-oldest-base unit-newest-base
+unit-oldest-base: ## unit tests of the check on the oldest datadog-checks-base that it promises to run with
+	@$(ENVIRONMENTS) base-oldest
+	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not files' -n auto
+unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, with Python 3.13 where one is found
+	@$(ENVIRONMENTS) base-newest
+	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-newest/bin/python -V | grep -F ' 3.13.' || \
+		echo 'Python 3.13 skipped: none was found' | tee .envs/python.skipped
 
 .PHONY: integration
-integration: env-dev env-prefect ## tests against a real Prefect server
-	@$(DEV) -m pytest -q -m integration
+integration: env-live env-unsupported ## tests against a real Prefect server, with SQLite
+	@$(DEV) -m pytest -q -m 'integration and not postgresql' $(TOGETHER)
+
+.PHONY: postgresql
+postgresql: env-live ## those of them that look at the database, with PostgreSQL where it is installed
+	@$(DEV) -m pytest -q -m postgresql --deselect prefect/tests/integration/test_full_run.py $(TOGETHER)
+
+.PHONY: oldest newest
+oldest newest: env-dev ## the full run on the oldest, or newest, supported Prefect (the newest with PostgreSQL)
+	@$(DEV) -m tools.matrix --short $@
 
 .PHONY: test-matrix
 test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 newest' DATABASE=PostgreSQL SHORT=1
 	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
-soak: env-dev env-prefect ## every run counted once, for a while, through faults and kills: MINUTES=20
+soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
 
 .PHONY: bench
-bench: env-dev env-prefect env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
+bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
 
@@ -86,7 +130,7 @@ validate: ## Datadog's own validators, where a Python 3.13 is found
 	@$(PYTHON) -m tools.validate
 
 .PHONY: wheel
-wheel: env-dev env-prefect env-agent ## build the wheel into dist/, run it where only an Agent's packages are
+wheel: env-live env-agent ## build the wheel into dist/, run it where only an Agent's packages are
 	@$(DEV) -m tools.wheel
 
 ##### Change it
@@ -103,33 +147,44 @@ generate: env-dev ## write conf.yaml.example, config_models, metadata.csv, the m
 	@$(DEV) -m tools.dashboards --write
 
 .PHONY: record
-record: env-dev env-prefect ## record the fixtures of the unit tests from a real server
+record: env-live ## record the fixtures of the unit tests from a real server
 	@$(DEV) -m tools.record
 
 .PHONY: record-logs
-record-logs: env-dev env-prefect ## record the samples of the log pipeline from real processes
+record-logs: env-live ## record the samples of the log pipeline from real processes
 	@$(DEV) -m tools.record_logs
 
 .PHONY: record-troubles
-record-troubles: env-dev env-prefect ## record the troubles that the monitors are tested with, from a real server
+record-troubles: env-live ## record the troubles that the monitors are tested with, from a real server
 	@$(DEV) -m lab.troubles prefect/tests/fixtures/series/troubles.json.gz
 
 .PHONY: environments
-environments: env-dev env-agent env-prefect ## make the environments, without anything else
+environments: ## make the environments that `make test` needs, without anything else
+	@$(ENVIRONMENTS) dev agent prefect-$(PREFECT) prefect-$(UNSUPPORTED) ddev || test $$? = 3
+
+.PHONY: requirements
+requirements: ## write requirements/*.txt, with hashes, from *.in; what is pinned stays, UPGRADE=1 renews all
+	@$(ENVIRONMENTS) uv
+	@for list in $(filter-out requirements/tools.in,$(sort $(wildcard requirements/*.in))); do \
+		echo "$$list"; \
+		.envs/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate $(if $(UPGRADE),--upgrade) \
+			--python-version $$(case $$list in */ddev.in) echo 3.13;; *) echo 3.11;; esac) \
+			--custom-compile-command 'make requirements' "$$list" --output-file "$${list%.in}.txt" || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## remove environments, caches and what was built
 	rm -rf .envs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks prefect/dist
 	find benchmarks lab tools prefect -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: env-dev env-agent env-bench env-prefect env-unsupported
+.PHONY: env-dev env-live env-agent env-bench env-unsupported
 env-dev:
 	@$(ENVIRONMENTS) dev
+env-live:
+	@$(ENVIRONMENTS) dev prefect-$(PREFECT)
 env-agent:
 	@$(ENVIRONMENTS) agent
 env-bench:
 	@$(ENVIRONMENTS) bench
-env-prefect:
-	@$(ENVIRONMENTS) prefect-$(PREFECT)
 env-unsupported:
 	@$(ENVIRONMENTS) prefect-$(UNSUPPORTED)

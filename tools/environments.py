@@ -1,8 +1,12 @@
-"""Make the Python environments that the Makefile runs in: `python3 tools/environments.py dev agent ...`
+"""Make the Python environments that the Makefile runs in: `python3 -m tools.environments dev prefect-3.8.8 ...`
 
-`.envs/<name>` is a virtual environment with what `requirements/<name>.txt` lists. One that is up to date is left
-alone: its `stamp` file holds a hash of what it was made from. An environment that is a symbolic link belongs to
-somebody else and is used as it is. Needs Python 3.11 or newer with `venv`, and nothing else.
+An environment holds what `requirements/<name>.txt` lists, each file of it with its hash. It lies in the user's cache
+folder under a name that follows from that list and from the Python, so that clones share it, and `.envs/<name>` is a
+link to it. Where the check is installed too, `.envs/<name>` is an environment of the clone's own: as good as empty, it
+sees the packages of the shared one. Several are made side by side, and two processes do not make the same one.
+
+uv installs; where it cannot (it reads no configuration of pip, so that it may find no package index), pip does. Needs
+Python 3.11 or newer with `venv`, and nothing else.
 
 Exit codes: 0 made, 1 failed, 3 no Python of the version that an environment needs.
 """
@@ -23,23 +27,30 @@ if sys.version_info < (3, 11):  # noqa: UP036 (it is the point)
 
 import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / '.envs'
 REQUIREMENTS = ROOT / 'requirements'
+SHARED = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'datadog-prefect' / 'environments'
 NO_PYTHON = 3
 
-# Environments that do not run on the Python that runs this file.
-PYTHON_OF_ENVIRONMENT = {'ddev': '3.13', 'dev-3.13': '3.13'}
-# Lists that pip installs as they are: they are complete, and it would not find all that their packages ask for.
-WITHOUT_DEPENDENCIES = {'prefect-2.20.27', 'prefect-3.9.1'}
-# Environments that the check itself is installed into, from the tree.
-WITH_CHECK = {'dev', 'dev-3.13'}
+# Environments that need a Python of their own, and those that take the one that runs this file where it is missing.
+NEEDED_PYTHON = {'ddev': '3.13'}
+PREFERRED_PYTHON = {'base-newest': '3.13'}
+# Environments that the check is in as well: from the tree, or as the wheel that is installed there.
+WITH_TREE = ('dev', 'base-')
+WITH_WHEEL = ('agent',)
+# Environments that many processes start from at once: what they import is compiled before.
+COMPILED = ('prefect-',)
 
+Command = list[str | Path]
 LAST_LINES = 20
+PROGRESS_SECONDS = 10.0
 
 
 class EnvironmentFailed(Exception):
@@ -54,11 +65,10 @@ def main(names: list[str]) -> int:
     known = sorted(path.stem for path in REQUIREMENTS.glob('*.txt'))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        print(f'usage: environments.py NAME ... (one of {", ".join(known)})', file=sys.stderr)
+        print(f'usage: python3 -m tools.environments NAME ... (of {", ".join(known)})', file=sys.stderr)
         return 1
     try:
-        for name in names:
-            ensure(name)
+        ensure(*names)
     except PythonNotFound as error:
         print(error, file=sys.stderr)
         return NO_PYTHON
@@ -66,35 +76,37 @@ def main(names: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\ninterrupted: the unfinished environment is made anew next time', file=sys.stderr)
+        print('\ninterrupted: an unfinished environment is made anew next time', file=sys.stderr)
         return 130
     return 0
 
 
-def ensure(name: str) -> Path:
-    """Make `.envs/<name>` unless it is up to date, and return its folder."""
-    folder = ENVIRONMENTS / name
-    if folder.is_symlink():
-        return folder
-    with _lock():
-        python = interpreter(name)
-        stamp = _stamp(name, python)
-        stamp_file = folder / 'stamp'
-        if not (folder / 'bin' / 'python').exists() or not stamp_file.exists() or stamp_file.read_text() != stamp:
-            _make(name, folder, python)
-            stamp_file.write_text(stamp)
-    return folder
+def ensure(*names: str) -> Path:
+    """Make these environments, side by side, unless they are there, and return the folder of the first in `.envs`."""
+    with ThreadPoolExecutor(len(names)) as executor:
+        futures = [executor.submit(_ensure, name) for name in names]
+        waiting = set(futures)
+        while waiting:
+            _, waiting = wait(waiting, PROGRESS_SECONDS)
+            if waiting and _steps:
+                steps = '; '.join(f'{name}: {step}' for name, step in sorted(dict(_steps).items()))
+                _say(f'... {len(names) - len(waiting)} of {len(names)} are there; {steps}')
+    # All have ended: what one raises leaves no other half done.
+    folders = [future.result() for future in futures]
+    return folders[0]
 
 
 def interpreter(name: str) -> Path:
     """Return the Python that the environment is made with; raises PythonNotFound."""
-    wanted = PYTHON_OF_ENVIRONMENT.get(name)
+    wanted = NEEDED_PYTHON.get(name) or PREFERRED_PYTHON.get(name)
     if wanted is None:
         return Path(sys.executable)
     for candidate in _candidates(wanted):
         if _runs(candidate, wanted):
             return candidate
-    raise PythonNotFound(f'no Python {wanted} found')
+    if name in NEEDED_PYTHON:
+        raise PythonNotFound(f'no Python {wanted} found')
+    return Path(sys.executable)
 
 
 def _candidates(version: str) -> Iterator[Path]:
@@ -120,64 +132,171 @@ def _runs(python: Path, version: str) -> bool:
     return answer.returncode == 0 and answer.stdout.strip() == version
 
 
-def _make(name: str, folder: Path, python: Path) -> None:
+def _ensure(name: str) -> Path:
+    python = interpreter(name)
+    shared = _ensure_shared(name, python)
+    folder = ENVIRONMENTS / name
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with _locked(ENVIRONMENTS / '.lock'):
+        if name.startswith((*WITH_TREE, *WITH_WHEEL)):
+            _make_own(name, folder, shared, python)
+        elif not folder.is_symlink() or folder.readlink() != shared:
+            _remove(folder)
+            folder.symlink_to(shared)
+    return folder
+
+
+##### The shared environments
+
+
+def _ensure_shared(name: str, python: Path) -> Path:
+    """Make the environment in the cache folder unless it is there, and return its folder."""
     requirements = REQUIREMENTS / f'{name}.txt'
-    log = folder.parent / f'{name}.log'
+    folder = SHARED / f'{name}-{_hash(requirements, python)}'
+    lock = folder.with_name(f'{folder.name}.lock')
+    finished = folder / 'finished'
+    if not (finished.exists() and (folder / 'bin' / 'python').exists()):
+        try:
+            SHARED.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentFailed(f'{SHARED}: {error.strerror}. XDG_CACHE_HOME names another place') from error
+        with _step(name, 'waits until another has made it'), _locked(lock):
+            if not (finished.exists() and (folder / 'bin' / 'python').exists()):
+                _make(name, folder, python, requirements)
+                finished.touch()
+    return folder
+
+
+def _hash(requirements: Path, python: Path) -> str:
+    """What the environment is made of. The folder is in it since an environment does not survive being moved."""
+    version = subprocess.run(
+        [python, '-c', 'import sys; print(sys.base_prefix, sys.version)'], capture_output=True, text=True, check=True
+    )
+    parts = [str(SHARED), version.stdout, requirements.read_text()]
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
+
+
+def _make(name: str, folder: Path, python: Path, requirements: Path) -> None:
     started = time.monotonic()
-    print(f'{name}: installing {len(_pins(requirements))} packages ... ', end='', file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    pip: list[str | Path] = [
+    packages = sum('==' in line for line in requirements.read_text().splitlines())
+    log = folder.with_name(f'{folder.name}.log')
+    log.unlink(missing_ok=True)
+    _say(f'{name}: making the environment, at most {packages} packages')
+    with _step(name, 'waits for uv'):
+        uv = None if name == 'uv' else _uv()
+    if uv is not None:
+        try:
+            with _step(name, 'uv installs'):
+                _install_with_uv(uv, folder, python, requirements, log)
+        except EnvironmentFailed:
+            _say(f'{name}: uv could not install it, so pip does. What uv said: {log}')
+            uv = None
+    if uv is None:
+        with _step(name, 'pip installs'):
+            _install_with_pip(folder, python, requirements, log)
+    _say(f'{name}: made in {time.monotonic() - started:.0f} s')
+
+
+def _install_with_uv(uv: Path, folder: Path, python: Path, requirements: Path, log: Path) -> None:
+    _remove(folder)
+    _run([python, '-m', 'venv', '--without-pip', folder], log)
+    options: Command = [
+        '--no-progress',
+        '--compile-bytecode',
+        '--require-hashes',
+        '--python',
         folder / 'bin' / 'python',
-        '-m',
-        'pip',
-        '--disable-pip-version-check',
-        '--no-input',
-        'install',
-        '-q',
     ]
-    log.write_text('')
+    # Where it finds no index it is to say so soon.
+    patience = {'UV_HTTP_RETRIES': '1', 'UV_HTTP_CONNECT_TIMEOUT': '5'}
+    _run([uv, 'pip', 'install', *options, '--requirement', requirements], log, patience)
+
+
+def _install_with_pip(folder: Path, python: Path, requirements: Path, log: Path) -> None:
+    _remove(folder)
     _run([python, '-m', 'venv', folder], log)
-    _run([*pip, *(['--no-deps'] if name in WITHOUT_DEPENDENCIES else []), '--requirement', requirements], log)
-    if name in WITH_CHECK:
-        _run([*pip, '--no-deps', '--no-build-isolation', '--editable', ROOT / 'prefect'], log)
-    print(f'{time.monotonic() - started:.0f} s', file=sys.stderr, flush=True)
+    pip: Command = [folder / 'bin' / 'python', '-m', 'pip', '--disable-pip-version-check', '--no-input']
+    _run([*pip, 'install', '--require-hashes', '--requirement', requirements], log)
 
 
-def _run(command: list[str | Path], log: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'PYTHONHOME')}
+def _uv() -> Path | None:
+    """The program `uv`, which pip installs; None if it cannot."""
+    with _uv_lock:
+        try:
+            return _ensure_shared('uv', Path(sys.executable)) / 'bin' / 'uv'
+        except EnvironmentFailed as error:
+            _say(f'uv: pip could not install it, so pip installs everything\n{error}')
+            return None
+
+
+##### The environments of the clone
+
+
+def _make_own(name: str, folder: Path, shared: Path, python: Path) -> None:
+    """Make an environment that sees the packages of the shared one, and the check in the tree if it is for that."""
+    (packages,) = shared.glob('lib/python*/site-packages')
+    lines = [f'import site; site.addsitedir({str(packages)!r})']
+    if name.startswith(WITH_TREE):
+        lines.append(str(ROOT / 'prefect'))
+    content = '\n'.join([*lines, ''])
+    paths = folder / packages.relative_to(shared) / 'shared.pth'
+    if folder.is_symlink() or not paths.exists() or paths.read_text() != content:
+        _remove(folder)
+        log = ENVIRONMENTS / f'{name}.log'
+        _run([python, '-m', 'venv', '--without-pip', folder], log)
+        log.unlink()
+        paths.write_text(content)
+
+
+##### What all of it needs
+
+# What is done at the moment, by the name of the environment.
+_steps: dict[str, str] = {}
+_uv_lock = threading.Lock()
+
+
+@contextmanager
+def _step(name: str, step: str) -> Iterator[None]:
+    before = _steps.get(name)
+    _steps[name] = step
+    try:
+        yield
+    finally:
+        if before is None:
+            del _steps[name]
+        else:
+            _steps[name] = before
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an environment. Of one that is a link, the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _run(command: Command, log: Path, variables: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end. Raises EnvironmentFailed with the last of its output, all of which goes into `log`."""
+    ignored = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV')
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    environment.update(variables or {})
     with log.open('a') as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
     if status:
         last_lines = '\n'.join(log.read_text(errors='replace').splitlines()[-LAST_LINES:])
         hint = '\nOn Debian and Ubuntu: apt install python3-venv' if 'ensurepip' in last_lines else ''
-        raise EnvironmentFailed(f'failed\n{last_lines}{hint}\nAll of it: {log}')
-
-
-def _stamp(name: str, python: Path) -> str:
-    """What the environment is made of. The folder is in it since an environment does not survive being moved."""
-    base = sys.base_prefix if python == Path(sys.executable) else str(python)
-    parts = [str(ENVIRONMENTS / name), base, sys.version, *_pins(REQUIREMENTS / f'{name}.txt')]
-    if name in WITH_CHECK:
-        parts.append((ROOT / 'prefect' / 'pyproject.toml').read_text())
-    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
-
-
-def _pins(requirements: Path) -> list[str]:
-    """Return the lines that name a package, of the file and of those that it includes."""
-    pins: list[str] = []
-    for line in requirements.read_text().splitlines():
-        if line.startswith('-r '):
-            pins += _pins(requirements.parent / line.removeprefix('-r ').strip())
-        elif line and not line.startswith('#'):
-            pins.append(line)
-    return pins
+        raise EnvironmentFailed(f'{" ".join(map(str, command))} failed\n{last_lines}{hint}\nAll of it: {log}')
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
-    """Let one process at a time make environments."""
-    ENVIRONMENTS.mkdir(exist_ok=True)
-    with (ENVIRONMENTS / '.lock').open('w') as lock:
+def _locked(path: Path) -> Iterator[None]:
+    """Let one thread of one process at a time go on."""
+    with path.open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -40,7 +40,8 @@ class Job:
         started = time.monotonic()
         environment = os.environ | {'PREFECT_ENV': str(ensure(f'prefect-{self.version}'))}
         selection = ['-k', self.database] if self.database else []
-        command = [sys.executable, '-m', 'pytest', '-q', *selection, *map(str, self.tests)]
+        together = ['-n', str(len(self.tests)), '--dist', 'loadscope'] if len(self.tests) > 1 else []
+        command = [sys.executable, '-m', 'pytest', '-q', *selection, *together, *map(str, self.tests)]
         output = subprocess.PIPE if quiet else None
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
         print(f'Prefect {self.version}\n{done.stdout or ""}{done.stderr or ""}', end='', flush=True)

@@ -65,8 +65,8 @@ def _passes(command: list[str]) -> bool:
     environment = os.environ | {
         # ddev calls programs of its own environment by their names.
         'PATH': f'{folder / "bin"}{os.pathsep}{os.environ.get("PATH", os.defpath)}',
-        'XDG_CACHE_HOME': str(folder / 'cache'),
-        'XDG_DATA_HOME': str(folder / 'data'),
+        'XDG_CACHE_HOME': str(ENVIRONMENTS / 'ddev-files' / 'cache'),
+        'XDG_DATA_HOME': str(ENVIRONMENTS / 'ddev-files' / 'data'),
     }
     validator = subprocess.run(
         ['ddev', '--no-interactive', '--no-color', 'validate', *command],

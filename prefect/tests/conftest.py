@@ -19,11 +19,30 @@ from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
 
 INTEGRATION = Path(__file__).parent / 'integration'
+# Modules with nothing to gain from another Python or another version of datadog-checks-base.
+ABOUT_FILES = {
+    'test_dashboards',
+    'test_datadog_evaluation',
+    'test_datadog_queries',
+    'test_deploying',
+    'test_log_pipeline',
+    'test_logs',
+    'test_metadata',
+    'test_monitors',
+    'test_monitors_alert',
+    'test_packaging',
+    'test_preview',
+}
+# Modules to begin with, so that at the end nobody waits for one of them.
+LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker('integration' if INTEGRATION in item.path.parents else 'unit')
+        if item.path.stem in ABOUT_FILES:
+            item.add_marker('files')
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 class AgentClock:
@@ -96,7 +115,7 @@ def prefect_server() -> Iterator[PrefectServer]:
         yield server
 
 
-@pytest.fixture(scope='module', params=['SQLite', 'PostgreSQL'])
+@pytest.fixture(scope='module', params=['SQLite', pytest.param('PostgreSQL', marks=pytest.mark.postgresql)])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """The database of a Prefect server; None stands for SQLite. PostgreSQL is started if this machine has it."""
     if request.param == 'SQLite':

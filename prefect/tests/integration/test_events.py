@@ -216,6 +216,16 @@ def test_pages_go_on_behind_a_proxy_that_changes_host_and_path(
     assert front.requests.count('GET /events/filter/next') == 2
 
 
+@pytest.fixture(scope='module')
+def odd_names(api: PrefectApiDriver) -> tuple[str, list[str]]:
+    """A stem that no other event has, and the names of one event each, most of which begin with it."""
+    stem = f'odd{uuid4().hex[:8]}'
+    names = [f'{stem}{end}' for end in ('_a', '-a', '%a', '\\a', 'a', 'A', 'e', '.a', '.b', '.E', '.e')]
+    names += [f'prefect.{stem}.late', f'prefect.{stem}.ready', 'prefect.flow-run.Late', HEARTBEAT]
+    emit(api, names, stem)
+    return stem, names
+
+
 @pytest.mark.parametrize(
     ('include', 'exclude'),
     [
@@ -231,17 +241,13 @@ def test_pages_go_on_behind_a_proxy_that_changes_host_and_path(
     ids=str,
 )
 def test_server_gives_every_event_that_passes(
-    api: PrefectApiDriver, unique: str, include: list[str], exclude: list[str]
+    api: PrefectApiDriver, odd_names: tuple[str, list[str]], include: list[str], exclude: list[str]
 ) -> None:
     """The wildcards of its LIKE, upper and lower case, and what is escaped there lose none."""
-    stem = unique.replace('-', '')
+    stem, names = odd_names
     include, exclude = ([pattern.replace('X', stem) for pattern in patterns] for patterns in (include, exclude))
-    names = [f'{stem}{end}' for end in ('_a', '-a', '%a', '\\a', 'a', 'A', 'e', '.a', '.b', '.E', '.e')]
-    names += [f'prefect.{stem}.late', f'prefect.{stem}.ready', 'prefect.flow-run.Late', HEARTBEAT]
-    emit(api, names, unique)
-
     wanted = EventNames(NameFilter.compile(include, exclude))
-    criteria = {'event': wanted.criterion, 'resource': {'id_prefix': [f'{unique}.']}}
+    criteria = {'event': wanted.criterion, 'resource': {'id_prefix': [f'{stem}.']}}
     given = {event['event'] for event in api.request('POST', 'events/filter', {'filter': criteria})['events']}
     passing = {name for name in names if wanted.allows(name)}
     assert passing

@@ -143,6 +143,13 @@ def test_package_depends_on_what_the_agent_brings_and_nothing_else() -> None:
     assert project['requires-python'] == '>=3.11'
 
 
+def test_oldest_base_that_is_promised_is_the_one_that_is_tested() -> None:
+    project = tomllib.loads((FOLDER / 'pyproject.toml').read_text())['project']
+    promised = project['dependencies'][0].replace('>=', '[deps]==')
+
+    assert promised in (FOLDER.parent / 'requirements' / 'base-oldest.in').read_text().splitlines()
+
+
 def test_readme_has_the_sections_of_an_integration_page() -> None:
     sections = re.findall(r'^## (.+)$', README, re.MULTILINE)
 
