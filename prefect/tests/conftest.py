@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from datadog_checks.base.stubs import aggregator as stub_aggregator
 from datadog_checks.base.stubs.aggregator import AggregatorStub
@@ -35,6 +36,19 @@ ABOUT_FILES = {
 }
 # Modules to begin with, so that at the end nobody waits for one of them.
 LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
+
+# The same few examples each time, and none that was kept from another run. A test of which an example is cheap takes
+# a multiple of their number. `pytest --hypothesis-profile=deep` looks further, each time elsewhere.
+settings.register_profile(
+    'bounded',
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile('deep', settings.get_profile('bounded'), max_examples=200, derandomize=False, print_blob=True)
+settings.load_profile('bounded')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

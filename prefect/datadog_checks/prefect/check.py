@@ -28,9 +28,9 @@ from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
 from datadog_checks.prefect.outbox import Outbox
-from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
+from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.streams.cursor import CheckState
+from datadog_checks.prefect.streams.cursor import Batch, CheckState
 from datadog_checks.prefect.streams.store import StateStore
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.unknown_options import warn_of_unknown_options

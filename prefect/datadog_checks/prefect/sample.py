@@ -1,13 +1,11 @@
-"""What collectors return: samples and events, and for streams the cursor that goes with them."""
+"""What collectors return: samples and events."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from datadog_checks.prefect.metrics import MetricSpec
-from datadog_checks.prefect.streams.cursor import StreamCursor
 from datadog_checks.prefect.tags import Tags
 
 
@@ -31,16 +29,3 @@ class AgentEvent:
     priority: Literal['normal', 'low']
     aggregation_key: str
     tags: Tags
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one read of a stream found, and the cursor to persist once all of it is submitted.
-
-    `samples` are to be taken once: made as they are submitted, thousands of them need not be there at a time. All that
-    can fail comes before.
-    """
-
-    samples: Iterable[Sample]
-    cursor: StreamCursor
-    events: tuple[AgentEvent, ...] = ()

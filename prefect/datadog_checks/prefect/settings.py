@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from datadog_checks.prefect.api.transport import split_user_info
 from datadog_checks.prefect.event_names import EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
-from datadog_checks.prefect.ui_links import ui_url
+from datadog_checks.prefect.ui_links import split_user_info, ui_url
 
 
 class Names(Protocol):

@@ -1,8 +1,20 @@
-"""Links into the user interface of Prefect."""
+"""The URL of the API, and the links into the user interface of Prefect that follow from it."""
 
 from __future__ import annotations
 
-from datadog_checks.prefect.api.urls import CLOUD_URL, path_segment
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from datadog_checks.prefect.urls import CLOUD_URL, path_segment
+
+
+def split_user_info(url: str) -> tuple[str, tuple[str, str] | None]:
+    """`url` without user info and trailing slash, and the user and password that it held."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition('@')[2]
+    clean = urlunsplit((parts.scheme, host, parts.path.rstrip('/'), '', ''))
+    if parts.username is None:
+        return clean, None
+    return clean, (unquote(parts.username), unquote(parts.password or ''))
 
 
 def ui_url(api_url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -97,10 +98,23 @@ def serve(server: Server) -> Iterator[str]:
 
 @contextmanager
 def install(server: Server) -> Iterator[str]:
-    """Answer every request of every `requests.Session`, whatever host and scheme it is for."""
-    adapter = _Adapter(server)
-    with mock.patch.object(requests.Session, 'get_adapter', return_value=adapter):
+    """Answer every request of every `requests.Session`, whatever host and scheme it is for.
+
+    What only a connection needs is left out, for it takes longer than an answer: authorities of certificates, proxies
+    and passwords from the environment.
+    """
+    with (
+        mock.patch.object(requests.Session, 'get_adapter', return_value=_Adapter(server)),
+        mock.patch.object(ssl.SSLContext, 'load_default_certs'),
+        mock.patch.object(ssl.SSLContext, 'get_ca_certs', return_value=[{}]),
+        mock.patch.object(requests.Session, 'trust_env', _always_false(), create=True),
+    ):
         yield INSTALLED_URL
+
+
+def _always_false() -> property:
+    """An attribute that stays false when it is set."""
+    return property(lambda _: False, lambda _, value: None)
 
 
 class _Adapter(BaseAdapter):

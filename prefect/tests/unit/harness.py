@@ -16,9 +16,9 @@ from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
-from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
+from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.streams.cursor import CheckState
+from datadog_checks.prefect.streams.cursor import Batch, CheckState
 from datadog_checks.prefect.tags import Tags
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeExchange, FakeRequest, Fault

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
@@ -19,6 +19,7 @@ from datadog_checks.prefect.api.versions import DIFFERENCES, SUPPORTED
 from datadog_checks.prefect.collectors import snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
+from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
 from datadog_checks.prefect.streams import state_history
 from tests.conftest import AgentClock
@@ -33,6 +34,13 @@ GROUPS = defaults.instance_collect()
 SNAPSHOTS = [collector.name for collector in snapshot_collectors(GROUPS)]
 STREAMS = [collector.name for collector in stream_collectors()]
 COLLECTORS = ['health', *SNAPSHOTS, *STREAMS]
+# The options that say what is counted; the two others with patterns choose tags and series.
+FILTERS = [
+    name
+    for name, option in InstanceConfig.model_fields.items()
+    if any({'include', 'exclude'} <= set(getattr(kind, 'model_fields', ())) for kind in get_args(option.annotation))
+    and name not in ('prefect_tags', 'metric_patterns')
+]
 
 
 def run_failing(check: PrefectCheck, aggregator: AggregatorStub) -> str:
@@ -672,6 +680,7 @@ class TestPersistentCacheId:
             pytest.param({'max_catchup': 7200}, id='max_catchup'),
             pytest.param({'min_collection_interval': 60}, id='interval'),
             pytest.param({'collect_events': True}, id='collect_events'),
+            pytest.param({'prefect_tags': {'include': ['a']}}, id='tags of deployments'),
             pytest.param({'service': 'prefect'}, id='service'),
         ],
     )
@@ -680,8 +689,9 @@ class TestPersistentCacheId:
 
     def test_other_server_or_filter_has_another_state(self, new_check: NewCheck) -> None:
         variants: list[Row] = [{}, {'prefect_url': 'http://other.test/api'}]
-        for key in ('work_pool_names', 'work_queue_names', 'deployment_names', 'event_names'):
+        for key in FILTERS:
             variants += [{key: {'include': ['a']}}, {key: {'exclude': ['a']}}, {key: {'include': ['a', 'b']}}]
+        assert len(variants) >= 2 + 3 * 5
         ids = {self.cache_id(new_check, **options) for options in variants}
         assert len(ids) == len(variants)
 

@@ -18,6 +18,7 @@ from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.config_models.shared import SharedConfig
 from datadog_checks.prefect.config_models.validators import EXAMPLES
 from datadog_checks.prefect.streams.window import OVERLAP
+from tests.unit.lint import for_each
 
 URL = 'http://localhost:4200/api'
 EXAMPLE = Path(datadog_checks.prefect.__file__).parent / 'data' / 'conf.yaml.example'
@@ -267,19 +268,20 @@ WRONG: dict[str, list[Any]] = {
 READ_BEFORE = 'metric_patterns'
 
 
-def wrong_values(model: type[BaseModel]) -> list[Any]:
+def wrong_values(model: type[BaseModel]) -> dict[str, tuple[str, Any]]:
     """(option, wrong value) for each option of a model."""
-    found = []
+    found = {}
     for option in set(model.model_fields) - {READ_BEFORE}:
         declared = str(model.model_fields[option].annotation).replace('mappingproxy[str', 'mapping')
         kind = next((kind for kind in ('tuple', 'bool', 'float', 'str') if kind in declared), 'mapping')
         kind = 'str' if 'Literal' in declared else kind
-        found += [pytest.param(option, value, id=f'{option}-{value}') for value in WRONG[kind]]
-    return sorted(found, key=lambda parameters: parameters.id)
+        found |= {f'{option}: {value}': (option, value) for value in WRONG[kind]}
+    return dict(sorted(found.items()))
 
 
-@pytest.mark.parametrize(('option', 'value'), wrong_values(InstanceConfig))
-def test_wrong_kind_of_value_is_told_with_an_example(option: str, value: Any) -> None:
+@for_each(wrong_values(InstanceConfig))
+def test_wrong_kind_of_value_is_told_with_an_example(wrong: tuple[str, Any]) -> None:
+    option, value = wrong
     name, message = error_of(**{option: value})
 
     assert name == option
@@ -288,8 +290,9 @@ def test_wrong_kind_of_value_is_told_with_an_example(option: str, value: Any) ->
     assert 'hunter2' not in message
 
 
-@pytest.mark.parametrize(('option', 'value'), wrong_values(SharedConfig))
-def test_wrong_kind_of_value_in_init_config_is_told_with_an_example(option: str, value: Any) -> None:
+@for_each(wrong_values(SharedConfig))
+def test_wrong_kind_of_value_in_init_config_is_told_with_an_example(wrong: tuple[str, Any]) -> None:
+    option, value = wrong
     answer = PrefectCheck('prefect', {option: value}, [{'prefect_url': URL}]).run()
     _, name, message = json.loads(answer)[0]['message'].splitlines()
 
@@ -297,7 +300,7 @@ def test_wrong_kind_of_value_in_init_config_is_told_with_an_example(option: str,
     assert f'`{option}: ' in message
 
 
-@pytest.mark.parametrize('option', sorted(EXAMPLES))
+@for_each({option: option for option in sorted(EXAMPLES)})
 def test_examples_in_messages_are_right(option: str) -> None:
     together = {'username': EXAMPLES['username'], 'password': EXAMPLES['password']}
     example = yaml.safe_load(f'{option}: {EXAMPLES[option]}')

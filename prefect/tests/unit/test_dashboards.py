@@ -10,13 +10,13 @@ from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import yaml
 from datadog_api_client import Configuration
 from datadog_api_client.model_utils import UnparsedObject, validate_and_convert_types
 from datadog_api_client.v1.model.dashboard import Dashboard
 
 from tests.log_pipeline.query import RESERVED, Query
+from tests.unit.lint import for_each
 from tools.dashboards.files import DASHBOARDS, FOLDER, wanted
 from tools.datadog_queries import COMMON_TAGS, Reference, parse_expression, parse_query, problems, references
 
@@ -54,8 +54,8 @@ WITH_QUERIES = [
 ]
 STREAMS = [one for one in WIDGETS if one.definition['type'] == 'list_stream']
 
-every_board = pytest.mark.parametrize('board', BOARDS.values(), ids=BOARDS)
-every_widget_with_queries = pytest.mark.parametrize('placed', WITH_QUERIES, ids=str)
+every_board = for_each(BOARDS)
+every_widget_with_queries = for_each({str(one): one for one in WITH_QUERIES})
 
 
 def variables(board: Any) -> dict[str, str]:
@@ -67,7 +67,7 @@ def queries(placed: Placed) -> Iterator[Any]:
         yield from request['queries']
 
 
-@pytest.mark.parametrize('path', wanted(), ids=lambda path: path.name)
+@for_each({path.name: path for path in wanted()})
 def test_files_are_as_described(path: Path) -> None:
     assert path.read_text() == wanted()[path], 'run `make generate`'
 
@@ -140,11 +140,7 @@ def test_widgets_fill_their_group_and_do_not_overlap(board: Any) -> None:
         assert set(cells) == {(x, y) for x in range(12) for y in range(group['layout']['height'] - 1)}
 
 
-@pytest.mark.parametrize(
-    'group',
-    [group for board in BOARDS.values() for group in board['widgets']],
-    ids=lambda one: one['definition']['title'],
-)
+@for_each({f'{name} / {one["definition"]["title"]}': one for name, board in BOARDS.items() for one in board['widgets']})
 def test_a_group_says_what_to_look_at_and_what_to_do(group: Any) -> None:
     (note,) = [one['definition'] for one in group['definition']['widgets'] if one['definition']['type'] == 'note']
 
@@ -307,7 +303,7 @@ def test_all_columns_of_a_table_have_the_same_rows(placed: Placed) -> None:
                 assert request['sort']['order_by'][0]['index'] < len(request['formulas'])
 
 
-@pytest.mark.parametrize('placed', STREAMS, ids=str)
+@for_each({str(one): one for one in STREAMS})
 def test_streams_search_for_what_the_assets_know(placed: Placed) -> None:
     query = placed.definition['requests'][0]['query']
     search = query['query_string']

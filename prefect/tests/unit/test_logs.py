@@ -15,6 +15,7 @@ import pytest
 from tests.log_lines import ASSET, FOLDER, UNPARSED, is_listed, log_configurations, multi_line_rule
 from tests.log_pipeline import Log, LogTest, Query, Reading
 from tests.log_pipeline.processors import GrokParser, Pipeline
+from tests.unit.lint import for_each
 from tools.record_logs import shape
 
 LOGS = FOLDER / 'tests' / 'fixtures' / 'logs'
@@ -105,12 +106,12 @@ def test_lines_that_the_lab_prints_seldom_or_never() -> None:
     assert channel.get('prefect') == {'work_pool_name': 'workshop', 'worker_name': 'w 1'}
 
 
-@pytest.mark.parametrize('test', ASSET.tests, ids=lambda test: test.sample.splitlines()[0][:60])
+@for_each({test.sample: test for test in ASSET.tests})
 def test_sample_becomes_what_it_should(test: LogTest) -> None:
     assert ASSET.result(test.sample) == test.result
 
 
-@pytest.mark.parametrize('test', ASSET.tests, ids=lambda test: test.sample.splitlines()[0][:60])
+@for_each({test.sample: test for test in ASSET.tests})
 def test_sample_is_of_a_recorded_kind(test: LogTest) -> None:
     assert shape(test.sample.splitlines()) in {shape(record.splitlines()) for record in ALL_RECORDS}
 
@@ -142,7 +143,7 @@ def test_json_becomes_the_same_whatever_the_intake_did_to_it(reading: Reading) -
 # What was recorded
 
 
-@pytest.mark.parametrize('name', sorted(RECORDS))
+@for_each({name: name for name in sorted(RECORDS)})
 def test_every_record_is_parsed_or_listed(name: str) -> None:
     unparsed = [record for record in RECORDS[name] if not process(record).rules]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from tools import metadata
 
 # Of the units that Datadog knows, those that this integration uses.
 UNITS = {'', 'byte', 'event', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
+RESERVED = {'cluster', 'cluster_name', 'env', 'host', 'host_name', 'hostname', 'service', 'version'}
 STATISTICS = {'avg', 'median', '95percentile', 'max', 'count'}
 FLOW_RUN_DURATIONS = ('execution_duration', 'queue_wait_duration', 'retry_gaps_duration')
 TASK_RUN_DURATIONS = ('execution_duration', 'dependency_wait_duration')
@@ -50,8 +54,6 @@ DOCUMENTED = {
     },
 }
 
-every_spec = pytest.mark.parametrize('spec', METRICS.values(), ids=METRICS.keys())
-
 
 @pytest.mark.parametrize('path', [metadata.METADATA, metadata.README], ids=lambda path: path.name)
 def test_generated_files_are_as_declared(path: Path) -> None:
@@ -76,50 +78,63 @@ def test_only_what_happens_is_a_count() -> None:
     assert {spec.type for spec in METRICS.values()} == {'gauge', 'count'}
 
 
-@every_spec
-def test_units_are_known_to_datadog(spec: MetricSpec) -> None:
-    assert spec.unit in UNITS
+def test_each_series_is_declared_as_datadog_wants_it() -> None:
+    assert [f'{spec.name}: {fault}' for spec in METRICS.values() for fault in faults(spec)] == []
 
 
-@every_spec
-def test_units_say_what_the_name_says(spec: MetricSpec) -> None:
+def faults(spec: MetricSpec) -> Iterator[str]:
+    """What is wrong with a declaration."""
+    if spec.unit not in units(spec):
+        yield f'unit {spec.unit!r}, not one of {sorted(units(spec))}'
+    if not spec.description.isascii() or '|' in spec.description:
+        yield 'a character that metadata.csv does not take in the description'
+    if len(spec.description) > 400:
+        yield 'more than 400 characters of description'
+    if not spec.description.endswith('.'):
+        yield 'no full stop at the end of the description'
+    if len(set(spec.tag_keys)) != len(spec.tag_keys):
+        yield 'a tag twice'
+    if reserved := RESERVED & set(spec.tag_keys):
+        yield f'tags that the Agent or Datadog reserves: {sorted(reserved)}'
+    if per_run := [key for key in spec.tag_keys if 'run_id' in key]:
+        yield f'one tag value per run, which costs a series per run: {per_run}'
+    if spec.orientation not in {-1, 0, 1}:
+        yield f'orientation {spec.orientation}'
+
+
+def units(spec: MetricSpec) -> set[str]:
+    """Those that the name of a series allows."""
     last = spec.name.split('.')[-1]
-    if (
-        last.startswith('seconds_')
-        or last.endswith(('_seconds', '_age'))
-        or last == 'age'
-        or ('duration' in spec.name and last != 'count')
-    ):
-        assert spec.unit == 'second'
-    elif last in {'success', 'health', 'ready', 'authorized'} or last.startswith('is_'):
-        assert spec.unit == ''
-    else:
-        assert spec.unit in UNITS - {'', 'second'}
+    if last.startswith('seconds_') or last.endswith(('_seconds', '_age')) or last == 'age':
+        return {'second'}
+    if 'duration' in spec.name and last != 'count':
+        return {'second'}
+    if last in {'success', 'health', 'ready', 'authorized'} or last.startswith('is_'):
+        return {''}
+    return UNITS - {'', 'second'}
 
 
-@every_spec
-def test_descriptions_fit_into_metadata(spec: MetricSpec) -> None:
-    assert spec.description.isascii()
-    assert len(spec.description) <= 400
-    assert '|' not in spec.description
-    assert spec.description.endswith('.')
+@pytest.mark.parametrize(
+    ('changes', 'fault'),
+    [
+        ({'unit': 'slot'}, "unit 'slot'"),
+        ({'unit': 'run'}, "unit 'run'"),
+        ({'description': 'a | b.'}, 'a character'),
+        ({'description': 'x' * 400 + '.'}, 'more than 400'),
+        ({'description': 'No end'}, 'no full stop'),
+        ({'tag_keys': ('a', 'a')}, 'a tag twice'),
+        ({'tag_keys': ('env',)}, 'tags that the Agent'),
+        ({'tag_keys': ('flow_run_id',)}, 'one tag value per run'),
+        ({'orientation': 2}, 'orientation 2'),
+    ],
+)
+def test_a_fault_of_a_declaration_is_named(changes: dict[str, Any], fault: str) -> None:
+    (found,) = faults(replace(METRICS['health'], **changes))
+
+    assert found.startswith(fault)
 
 
 def test_descriptions_differ() -> None:
     doubles = [text for text, times in Counter(spec.description for spec in METRICS.values()).items() if times > 1]
     # The three states of work pools and of work queues are said in the same words.
     assert not [text for text in doubles if 'status' not in text]
-
-
-@every_spec
-def test_tags_are_none_that_the_agent_or_datadog_reserves(spec: MetricSpec) -> None:
-    reserved = {'cluster', 'cluster_name', 'env', 'host', 'host_name', 'hostname', 'service', 'version'}
-
-    assert len(set(spec.tag_keys)) == len(spec.tag_keys)
-    assert not reserved & set(spec.tag_keys)
-    assert not [key for key in spec.tag_keys if 'run_id' in key], 'one tag value per run costs a series per run'
-
-
-@every_spec
-def test_orientation_is_one_that_datadog_knows(spec: MetricSpec) -> None:
-    assert spec.orientation in {-1, 0, 1}

@@ -8,8 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.unit.lint import for_each
 from tools.datadog_queries import MonitorQuery, metric_queries, parse_monitor, problems
 
 FOLDER = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ MISSING_DATA = {'default', 'show_and_notify_no_data', 'show_no_data', 'resolve'}
 # Tags that a message may name without grouping by them: those of the value itself.
 ALWAYS = {'value'}
 
-every_monitor = pytest.mark.parametrize('monitor', MONITORS.values(), ids=MONITORS.keys())
+every_monitor = for_each(MONITORS)
 
 
 def query_of(monitor: Any) -> MonitorQuery:

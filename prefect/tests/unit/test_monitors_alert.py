@@ -80,7 +80,7 @@ def test_what_has_no_trouble_stays_quiet(timeline: Timeline) -> None:
 
 
 def ended_in_trouble(timeline: Timeline, metric: str, deployment: tuple[str, str]) -> Timeline:
-    """The timeline with a series of a deployment ending at its last value that is not 0, as when somebody deletes it."""
+    """The timeline with a series of a deployment ending at its last value above 0, as when somebody deletes it."""
 
     def end(series: TimedSeries) -> TimedSeries:
         name, flow = deployment

@@ -45,8 +45,8 @@ from datadog_checks.prefect.api.paging import (
 from datadog_checks.prefect.api.queries import NO_FILTER, Body, Table
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.transport import Transport
-from datadog_checks.prefect.api.urls import CLOUD_URL, path_segment
 from datadog_checks.prefect.api.versions import TASK_RUN_END_FILTER, Difference, differences, parse_release
+from datadog_checks.prefect.urls import CLOUD_URL, path_segment
 
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100

@@ -109,7 +109,7 @@ def pages_newest_first(
     has_time = False
     while True:
         rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
-        if overlap and has_time and offset and (not rows or rows[0].get('id') not in seen):
+        if overlap and has_time and offset and (not rows or _identity(rows[0]) not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
                 raise PagingError('the rows move faster than they can be read')
@@ -135,7 +135,7 @@ def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
         for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
             counted += len(rows)
             known.update((row['id'], row) for row in rows if isinstance(row.get('id'), str))
-            without_id += [row for row in rows if not isinstance(row.get('id'), str)]
+            without_id += [row for row in rows if _identity(row) is None]
             if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
                 raise PagingError('the pages repeat')
         if len(known) + len(without_id) >= counted:
@@ -172,7 +172,7 @@ def pages_by_token(
             # A page may hold only rows that were read before, for between ties the order is one of chance.
             if counted > page.total + page_size:
                 raise PagingError('the pages never end')
-            without_id += sum(not isinstance(row.get('id'), str) for row in page.rows)
+            without_id += sum(_identity(row) is None for row in page.rows)
             yield _unseen(page.rows, seen), max(0, page.total - len(seen) - without_id)
             if page.token is None:
                 break
@@ -205,6 +205,12 @@ def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None,
 
 
 def _unseen(rows: list[Row], seen: set[str]) -> list[Row]:
-    fresh = [row for row in rows if row.get('id') not in seen]
-    seen.update(row['id'] for row in fresh if isinstance(row.get('id'), str))
+    fresh = [row for row in rows if _identity(row) not in seen]
+    seen.update(identity for row in fresh if (identity := _identity(row)) is not None)
     return fresh
+
+
+def _identity(row: Row) -> str | None:
+    """None for an id that is no text: it may not even be hashable, and the row is malformed anyway."""
+    identity = row.get('id')
+    return identity if isinstance(identity, str) else None

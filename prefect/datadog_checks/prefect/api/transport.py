@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, RemoteDisconnected
 from typing import Any, Protocol
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -23,6 +23,7 @@ from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.request_stats import RequestStats
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeLimit, TookTooLong
+from datadog_checks.prefect.ui_links import split_user_info
 
 # A run of the check may take so many time-outs.
 _TIMEOUTS_PER_RUN = 3
@@ -262,16 +263,6 @@ class _BasicAuth(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers['Authorization'] = self._header
         return request
-
-
-def split_user_info(url: str) -> tuple[str, tuple[str, str] | None]:
-    """`url` without user info and trailing slash, and the user and password that it held."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition('@')[2]
-    clean = urlunsplit((parts.scheme, host, parts.path.rstrip('/'), '', ''))
-    if parts.username is None:
-        return clean, None
-    return clean, (unquote(parts.username), unquote(parts.password or ''))
 
 
 def _read(endpoint: str, response: requests.Response, until: float) -> bytes:

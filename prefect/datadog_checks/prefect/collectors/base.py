@@ -9,10 +9,10 @@ from typing import Protocol
 
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.inventory.inventory import Inventory
-from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.counted_rows import CountedRows
-from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
 from datadog_checks.prefect.streams.window import MARGIN, StreamWindow
 
 

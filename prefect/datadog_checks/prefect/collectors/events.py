@@ -16,8 +16,8 @@ from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.event_text import agent_event, objects
 from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.metrics import EVENTS_PENDING
-from datadog_checks.prefect.sample import AgentEvent, Batch, Sample
-from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.sample import AgentEvent, Sample
+from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
 from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 

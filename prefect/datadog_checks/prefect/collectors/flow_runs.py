@@ -24,9 +24,9 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_SCHEDULED,
     FLOW_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.streams import state_history
-from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
 from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 

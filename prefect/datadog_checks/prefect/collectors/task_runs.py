@@ -27,9 +27,9 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_RUNNING,
     TASK_RUNS_THROUGHPUT,
 )
-from datadog_checks.prefect.sample import Batch, Sample
+from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.streams.counted_rows import CountedRows
-from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
 from datadog_checks.prefect.streams.window import OVERLAP, StreamWindow
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
 from datadog_checks.prefect.api.times import format_time, parse_time
+from datadog_checks.prefect.sample import AgentEvent, Sample
 
 VERSION = 1
 
@@ -45,6 +46,19 @@ class StreamCursor:
             by_second[second].append(digest)
         row['seen'] = {second: ' '.join(digests) for second, digests in by_second.items()}
         return json.dumps(row, separators=(',', ':'))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one read of a stream found, and the cursor to persist once all of it is submitted.
+
+    `samples` are to be taken once: made as they are submitted, thousands of them need not be there at a time. All that
+    can fail comes before.
+    """
+
+    samples: Iterable[Sample]
+    cursor: StreamCursor
+    events: tuple[AgentEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ seen up to 0.8 s on a loaded 3.8.8, longer after a retry of that service), so ea
 drops what was seen before. A row is therefore counted once if it becomes visible within `OVERLAP` of its own time.
 
 To read all of the overlap at every check would be to read each row eight times. It is read in two time ranges
-instead: what came since the last check, and what the overlap is about to leave behind, where a row must
-show by now. Between the two, the number of rows tells whether any came late; only if it differs all is read. Where the ids of the rows that were
-counted are known, two counts say as much of both (see `counted_rows.py`), and only what came is read.
+instead: what came since the last check, and what the overlap is about to leave behind, where a row must show by now.
+Between the two, the number of rows tells whether any came late; only if it differs all is read. Where the ids of the
+rows that were counted are known, two counts say as much of both (see `counted_rows.py`), and only what came is read.
 """
 
 from __future__ import annotations

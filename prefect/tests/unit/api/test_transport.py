@@ -10,7 +10,7 @@ import urllib3
 
 from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, Unreachable
 from datadog_checks.prefect.api.server_clock import ServerClock
-from datadog_checks.prefect.api.transport import Transport, split_user_info
+from datadog_checks.prefect.api.transport import Transport
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
@@ -251,7 +251,6 @@ class TestCredentials:
         ],
     )
     def test_base_url_holds_no_user_info(self, url: str, clean: str) -> None:
-        assert split_user_info(url)[0] == clean
         assert new_transport(url).base_url == clean
 
     def test_user_info_of_the_url_authorizes(self, fake: FakePrefect, prefect_url: str) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from datadog_checks.base.stubs import aggregator
@@ -246,13 +246,7 @@ changes = st.lists(
 )
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@settings(max_examples=2 * settings().max_examples, phases=[Phase.explicit, Phase.generate])
 @given(rounds=st.lists(changes, min_size=1, max_size=6), page_limit=st.sampled_from([5, 200]), seed=st.integers(0, 9))
 def test_whatever_changes_it_is_right_again_within_a_minute(
     rounds: list[list[tuple[str, int, int]]], page_limit: int, seed: int

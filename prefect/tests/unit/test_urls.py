@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadog_checks.prefect.api.urls import CLOUD_URL, path_segment
+from datadog_checks.prefect.urls import CLOUD_URL, path_segment
 
 WORKSPACE = '/accounts/4b0c/workspaces/9d21'
 

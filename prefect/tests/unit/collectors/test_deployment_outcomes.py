@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.collectors.deployment_outcomes import MAX_FAILURES, DeploymentOutcomes, Past
+from tests.fake_prefect import FakePrefect
+from tests.unit.harness import Bench, Row, at, run_through
+
+
+@pytest.fixture
+def deployment(fake: FakePrefect) -> Row:
+    return fake.add_deployment(work_queue=fake.default_queue(fake.add_work_pool()))
+
+
+def ended(fake: FakePrefect, deployment: Row, second: float, state: str) -> FlowRun:
+    row = run_through(fake, deployment=deployment, start=at(second - 1), seconds=1, end=(state, None))
+    return FlowRun.from_api(row)
+
+
+@pytest.mark.parametrize('is_reversed', [False, True])
+def test_failures_since_the_last_success_count_once_in_any_order(
+    fake: FakePrefect, deployment: Row, *, is_reversed: bool
+) -> None:
+    runs = [
+        ended(fake, deployment, second, state)
+        for second, state in (
+            (-50, 'FAILED'),
+            (-40, 'COMPLETED'),
+            (-30, 'CRASHED'),
+            (-20, 'CANCELLED'),
+            (-10, 'FAILED'),
+        )
+    ]
+    past = Past()
+    for run in [*runs, *runs][:: -1 if is_reversed else 1]:
+        past.add(run)
+
+    assert past.last_success == at(-40)
+    assert sorted(past.failures.values()) == [at(-30), at(-10)]
+
+
+def test_only_so_many_failures_are_kept_the_latest(fake: FakePrefect, deployment: Row) -> None:
+    past = Past()
+    for second in range(-MAX_FAILURES - 5, 0):
+        past.add(ended(fake, deployment, second, 'FAILED'))
+
+    assert len(past.failures) == MAX_FAILURES
+    assert min(past.failures.values()) == at(-MAX_FAILURES)
+
+
+def test_past_is_read_after_a_start_and_followed_from_then_on(fake: FakePrefect, bench: Bench, deployment: Row) -> None:
+    for second, state in ((-300, 'COMPLETED'), (-200, 'FAILED')):
+        ended(fake, deployment, second, state)
+    outcomes = DeploymentOutcomes()
+
+    def known() -> tuple[Any, int]:
+        past = outcomes.refresh(bench.context())[deployment['id']]
+        return past.last_success, len(past.failures)
+
+    assert known() == (at(-300), 1)
+    fake.now = at(15)
+    ended(fake, deployment, 10, 'FAILED')
+    assert known() == (at(-300), 2)
+    fake.now = at(30)
+    ended(fake, deployment, 20, 'COMPLETED')
+    assert known() == (at(20), 0)
