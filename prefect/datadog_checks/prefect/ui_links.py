@@ -14,7 +14,7 @@ def ui_url(api_url: str) -> str:
     if cloud:
         scheme, host, account, workspace = cloud.groups()
         return f'{scheme}app.{host}/account/{account}/workspace/{workspace}'
-    return api_url.removesuffix('/api')
+    return api_url.removesuffix('/api').rstrip('/')
 
 
 def object_path(kind: str, object_id: str, name: str | None, work_pool_name: str | None) -> str | None:
