@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
-from datadog_checks.prefect.streams.store import StateStore
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,76 @@ def _captured_log() -> Iterator[list[str]]:
         root.removeHandler(handler)
 
 
+class AgentFiles:
+    """The Agent's persistent cache, with its faults: pkg/persistentcache/persistentcache.go and rtloader.
+
+    A key is a plain file below `run_path`, in a folder that is named by what stands before the first colon, which the
+    Agent makes with mode 0700. A write truncates the file first; its error goes to the Agent's log only. A file that is
+    missing reads as an empty text; what cannot be read raises `RuntimeError('failed to read data')`.
+    """
+
+    def __init__(self, run_path: Path) -> None:
+        self.run_path = run_path
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
+        folder, _, name = key.partition(':')
+        return self.run_path / self._clean(folder) / self._clean(name)
+
+    def read(self, key: str) -> str:
+        try:
+            path = self.path(key)
+            path.parent.mkdir(0o700, parents=True, exist_ok=True)
+            return path.read_text() if path.exists() else ''
+        except OSError:
+            raise RuntimeError('failed to read data') from None
+
+    def write(self, key: str, value: str) -> None:
+        try:
+            path = self.path(key)
+            path.parent.mkdir(0o700, parents=True, exist_ok=True)
+            # C strings end at NUL.
+            path.write_text(value.partition('\0')[0])
+        except OSError as error:
+            logging.getLogger('agent').debug('Failed to write cache %s: %s', key, error)
+
+    @contextmanager
+    def installed(self) -> Iterator[AgentFiles]:
+        """Let the stub of the Agent, which forgets all when the process ends, use these files."""
+        names = ('read_persistent_cache', 'write_persistent_cache')
+        before = dict(datadog_agent._config)
+        datadog_agent._config['run_path'] = str(self.run_path)
+        vars(datadog_agent).update(zip(names, (self.read, self.write), strict=True))
+        try:
+            yield self
+        finally:
+            datadog_agent._config = before
+            for name in names:
+                vars(datadog_agent).pop(name)
+
+    @staticmethod
+    def _clean(name: str) -> str:
+        return re.sub('[^a-zA-Z0-9_-]', '', name)
+
+
 class CheckRunner:
     """One instance of the check, with the state that an Agent keeps for it between runs.
 
-    The stubs are shared by the whole process: run one check at a time, and read its result from `run()` only.
+    The stubs are shared by the whole process: run one check at a time, and read its result from `run()` only. To
+    restart the Agent, cancel this one and make another.
     """
 
     def __init__(self, instance: Mapping[str, Any], init_config: Mapping[str, Any] | None = None) -> None:
         self._check = PrefectCheck('prefect', dict(init_config or {}), [dict(instance)])
         self._check.check_id = f'prefect:{id(self):x}'
 
+    def cancel(self) -> None:
+        """Drop the instance, as the Agent does when the configuration is edited: from any thread, during a run too."""
+        self._check.cancel()
+
     def read(self, stream: str) -> tuple[datetime, datetime]:
         """The period of which the check has read a stream: from its first run to its last good one, server's time."""
-        check = self._check
-        cursor = StateStore(check.read_persistent_cache, check.write_persistent_cache, check.log).load().cursor(stream)
+        cursor = self._check._state.cursor(stream)
         if cursor is None:
             raise RuntimeError(f'{stream} was not read yet')
         return cursor.floor, cursor.until

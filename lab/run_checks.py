@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect.metrics import NAMESPACE
-from lab.agent import CheckResult, CheckRunner
+from lab.agent import AgentFiles, CheckResult, CheckRunner
 from lab.journal import CheckRecord, JournalWriter
 
 JOURNAL_NAME = 'journal.jsonl'
@@ -34,31 +33,11 @@ EVENT_TAGS = ('flow_name:', 'task_key:')
 SUCCESS = f'{NAMESPACE}.collector.success'
 
 
-class FileCache:
-    """The Agent's persistent cache: a plain write to one file per key, below its run folder, truncated and filled."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def path(self, key: str) -> Path:
-        return self._folder / re.sub(r'[^\w-]', '_', key)
-
-    def read(self, key: str) -> str:
-        """The text that was written last, '' if there is none."""
-        try:
-            return self.path(key).read_text()
-        except FileNotFoundError:
-            return ''
-
-    def write(self, key: str, value: str) -> None:
-        self.path(key).write_text(value)
-
-
 class Persistence:
     """Stands between the check and what the Agent gives it, and keeps the journal."""
 
     def __init__(self, folder: Path, deaths: float, seed: int) -> None:
-        self._cache = FileCache(folder)
+        self._cache = AgentFiles(folder)
         self._folder = folder
         self._found: list[str] = []
         self._journal: JournalWriter | None = None
@@ -71,7 +50,8 @@ class Persistence:
 
     def read(self, key: str) -> str:
         document = self._cache.read(key)
-        self._found.append(document)
+        if self._journal is None:
+            self._found.append(document)
         return document
 
     def write(self, key: str, document: str) -> None:

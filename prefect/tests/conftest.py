@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 from datadog_checks.base.stubs import aggregator as stub_aggregator
 from datadog_checks.base.stubs.aggregator import AggregatorStub
 from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect import check as check_module
 from datadog_checks.prefect.api import server_clock
+from datadog_checks.prefect.streams.registry import Registry
 from lab import postgres
 from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
@@ -59,6 +61,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The instances of this process: each test is a process of its own."""
+    registry = Registry()
+    monkeypatch.setattr(check_module, 'REGISTRY', registry)
+    return registry
+
+
 class AgentClock:
     """The Agent's own clock in tests with the fake server: that of the server plus `skew`."""
 
@@ -99,11 +109,15 @@ def instance(prefect_url: str) -> dict[str, Any]:
 
 @pytest.fixture
 def new_check(instance: dict[str, Any], datadog_agent: Any) -> Callable[..., PrefectCheck]:
-    """Make a check with these options; another one with the same options is the same check after a restart."""
+    """Make a check with these options, after a restart: the one that was made before is cancelled."""
+    made: list[PrefectCheck] = []
 
     def make(**options: Any) -> PrefectCheck:
+        while made:
+            made.pop().cancel()
         check = PrefectCheck('prefect', {}, [instance | options])
         check.check_id = 'prefect:test'
+        made.append(check)
         return check
 
     return make

@@ -257,16 +257,21 @@ def agent(
 ) -> Iterator[Callable[[], PrefectCheck]]:
     """An Agent with its own clock: gives a new check, as after a restart, with the state persisted so far."""
     datadog_agent.reset()
+    made: list[PrefectCheck] = []
 
     def make() -> PrefectCheck:
+        while made:
+            made.pop().cancel()
         check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'collect_events': True} | options])
         check.check_id = 'prefect:test'
+        made.append(check)
         return check
 
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(events, 'MOST_PER_RUN', events_per_check)
         patch.setattr(server_clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
         yield make
+        made.pop().cancel()
 
 
 def add_up(sums: Sums) -> None:

@@ -39,8 +39,8 @@ GOOD, BAD, WARN, NEUTRAL = 'green', 'red', 'orange', 'gray'
 STARTING, ACTIVE, WAITING, ENDING = 'cool', 'blue', 'purple', 'warm'
 _PALETTES = {GOOD: 'white_on_green', WARN: 'white_on_yellow', BAD: 'white_on_red', NEUTRAL: 'white_on_gray'}
 
-# The API is at `/api` of the server, its pages are one level above: a browser resolves the dots.
-_PAGES = '{{prefect_url.value}}/..'
+# The tag is the address at which people open the server.
+_PAGES = '{{prefect_url.value}}'
 TO_DEPLOYMENT = (
     'Open the deployment in Prefect',
     f'{_PAGES}/deployments?deployments.flowOrDeploymentNameLike={{{{deployment_name.value}}}}',

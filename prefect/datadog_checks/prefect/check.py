@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from datadog_checks.base import AgentCheck
+from datadog_checks.base.checks import base
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.errors import (
     CollectionError,
@@ -30,8 +33,10 @@ from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLE
 from datadog_checks.prefect.outbox import Outbox
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.streams.cursor import Batch, CheckState
-from datadog_checks.prefect.streams.store import StateStore
+from datadog_checks.prefect.streams.cache_files import CacheFiles
+from datadog_checks.prefect.streams.cursor import CheckState
+from datadog_checks.prefect.streams.registry import REGISTRY, Cancelled, Member
+from datadog_checks.prefect.streams.store import Cache, StateStore
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.unknown_options import warn_of_unknown_options
 
@@ -63,11 +68,15 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         # Names of the collectors that the last run had no time for.
         self._without_time: set[str] = set()
         self._version_asked_at: float | None = None
+        self._cancelled = Event()
+        # What `agent status` has shown and goes on showing, of which the log has one line.
+        self._shown: set[str] = set()
         self._settings: Settings
         self._snapshot_collectors: tuple[SnapshotCollector, ...]
         self._stream_collectors: tuple[StreamCollector, ...]
         self._transport: Transport
         self._client: PrefectClient
+        self._member: Member
         self._store: StateStore
         self._state: CheckState
         # After `load_configuration_models`, which checks every option.
@@ -79,10 +88,22 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def persistent_cache_id(self) -> str:
         """Keeps the state over edits of tags, credentials and time-outs, and apart from that of other filters."""
-        return Settings.from_options(self._options()).fingerprint
+        return Settings.from_options(self._options()).state_id
+
+    def cancel(self) -> None:
+        """Called by the Agent when it drops the instance, also while a check runs, which it cannot stop."""
+        self._cancelled.set()
 
     def check(self, _: Any) -> None:
         """One run. Raises CollectionError at its end if a part of it failed, UnsupportedVersion before it reads."""
+        try:
+            self._run()
+        except Cancelled:
+            self.log.debug('The Agent dropped this instance: what it had not submitted is left to the next one')
+        finally:
+            self._show_lasting_problems()
+
+    def _run(self) -> None:
         self._transport.start_run()
         started = time.monotonic()
         samples, error = health.collect(self._client)
@@ -91,6 +112,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._report(health.NAME, error, started, failures)
         if samples[0].value:
             self._require_supported_version()
+            self._tell_server_from_others()
             self._collect(self._run_context(), failures)
         self._submit(check_cost.authorization(self._transport.stats))
         if CHECK_COST in self._settings.groups:
@@ -132,16 +154,15 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             batch = collector.collect(run, self._state.cursor(collector.name))
         except Exception as error:
             return error
-        # A crash between the two repeats the batch; the other way round it would be lost.
-        self._outbox.put(batch.samples, then=partial(self._finish, collector.name, batch))
+        # In one go: an instance that takes the place of this one counts all of the batch or nothing of it.
+        with self._alive():
+            self._submit(batch.samples)
+            self._submit_events(batch.events)
+            # A crash between the two repeats the batch; the other way round it would be lost.
+            self._state = self._state.advanced(collector.name, batch.cursor)
+            size = self._store.save(self._state)
+        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, size)
         return None
-
-    def _finish(self, stream: str, batch: Batch) -> None:
-        """Submit the events of a batch whose samples are, and persist that its stream is read so far."""
-        self._submit_events(batch.events)
-        self._state = self._state.advanced(stream, batch.cursor)
-        size = self._store.save(self._state)
-        self.log.debug('%s: read up to %s, state is %d bytes', stream, batch.cursor.until, size)
 
     def _report(self, collector: str, error: Exception | None, started: float, failures: dict[str, Exception]) -> None:
         collector_tags = make_tags({COLLECTOR: collector})
@@ -159,10 +180,22 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _submit(self, samples: Iterable[Sample]) -> None:
         gauge, count, instance_tags = self.gauge, self.count, self._settings.tags
-        for spec, value, tags in samples:
-            submit = gauge if spec.type == 'gauge' else count
-            # The base would put the name together for each value, which is an eighth of all that it does with one.
-            submit(spec.full_name, value, tags=[*tags, *instance_tags], raw=True)
+        with self._alive():
+            for spec, value, tags in samples:
+                submit = gauge if spec.type == 'gauge' else count
+                # The base would put the name together for each value, an eighth of all that it does with one.
+                submit(spec.full_name, value, tags=[*tags, *instance_tags], raw=True)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """What happens in here happens before `cancel()` or not at all, and before the next instance loads the state.
+
+        Raises Cancelled.
+        """
+        with REGISTRY.lock:
+            if self._cancelled.is_set():
+                raise Cancelled
+            yield
 
     def _submit_events(self, events: Iterable[AgentEvent]) -> None:
         for event in events:
@@ -229,12 +262,94 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             meanwhile=self._outbox.submit_some,
         )
         self._client = PrefectClient(self._transport, self.log)
-        self._store = StateStore(self.read_persistent_cache, self.write_persistent_cache, self.log)
-        self._state = self._store.load()
+        self._enter()
+
+    def _enter(self) -> None:
+        """Take up the state, after what an instance that was cancelled has persisted last."""
+        settings = self._settings
+        self._member = Member(
+            settings.state_id, settings.instance_id, settings.ui_url, self._transport.base_url, self._cancelled
+        )
+        with REGISTRY.lock:
+            REGISTRY.enter(self._member)
+            self._store = StateStore(
+                Cache(self.read_persistent_cache, self.write_persistent_cache),
+                self.log,
+                instance=settings.instance_id,
+                former=self._cache_of(settings.former_state_id),
+                files=CacheFiles(str(_agent().get_config('run_path') or ''), self._prefix(settings.state_id)),
+                warn=self._show,
+                now=self._clock.local_now,
+            )
+            self._state = self._store.load(
+                [collector.name for collector in self._stream_collectors],
+                is_shared=any(other.has_common_state for other in REGISTRY.counting_the_same(self._member)),
+                max_age=settings.max_state_age,
+            )
+            self._member.has_common_state = self._store.is_common
+
+    def _prefix(self, state_id: str) -> str:
+        """What the base puts before each key: the check, and the name of the instance if it has one."""
+        return f'{self.check_id.rpartition(":")[0]}:{state_id}_'
+
+    def _cache_of(self, state_id: str) -> Cache:
+        """The persistent cache under another id than the base knows."""
+        prefix = self._prefix(state_id)
+        return Cache(
+            lambda key: str(_agent().read_persistent_cache(prefix + key)),
+            lambda key, value: _agent().write_persistent_cache(prefix + key, value),
+        )
+
+    def _tell_server_from_others(self) -> None:
+        """Ask what tells the server from another one, if another instance asks elsewhere for the same `ui_url`.
+
+        Once they differ they are asked again at each run: of two replicas one is upgraded first.
+        """
+        member = self._member
+        others = REGISTRY.with_its_ui_url(member)
+        if not others or (member.server and all(other.server in (None, member.server) for other in others)):
+            return
+        try:
+            oldest = self._client.oldest_flow()
+            member.server = (self._client.version(), oldest.id if oldest else '')
+        except PrefectError as error:
+            self.log.debug('The server cannot be told from others: %s', error)
+
+    def _show_lasting_problems(self) -> None:
+        """In `agent status` for as long as they last, in the log once. The Agent forgets warnings at each run."""
+        problems = [self._store.problem] if self._store.problem else []
+        member = self._member
+        if not self._cancelled.is_set():
+            if REGISTRY.counting_the_same(member):
+                problems.append(
+                    f'Another instance counts the same runs of {member.ui_url}: counts of this server are sent twice. '
+                    'Put the two together, or divide what they count by filters'
+                )
+            for other in REGISTRY.with_its_ui_url(member):
+                if None not in (member.server, other.server) and member.server != other.server:
+                    problems.append(
+                        f'{member.server_url} and {other.server_url} are different servers with one `ui_url`, '
+                        f'{member.ui_url}: their series cannot be told apart. Give each its own `ui_url`'
+                    )
+        for problem in problems:
+            self._show(problem)
+        self._shown = set(problems)
+
+    def _show(self, problem: str) -> None:
+        if problem not in self._shown:
+            self._shown.add(problem)
+            self.warning('%s', problem)
+        elif problem not in self.warnings:
+            self.warnings.append(problem)
 
     def _options(self) -> InstanceConfig:
         """The options after validation; the base loads them before any other initialization."""
         return self.config
+
+
+def _agent() -> Any:
+    """The Agent as the base sees it: another one when the check runs in a process of its own."""
+    return vars(base)['datadog_agent']
 
 
 def _that_are_set(options: dict[str, Any] | None) -> dict[str, Any]:

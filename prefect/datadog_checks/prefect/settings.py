@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from datadog_checks.prefect.config_models.validators import MIN_CATCHUP_SECONDS
 from datadog_checks.prefect.event_names import EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import split_user_info, ui_url
+
+# The state of a cluster check is gone on from for so many seconds, or for three intervals.
+_SHORT_STATE_AGE = 60
 
 
 class Names(Protocol):
@@ -30,6 +34,9 @@ class InstanceOptions(Protocol):
 
     @property
     def prefect_url(self) -> str: ...
+
+    @property
+    def ui_url(self) -> str | None: ...
 
     @property
     def tags(self) -> tuple[str, ...] | None: ...
@@ -67,13 +74,26 @@ class InstanceOptions(Protocol):
     @property
     def max_catchup(self) -> float | None: ...
 
+    @property
+    def min_collection_interval(self) -> float | None: ...
+
+    @property
+    def empty_default_hostname(self) -> bool | None: ...
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """The options that are set."""
+        ...
+
 
 @dataclass(frozen=True)
 class Settings:
-    """`tags` are those of every series: the instance's own and `prefect_url`, without user info.
+    """`tags` are those of every series: the instance's own and `prefect_url`, where people open the server.
 
     `prefect_tags` are the tags of a deployment that become tags of its series, None for none of them. `groups` are the
-    keys of the option `collect` that are on.
+    keys of the option `collect` that are on. `state_id` is the same for instances that count the same, `instance_id`
+    tells these apart, and `former_state_id` is what version 1.0 had in place of the first. `max_state_age` is set where
+    another Agent may have run the instance meanwhile.
     """
 
     prefect_url: str
@@ -87,15 +107,20 @@ class Settings:
     late_start_threshold: timedelta
     worker_retention: timedelta
     max_catchup: timedelta
-    fingerprint: str
+    state_id: str
+    instance_id: str
+    former_state_id: str
+    max_state_age: timedelta | None
 
     @classmethod
     def from_options(cls, options: InstanceOptions) -> Settings:
         url = split_user_info(options.prefect_url)[0]
+        page_url = options.ui_url or ui_url(url)
+        interval = options.min_collection_interval or 0
         return cls(
             prefect_url=options.prefect_url,
-            ui_url=ui_url(url),
-            tags=(f'{PREFECT_URL}:{url}', *(options.tags or ())),
+            ui_url=page_url,
+            tags=(f'{PREFECT_URL}:{page_url}', *(options.tags or ())),
             filters=ResourceFilters(
                 work_pools=_name_filter(options.work_pool_names),
                 work_queues=_name_filter(options.work_queue_names),
@@ -108,8 +133,13 @@ class Settings:
             event_names=EventNames(_name_filter(options.event_names)),
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),
             worker_retention=timedelta(seconds=options.worker_retention or 0),
-            max_catchup=timedelta(seconds=options.max_catchup or 0),
-            fingerprint=_fingerprint(url, options),
+            max_catchup=timedelta(seconds=_max_catchup(options)),
+            state_id=_hash(page_url, *_filters(options)),
+            instance_id=_hash(url, options.tags, options.collect_events, options.min_collection_interval),
+            former_state_id=_hash(url, *_filters(options), _patterns(options.event_names)),
+            max_state_age=(
+                timedelta(seconds=max(_SHORT_STATE_AGE, 3 * interval)) if options.empty_default_hostname else None
+            ),
         )
 
 
@@ -117,14 +147,22 @@ def _name_filter(names: Names | None) -> NameFilter:
     return NameFilter.compile(names.include, names.exclude) if names else NameFilter()
 
 
-def _fingerprint(url: str, options: InstanceOptions) -> str:
-    """Of what is counted, not how: the server and the filters, but not tags, credentials or time-outs."""
-    filters = (
-        options.work_pool_names,
-        options.work_queue_names,
-        options.deployment_names,
-        options.flow_names,
-        options.event_names,
-    )
-    counted = [url, *([list(names.include or ()), list(names.exclude or ())] if names else None for names in filters)]
-    return hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:16]
+def _max_catchup(options: InstanceOptions) -> float:
+    """Where another Agent may have counted what is read back, that is little by default."""
+    if options.empty_default_hostname and 'max_catchup' not in options.model_fields_set:
+        return max(MIN_CATCHUP_SECONDS, 2 * (options.min_collection_interval or 0))
+    return options.max_catchup or 0
+
+
+def _filters(options: InstanceOptions) -> Iterable[object]:
+    """What decides which runs are counted. Tags, credentials, time-outs and the names of events decide how."""
+    names = (options.work_pool_names, options.work_queue_names, options.deployment_names, options.flow_names)
+    return map(_patterns, names)
+
+
+def _patterns(names: Names | None) -> list[list[str]] | None:
+    return [list(names.include or ()), list(names.exclude or ())] if names else None
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

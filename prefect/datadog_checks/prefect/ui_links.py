@@ -22,7 +22,7 @@ def ui_url(api_url: str) -> str:
     cloud = CLOUD_URL.fullmatch(api_url)
     if cloud and cloud['path'] == '/api':
         return f'{cloud["scheme"]}app.{cloud["host"]}/account/{cloud["account"]}/workspace/{cloud["workspace"]}'
-    return api_url.removesuffix('/api')
+    return api_url.removesuffix('/api').rstrip('/')
 
 
 def object_path(kind: str, object_id: str, name: str | None, work_pool_name: str | None) -> str | None:

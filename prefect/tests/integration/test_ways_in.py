@@ -123,7 +123,7 @@ def error_of(url: str, **options: Any) -> str:
 
 def test_without_credentials(prefect_server: PrefectServer) -> None:
     result = good_runs(prefect_server.api_url)
-    assert {f'prefect_url:{prefect_server.api_url}'} == urls(result)
+    assert {f'prefect_url:{prefect_server.url}'} == urls(result)
 
 
 def urls(result: CheckResult) -> set[str]:
@@ -144,7 +144,7 @@ def test_basic_authorization_and_csrf_protection(
     guarded_server: PrefectServer, options: dict[str, Any], user_info: str
 ) -> None:
     result = good_runs(guarded_server.api_url.replace('//', f'//{user_info}'), **options)
-    assert {f'prefect_url:{guarded_server.api_url}'} == urls(result)
+    assert {f'prefect_url:{guarded_server.url}'} == urls(result)
 
 
 def test_token_from_a_file_that_changes(guarded_server: PrefectServer, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_http_proxy_that_asks_for_credentials(prefect_server: PrefectServer) -> 
         front.fault = proxy
         address = f'127.0.0.1:{front.port}'
         result = good_runs(prefect_server.api_url, proxy={'http': f'http://{IN_URL}{address}'})
-        assert {f'prefect_url:{prefect_server.api_url}'} == urls(result)
+        assert {f'prefect_url:{prefect_server.url}'} == urls(result)
         assert front.requests
         error = error_of(prefect_server.api_url, proxy={'http': f'http://{address}'})
         assert 'GET /health: HTTP 407' in error

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any, get_args
 
 import pytest
@@ -22,14 +23,17 @@ from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.metrics import METRICS, NAMESPACE
 from datadog_checks.prefect.streams import state_history
+from datadog_checks.prefect.streams.registry import Member, Registry
 from tests.conftest import AgentClock
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
 from tests.unit.harness import Row, at, failing, run_task_through, run_through, sent
 
+STATE_OF_1_0 = (Path(__file__).parents[1] / 'fixtures' / 'state_1.0.0.json').read_text()
 NewCheck = Callable[..., PrefectCheck]
 RunCheck = Callable[[PrefectCheck], AggregatorStub]
 
+UI_URL = 'http://prefect.test:4200'
 GROUPS = defaults.instance_collect()
 SNAPSHOTS = [collector.name for collector in snapshot_collectors(GROUPS)]
 STREAMS = [collector.name for collector in stream_collectors()]
@@ -39,7 +43,7 @@ FILTERS = [
     name
     for name, option in InstanceConfig.model_fields.items()
     if any({'include', 'exclude'} <= set(getattr(kind, 'model_fields', ())) for kind in get_args(option.annotation))
-    and name not in ('prefect_tags', 'metric_patterns')
+    and name not in ('prefect_tags', 'metric_patterns', 'event_names')
 ]
 
 
@@ -151,7 +155,7 @@ class TestSamples:
         aggregator = run_check(check)
         for name in aggregator.metric_names:
             for metric in aggregator.metrics(name):
-                assert {'team:data', 'region:eu', f'prefect_url:{prefect_url}'} <= set(metric.tags), name
+                assert {'team:data', 'region:eu', f'prefect_url:{UI_URL}'} <= set(metric.tags), name
 
     def test_run_ids_are_in_no_tag(
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
@@ -495,30 +499,6 @@ class TestStreams:
         second = {name: total(aggregator, f'{name}.completed.count') for name in ('flow_runs', 'task_runs')}
         assert (first, second) == ({'flow_runs': 1, 'task_runs': 0}, {'flow_runs': 0, 'task_runs': 1})
 
-    def test_they_are_submitted_and_persisted_while_an_answer_is_awaited(
-        self,
-        fake: FakePrefect,
-        new_check: NewCheck,
-        run_check: RunCheck,
-        aggregator: AggregatorStub,
-        datadog_agent: DatadogAgentStub,
-    ) -> None:
-        check = new_check()
-        run_check(check)
-        run_through(fake, start=at(1), seconds=2)
-        fake.now = at(15)
-        persisted = []
-
-        def slow(request: FakeRequest) -> None:
-            before = dict(datadog_agent._cache)
-            time.sleep(0.02)
-            if datadog_agent._cache != before:
-                persisted.append(total(aggregator, 'flow_runs.completed.count'))
-
-        fake.fault = slow
-        run_check(check)
-        assert persisted[-1] == total(aggregator, 'flow_runs.completed.count') == 1
-
     @pytest.mark.parametrize('written', [None, 0, 0.5, 0.99, 1])
     def test_crash_while_persisting_repeats_at_most_that_batch(
         self,
@@ -617,7 +597,7 @@ class TestEvents:
         fake.now = at(15)
         fake.add_event('prefect.flow-run.Failed', occurred=at(10))
         (event,) = run_check(check).events
-        assert {'team:data', f'prefect_url:{prefect_url}'} <= set(event['tags'])
+        assert {'team:data', f'prefect_url:{UI_URL}'} <= set(event['tags'])
         assert event['source_type_name'] == 'prefect'
         assert event['timestamp'] == at(10).timestamp()
         assert 'secret' not in json.dumps(event)
@@ -662,6 +642,271 @@ class TestEvents:
         assert len(run_check(new_check(collect_events=True)).events) == 1
 
 
+class TestState:
+    def test_that_cannot_be_read_is_one_warning_and_all_is_collected(
+        self,
+        new_check: NewCheck,
+        aggregator: AggregatorStub,
+        datadog_agent: DatadogAgentStub,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def fail(key: str) -> str:
+            raise RuntimeError('failed to read data')
+
+        monkeypatch.setattr(datadog_agent, 'read_persistent_cache', fail)
+        monkeypatch.setattr(datadog_agent, 'write_persistent_cache', lambda key, text: None)
+        check = new_check()
+        for _ in range(3):
+            aggregator.reset()
+            assert check.run() == ''
+            assert success(aggregator) == dict.fromkeys(COLLECTORS, 1)
+            (shown,) = check.get_warnings()
+            assert 'RuntimeError: failed to read data' in shown
+            assert "the Agent's run directory" in shown
+        assert warnings(caplog) == [shown]
+
+    def test_write_that_raises_drops_no_samples(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        datadog_agent: DatadogAgentStub,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        counted = []
+        monkeypatch.setattr(datadog_agent, 'write_persistent_cache', lambda key, text: 1 / 0)
+        for seconds in (15, 30, 45):
+            run_through(fake, start=at(seconds - 14), seconds=2)
+            run_task_through(fake, start=at(seconds - 14), seconds=2)
+            fake.now = at(seconds)
+            aggregator = run_check(check)
+            assert success(aggregator) == dict.fromkeys(COLLECTORS, 1)
+            counted.append([total(aggregator, f'{kind}_runs.completed.count') for kind in ('flow', 'task')])
+            assert any('ZeroDivisionError' in shown for shown in check.get_warnings())
+        assert counted == [[1, 1]] * 3
+
+    @pytest.mark.parametrize(
+        'times',
+        [
+            {'until': '0001-01-01T00:00:00Z'},
+            {'until': '0001-01-01T00:00:00+23:59'},
+            {'floor': '9999-12-31T23:59:59Z'},
+            {'until': '9999-12-31T23:59:59-23:59'},
+        ],
+        ids=str,
+    )
+    def test_of_impossible_times_is_one_warning_and_a_fresh_start(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        datadog_agent: DatadogAgentStub,
+        caplog: pytest.LogCaptureFixture,
+        times: Row,
+    ) -> None:
+        run_check(new_check())
+        for key, text in datadog_agent._cache.items():
+            document = json.loads(text)
+            for cursor in document['streams'].values():
+                cursor.update(times)
+            datadog_agent._cache[key] = json.dumps(document)
+        check = new_check()
+        fake.now = at(15)
+        run_check(check)
+        (warning,) = warnings(caplog)
+        assert 'Starting afresh' in warning
+        run_through(fake, start=at(20), seconds=2)
+        fake.now = at(30)
+        assert total(run_check(check), 'flow_runs.completed.count') == 1
+
+    def test_of_version_1_0_is_gone_on_from(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, datadog_agent: DatadogAgentStub
+    ) -> None:
+        datadog_agent._cache['prefect:d3c361254cc527c8_state_0'] = STATE_OF_1_0
+        run_through(fake, start=at(48), seconds=2)
+        fake.now = at(60)
+        assert total(run_check(new_check()), 'flow_runs.completed.count') == 1
+        assert datadog_agent._cache['prefect:d3c361254cc527c8_state_0'] == ''
+        assert total(run_check(new_check()), 'flow_runs.completed.count') == 0
+
+    def test_of_events_that_are_switched_off_is_dropped(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
+    ) -> None:
+        run_check(new_check(collect_events=True))
+        run_check(new_check())
+        fake.now = at(15)
+        fake.add_event(occurred=at(10))
+        fake.now = at(20)
+        assert run_check(new_check(collect_events=True)).events == []
+
+    def test_of_another_name_of_the_instance_lies_where_the_agent_looks(
+        self, new_check: NewCheck, run_check: RunCheck, datadog_agent: DatadogAgentStub
+    ) -> None:
+        check = new_check()
+        check.check_id = 'prefect:my server:0123'
+        run_check(check)
+        state_id = check.persistent_cache_id()
+        assert {key.rpartition('_')[0] for key in datadog_agent._cache} == {f'prefect:my server:{state_id}_state'}
+        assert check._prefix(state_id) == f'prefect:my server:{state_id}_'
+
+
+class TestCancel:
+    def test_instance_that_is_dropped_submits_nothing_more_and_says_nothing(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        datadog_agent: DatadogAgentStub,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        run_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        aggregator.reset()
+        asked = 0
+
+        def drop_at_the_third(request: FakeRequest) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                check.cancel()
+                aggregator.reset()
+                datadog_agent._cache['before'] = json.dumps(datadog_agent._cache)
+
+        fake.fault = drop_at_the_third
+        assert check.run() == ''
+        assert asked < 30
+        assert not aggregator.metric_names
+        assert json.loads(datadog_agent._cache.pop('before')) == datadog_agent._cache
+        assert check.run() == ''
+        assert not aggregator.metric_names
+        assert warnings(caplog) == []
+        assert total(run_check(new_check()), 'flow_runs.completed.count') == 1
+
+    @pytest.mark.parametrize('request_number', range(3, 33))
+    def test_new_instance_counts_what_the_old_one_did_not(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        aggregator: AggregatorStub,
+        request_number: int,
+    ) -> None:
+        """Wherever the old one is when the Agent drops it and starts the new one beside it."""
+        old = new_check()
+        assert old.run() == ''
+        run_through(fake, start=at(1), seconds=2)
+        run_task_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        aggregator.reset()
+        asked = 0
+
+        def edit_meanwhile(request: FakeRequest) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == request_number:
+                assert new_check(tags=['team:edited']).run() == ''
+
+        fake.fault = edit_meanwhile
+        assert old.run() == ''
+        if asked < request_number:
+            assert new_check(tags=['team:edited']).run() == ''
+        for series in ('flow_runs.completed', 'flow_runs.throughput', 'task_runs.completed', 'task_runs.throughput'):
+            assert total(aggregator, f'{series}.count' if 'completed' in series else series) == 1, series
+
+    def test_new_instance_waits_until_what_was_submitted_is_persisted(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        aggregator: AggregatorStub,
+        datadog_agent: DatadogAgentStub,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        old = new_check()
+        assert old.run() == ''
+        run_through(fake, start=at(1), seconds=2)
+        fake.now = at(15)
+        aggregator.reset()
+        write = datadog_agent.write_persistent_cache
+        threads: list[Thread] = []
+
+        def edit_before_it_is_written(key: str, text: str) -> None:
+            if total(aggregator, 'flow_runs.completed.count') and not threads:
+                threads.append(Thread(target=new_check(tags=['team:edited']).run))
+                threads[0].start()
+                threads[0].join(0.3)
+            write(key, text)
+
+        monkeypatch.setattr(datadog_agent, 'write_persistent_cache', edit_before_it_is_written)
+        assert old.run() == ''
+        threads[0].join()
+        assert total(aggregator, 'flow_runs.completed.count') == 1
+        assert total(aggregator, 'flow_runs.throughput') == 1
+
+    def test_before_the_first_run(self, new_check: NewCheck, aggregator: AggregatorStub) -> None:
+        check = new_check()
+        check.cancel()
+        assert 'has dropped this instance' in run_failing(check, aggregator)
+        assert not aggregator.metric_names
+
+
+class TestOneUiUrl:
+    def other(self, registry: Registry, server: tuple[str, str] | None) -> Member:
+        """Another instance, which asks at another address for the same ui_url."""
+        member = Member('other', 'other', UI_URL, 'http://10.0.0.7/api', Event(), server=server)
+        registry.enter(member)
+        return member
+
+    def test_servers_that_differ_are_warned_of_for_as_long_as_they_do(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, registry: Registry
+    ) -> None:
+        oldest = fake.add_flow('first')
+        fake.now = at(5)
+        fake.add_flow('second')
+        other = self.other(registry, ('3.8.8', 'another flow'))
+        check = new_check()
+        for server, differ in (
+            (('3.8.8', 'another flow'), True),
+            (('3.8.7', oldest['id']), True),
+            (('3.8.8', oldest['id']), False),
+            (None, False),
+        ):
+            other.server = server
+            run_check(check)
+            shown = check.get_warnings()
+            assert any('are different servers with one `ui_url`' in text for text in shown) is differ
+            assert any('http://10.0.0.7/api' in text for text in shown) is differ
+
+    def test_nothing_is_asked_while_there_is_one_address(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, registry: Registry
+    ) -> None:
+        check = new_check()
+        run_check(check)
+        assert not sent(fake, '/flows/count')
+        other = self.other(registry, None)
+        for _ in range(3):
+            run_check(check)
+        assert len(sent(fake, '/flows/count')) == 1
+        assert other.server is None
+
+    def test_server_that_does_not_tell_is_not_compared(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, registry: Registry
+    ) -> None:
+        other = self.other(registry, ('3.8.8', 'another flow'))
+        fake.fault = failing('/flows/count')
+        check = new_check()
+        run_check(check)
+        assert check.get_warnings() == []
+        fake.fault = None
+        run_check(check)
+        (shown,) = check.get_warnings()
+        assert other.server_url in shown
+
+
 class TestPersistentCacheId:
     def cache_id(self, new_check: NewCheck, **options: Any) -> str:
         check = new_check(**options)
@@ -680,7 +925,9 @@ class TestPersistentCacheId:
             pytest.param({'max_catchup': 7200}, id='max_catchup'),
             pytest.param({'min_collection_interval': 60}, id='interval'),
             pytest.param({'collect_events': True}, id='collect_events'),
+            pytest.param({'event_names': {'include': ['a']}}, id='event_names'),
             pytest.param({'prefect_tags': {'include': ['a']}}, id='tags of deployments'),
+            pytest.param({'ui_url': UI_URL, 'prefect_url': 'http://10.0.0.7/api'}, id='address behind one ui_url'),
             pytest.param({'service': 'prefect'}, id='service'),
         ],
     )
@@ -688,10 +935,10 @@ class TestPersistentCacheId:
         assert self.cache_id(new_check, **options) == self.cache_id(new_check)
 
     def test_other_server_or_filter_has_another_state(self, new_check: NewCheck) -> None:
-        variants: list[Row] = [{}, {'prefect_url': 'http://other.test/api'}]
+        variants: list[Row] = [{}, {'prefect_url': 'http://other.test/api'}, {'ui_url': 'http://elsewhere.test'}]
         for key in FILTERS:
             variants += [{key: {'include': ['a']}}, {key: {'exclude': ['a']}}, {key: {'include': ['a', 'b']}}]
-        assert len(variants) >= 2 + 3 * 5
+        assert len(variants) >= 3 + 3 * 4
         ids = {self.cache_id(new_check, **options) for options in variants}
         assert len(ids) == len(variants)
 

@@ -163,6 +163,46 @@ def test_wrong_urls_are_named_without_their_secrets(url: Any, problem: str) -> N
     assert not [secret for secret in SECRETS if secret in make_check(prefect_url=url).run()]
 
 
+@pytest.mark.parametrize(
+    ('url', 'accepted'),
+    [
+        ('https://prefect.example.com', 'https://prefect.example.com'),
+        (' https://prefect.example.com/team// ', 'https://prefect.example.com/team'),
+        ('HTTP://[::1]:4200', 'HTTP://[::1]:4200'),
+        ('https://app.prefect.cloud/account/a1/workspace/w1', 'https://app.prefect.cloud/account/a1/workspace/w1'),
+    ],
+)
+def test_ui_url_can_be_extended_by_a_path(url: str, accepted: str) -> None:
+    assert load(ui_url=url).ui_url == accepted
+
+
+@pytest.mark.parametrize(
+    ('url', 'problem'),
+    [
+        pytest.param(7, 'must start with `http://` or `https://`', id='a number'),
+        pytest.param('', 'must start with `http://` or `https://`', id='empty'),
+        pytest.param('prefect.example.com', 'must start with `http://` or `https://`', id='no scheme'),
+        pytest.param('javascript:alert(1)', 'must start with `http://` or `https://`', id='a script'),
+        pytest.param('http://', 'has no valid host and port', id='no host'),
+        pytest.param('http://localhost:port', 'has no valid host and port', id='port is no number'),
+        pytest.param('http://local host', 'has no valid host and port', id='space'),
+        pytest.param('http://local\0host', 'has no valid host and port', id='control character'),
+        pytest.param('http://[::1', 'has no valid host and port', id='open bracket'),
+        pytest.param('http://bob:hunter2@localhost', 'must not hold a user name or password', id='user info'),
+        pytest.param('http://bob:1/hunter2@localhost', 'must not hold a user name or password', id='slash in password'),
+        pytest.param('http://localhost?a=hunter2', 'without `?` and `#`', id='query'),
+        pytest.param('http://localhost/#/runs', 'without `?` and `#`', id='fragment'),
+        pytest.param('http://localhost#', 'without `?` and `#`', id='empty fragment'),
+    ],
+)
+def test_wrong_ui_urls_are_named_without_their_secrets(url: Any, problem: str) -> None:
+    option, message = error_of(ui_url=url)
+    assert option == 'ui_url'
+    assert problem in message
+    assert '`ui_url: https://prefect.example.com`' in message
+    assert 'hunter2' not in make_check(ui_url=url).run()
+
+
 @pytest.mark.parametrize('url', [..., None], ids=['missing', 'nothing'])
 def test_missing_url(url: Any) -> None:
     (message,) = (line for line in error_of(prefect_url=url) if line.strip())
@@ -230,6 +270,14 @@ def test_catchup_reaches_back_to_the_last_check() -> None:
     message = error_of(max_catchup=600, min_collection_interval=900)[-1]
 
     assert '`max_catchup` (600) must not be less than `min_collection_interval` (900)' in message
+    assert '`max_catchup` (3600) must not be less' in error_of(min_collection_interval=7200)[-1]
+
+
+def test_unset_catchup_of_a_cluster_check_follows_the_interval() -> None:
+    load(min_collection_interval=7200, empty_default_hostname=True)
+    assert (
+        '`max_catchup` (600)' in error_of(max_catchup=600, min_collection_interval=900, empty_default_hostname=True)[-1]
+    )
 
 
 @pytest.mark.parametrize(('value', 'meaning'), [(True, True), ('true', True), ('no', False), (0, False)])
@@ -318,7 +366,7 @@ def warnings_of(init_config: dict[str, Any], **options: Any) -> list[str]:
     ('option', 'meant'),
     [
         ('pasword', 'did you mean `password`?'),
-        ('url', 'did you mean `prefect_url`?'),
+        ('prefect', 'did you mean `prefect_url`?'),
         ('work_pools', 'did you mean `work_pool_names`?'),
         ('deployments', 'did you mean `deployment_names`?'),
         ('tls_verfy', 'did you mean `tls_verify`?'),
@@ -351,6 +399,7 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
 
     assert set(instance) == {
         'prefect_url',
+        'ui_url',
         *FILTERS,
         'collect',
         'collect_events',

@@ -190,6 +190,11 @@ class PrefectClient:
         rows = self._fetch('/flows/filter', {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size})
         return self._parse(rows, Flow), len(rows)
 
+    def oldest_flow(self) -> Flow | None:
+        """The flow that is there longest; None without any. The server lists the newest first."""
+        number = self._count('/flows/count', {})
+        return next(iter(self.flow_page(number - 1, 1)[0]), None) if number else None
+
     def flows(self, ids: Sequence[str]) -> list[Flow]:
         return self._read_ids('flows', ids, Flow)
 

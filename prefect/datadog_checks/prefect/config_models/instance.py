@@ -174,6 +174,7 @@ class InstanceConfig(BaseModel):
     tls_protocols_allowed: Optional[tuple[str, ...]] = None
     tls_use_host_header: Optional[bool] = None
     tls_verify: Optional[bool] = None
+    ui_url: Optional[str] = None
     use_legacy_auth_encoding: Optional[bool] = None
     username: Optional[str] = None
     work_pool_names: Optional[WorkPoolNames] = None

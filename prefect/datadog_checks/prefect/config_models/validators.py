@@ -101,6 +101,25 @@ def instance_prefect_url(value: Any, field: Any) -> str:
     return url
 
 
+def instance_ui_url(value: Any, field: Any) -> str:
+    """Accept an absolute http(s) URL that paths can be appended to, and give it without its trailing slashes.
+
+    It becomes a tag and begins links, so there is no place for user info.
+    """
+    example = 'for example: `ui_url: https://prefect.example.com`'
+    url = value.strip() if isinstance(value, str) else ''
+    if not url.lower().startswith(('http://', 'https://')):
+        raise _error(f'must start with `http://` or `https://`, {example}')
+    if not _is_address(url) or not all(character.isprintable() and character != ' ' for character in url):
+        raise _error(f'has no valid host and port, {example}')
+    parts = urlsplit(url)
+    if '@' in url:
+        raise _error(f'must not hold a user name or password, for it is shown as a tag and in links, {example}')
+    if parts.query or parts.fragment or url.endswith(('?', '#')):
+        raise _error(f'must end with the path of the UI, without `?` and `#`, {example}')
+    return url.rstrip('/')
+
+
 def instance_work_pool_names(value: Any, field: Any) -> dict[str, list[str]]:
     return _name_filter('work_pool_names', value)
 
@@ -236,6 +255,9 @@ def check_instance(model: InstanceConfig) -> InstanceConfig:
     if model.tls_private_key is not None and model.tls_cert is None:
         raise _error('`tls_private_key` is of no use without `tls_cert`, the certificate that it belongs to')
     interval, catchup = model.min_collection_interval, model.max_catchup
+    if model.empty_default_hostname and 'max_catchup' not in model.model_fields_set:
+        # Then it follows the interval.
+        catchup = None
     if interval is not None and catchup is not None and catchup < interval:
         raise _error(
             f'`max_catchup` ({catchup:g}) must not be less than `min_collection_interval` ({interval:g}): '

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from datadog_checks.prefect.api.times import format_time, parse_time
 from datadog_checks.prefect.sample import AgentEvent, Sample
 
 VERSION = 1
+
+# Prefect 3 is younger, and arithmetic with days stays within what a datetime can hold.
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+# Times of one cursor are this much later than its last read at most: clocks are ahead, and step back, by minutes.
+_LEEWAY = timedelta(hours=1)
+# Characters of the identities of one stream: 200,000 of them, twice as many as a stream remembers.
+_MOST_SEEN_CHARACTERS = 12 * 200_000
+# Each value of a document takes up to a hundred bytes of memory beside its text. There is one for each second.
+_MOST_VALUES = 1_000_000
 
 
 class StateError(ValueError):
@@ -63,10 +72,22 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """All cursors by stream name. `serial` grows with each of them that moves: the larger one is the newer state."""
+    """All cursors by stream name, and what they were saved with.
+
+    `serial` grows with each cursor that moves and each time that the state is saved: the larger one is the newer state.
+    `saved` is the Agent's time when it was saved, None before that and in a state of version 1.0. `writer` names the
+    instance that saved it, '' if unknown.
+    """
 
     streams: Mapping[str, StreamCursor] = field(default_factory=dict)
     serial: int = 0
+    saved: datetime | None = None
+    writer: str = ''
+
+    @property
+    def used_until(self) -> datetime | None:
+        """When it was last in use: when it was saved, else when a stream was last read; None if that is unknown."""
+        return self.saved or max((cursor.until for cursor in self.streams.values()), default=None)
 
     def cursor(self, stream: str) -> StreamCursor | None:
         """The cursor of `stream`; None before its first check."""
@@ -74,29 +95,46 @@ class CheckState:
 
     def advanced(self, stream: str, cursor: StreamCursor) -> CheckState:
         """This state with the cursor of one stream replaced."""
-        return CheckState({**self.streams, stream: cursor}, self.serial + 1)
+        return replace(self, streams={**self.streams, stream: cursor}, serial=self.serial + 1)
+
+    def of(self, streams: Collection[str]) -> CheckState:
+        """This state without the cursors of all other streams."""
+        return replace(self, streams={name: cursor for name, cursor in self.streams.items() if name in streams})
 
     def dumps(self) -> str:
         streams = ','.join(f'{json.dumps(name)}:{cursor.document}' for name, cursor in self.streams.items())
-        return f'{{"version":{VERSION},"serial":{self.serial},"streams":{{{streams}}}}}'
+        saved = f'"saved":"{format_time(self.saved)}",' if self.saved else ''
+        writer = f'"writer":{json.dumps(self.writer)},' if self.writer else ''
+        return f'{{"version":{VERSION},"serial":{self.serial},{saved}{writer}"streams":{{{streams}}}}}'
 
     @classmethod
     def loads(cls, text: str) -> CheckState:
-        """The state that `dumps` wrote; an empty state for an empty text; StateError for anything else."""
+        """The state that `dumps` wrote; an empty state for an empty text; StateError for anything else.
+
+        StateError also for times that no state can hold: they would count nothing, or end each run of the check.
+        """
         if not text:
             return cls()
+        if text.count(',') + text.count('[') + text.count('{') > _MOST_VALUES:
+            raise StateError('too many values')
         try:
             document = json.loads(text)
             version = document['version']
             if version != VERSION:
                 raise StateError(f'version {version!r:.20} is not {VERSION}')
             serial = document['serial']
-            if type(serial) is not int:
+            if type(serial) is not int or not 0 <= serial < 2**53:
                 raise StateError('"serial" is not a number')
-            return cls({str(name): _load_cursor(row) for name, row in document['streams'].items()}, serial)
+            saved = document.get('saved')
+            return cls(
+                {str(name): _load_cursor(row) for name, row in document['streams'].items()},
+                serial,
+                None if saved is None else _load_time(saved),
+                str(document.get('writer', '')),
+            )
         except StateError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise StateError(f'not readable: {type(error).__name__}') from error
 
 
@@ -104,10 +142,25 @@ def _load_cursor(row: Mapping[str, object]) -> StreamCursor:
     seen = row['seen']
     if not isinstance(seen, dict):
         raise StateError('"seen" does not map seconds to identities')
+    if sum(len(digests) for digests in seen.values()) > _MOST_SEEN_CHARACTERS:
+        raise StateError('too many identities')
     reached = row.get('reached')
-    return StreamCursor(
-        floor=parse_time(str(row['floor'])),
-        until=parse_time(str(row['until'])),
+    cursor = StreamCursor(
+        floor=_load_time(row['floor']),
+        until=_load_time(row['until']),
         seen={digest: int(second) for second, digests in seen.items() for digest in digests.split()},
-        reached=None if reached is None else parse_time(str(reached)),
+        reached=None if reached is None else _load_time(reached),
     )
+    latest = cursor.until + _LEEWAY
+    if max(cursor.floor, cursor.reached or cursor.floor) > latest:
+        raise StateError('a time lies after the last read')
+    if max(cursor.seen.values(), default=0) > latest.timestamp():
+        raise StateError('an identity lies after the last read')
+    return cursor
+
+
+def _load_time(text: object) -> datetime:
+    time = parse_time(str(text))
+    if not _EARLIEST <= time < _LATEST:
+        raise StateError('a time that cannot be')
+    return time

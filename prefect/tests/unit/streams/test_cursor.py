@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -34,6 +35,42 @@ def test_format_of_version_1_stays_readable() -> None:
     """What an older release persisted."""
     assert CheckState.loads(document()).cursor('runs') == StreamCursor(START, at(15.25), {'a': 7, 'b': 7, 'c': 9})
     assert VERSION == 1
+
+
+def test_times_of_the_edge_are_kept() -> None:
+    """Clocks step back by minutes; a floor that is a little ahead of the last read is no damage."""
+    cursor = StreamCursor(at(120), at(0), {'a': int(at(240).timestamp())}, reached=at(120))
+    assert CheckState.loads(CheckState({'runs': cursor}).dumps()).cursor('runs') == cursor
+
+
+def test_as_many_identities_as_a_stream_remembers_are_kept() -> None:
+    seen = {f'{number:011}': int(at(number % 240 - 240).timestamp()) for number in range(100_000)}
+    state = CheckState({'runs': StreamCursor(at(0), at(0), seen)})
+    assert CheckState.loads(state.dumps()) == state
+
+
+def test_when_and_by_whom_it_was_saved_is_kept() -> None:
+    state = CheckState({}, 7, at(15), 'a')
+    assert CheckState.loads(state.dumps()) == state
+    assert state.used_until == at(15)
+
+
+def test_state_of_version_1_0_was_used_until_its_last_read() -> None:
+    streams = {'a': StreamCursor(at(0), at(15)), 'b': StreamCursor(at(0), at(30))}
+    assert CheckState(streams).used_until == at(30)
+    assert CheckState().used_until is None
+
+
+def test_bad_state_costs_a_bounded_amount() -> None:
+    """What is parsed is no larger than what a state may be."""
+    texts = ('[' + '[],' * 8_000_000, document(seen={'1': 'a ' * 10_000_000}), document(seen={'9' * 20_000_000: 'a'}))
+    for text in texts:
+        tracemalloc.start()
+        with pytest.raises(StateError):
+            CheckState.loads(text)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 100 * 2**20
 
 
 def test_advancing_one_stream_leaves_the_others_and_the_state_itself() -> None:
@@ -82,6 +119,23 @@ def test_nothing_persisted_is_an_empty_state() -> None:
         pytest.param(document(seen={'1': 7}), id='identities are a number'),
         pytest.param(document(seen={'1': ['a']}), id='identities are a list'),
         pytest.param(document(seen=None), id='seen null'),
+        pytest.param(document(until='0001-01-01T00:00:00Z'), id='read in year 1'),
+        pytest.param(document(until='1999-12-31T23:59:59Z'), id='read before there was Prefect'),
+        pytest.param(document(until='9999-12-31T23:59:59Z'), id='read in year 9999'),
+        pytest.param(document(floor='9999-12-31T23:59:59Z'), id='begun in year 9999'),
+        pytest.param(document(floor='2026-11-23T09:01:00Z'), id='begun an hour after the last read'),
+        pytest.param(document(floor='0001-01-01T00:00:00+23:59'), id='before year 1 in UTC'),
+        pytest.param(document(until='9999-12-31T23:59:59-23:59'), id='after year 9999 in UTC'),
+        pytest.param(document(reached='2026-11-23T09:01:00Z'), id='cut an hour after the last read'),
+        pytest.param(document(seen={'99999999999': 'a'}), id='seen in the year 5138'),
+        pytest.param(document(seen={'9' * 1_000_000: 'a'}), id='a million digits'),
+        pytest.param(document(seen={'1': ' '.join(['01234567890'] * 1_000_000)}), id='a million identities'),
+        pytest.param(document(seen={str(second): 'a' for second in range(1_000_000)}), id='a million seconds'),
+        pytest.param('[' + '[],' * 1_000_000, id='a million values'),
+        pytest.param('{"version": 1, "serial": -1, "streams": {}}', id='serial is negative'),
+        pytest.param(f'{{"version": 1, "serial": {"9" * 4000}, "streams": {{}}}}', id='serial is too large'),
+        pytest.param('{"version": 1, "serial": 1, "saved": 7, "streams": {}}', id='saved is a number'),
+        pytest.param('{"version": 1, "serial": 1, "saved": "0001-01-01T00:00:00Z", "streams": {}}', id='saved in 1'),
     ],
 )
 def test_anything_else_is_an_error(text: str) -> None:
