@@ -10,6 +10,7 @@ from typing import Any
 
 from datadog_checks.base.utils.http import RequestsWrapper
 from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.rows import read_rows
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
@@ -47,6 +48,12 @@ def options(url: str = 'http://prefect.test:4200/api', **changes: Any) -> Instan
 def new_transport(url: str, instance: dict[str, Any] | None = None, clock: ServerClock | None = None) -> Transport:
     """A transport over the Agent base's own HTTP wrapper."""
     return Transport(RequestsWrapper(instance or {}, {}), url, clock or ServerClock(), LOG)
+
+
+def read_row(model: type, row: Row) -> Any:
+    """An object of an answer as that model, or as a MalformedRow."""
+    (found,) = read_rows(model, json.dumps([row]).encode())
+    return found
 
 
 class Bench:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
-from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected
@@ -21,11 +22,10 @@ from datadog_checks.prefect.api.models import (
     ConcurrencyLimit,
     Deployment,
     Event,
+    EventPage,
     Flow,
     FlowRun,
     FlowRunState,
-    MalformedObject,
-    Row,
     ServiceSettings,
     TagLimit,
     TaskRun,
@@ -43,6 +43,7 @@ from datadog_checks.prefect.api.paging import (
     rows_by_offset,
 )
 from datadog_checks.prefect.api.queries import NO_FILTER, Body, Table
+from datadog_checks.prefect.api.rows import M, MalformedRow, Rows, UnexpectedAnswer, read_rows
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import TASK_RUN_END_FILTER, Difference, differences, parse_release
@@ -62,14 +63,6 @@ _ANY_TIME = TimeRange(datetime(2020, 1, 1, tzinfo=UTC))
 _PROBES: dict[Difference, tuple[str, Body]] = {
     TASK_RUN_END_FILTER: ('/task_runs/count', queries.ended_task_runs_among(NO_FILTER, _ANY_TIME, ())[0])
 }
-
-
-class Model(Protocol):
-    @classmethod
-    def from_api(cls, row: Row) -> Any: ...
-
-
-M = TypeVar('M', bound=Model)
 
 
 class PrefectClient:
@@ -146,8 +139,7 @@ class PrefectClient:
 
     def service_settings(self) -> ServiceSettings:
         """GET /admin/settings: of all settings only those of the background services."""
-        settings = self._transport.get('/admin/settings')
-        return ServiceSettings.from_api(settings if isinstance(settings, dict) else {})
+        return ServiceSettings.of(self._transport.get('/admin/settings'))
 
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)
@@ -176,8 +168,8 @@ class PrefectClient:
     def deployment_page(self, body: Body, offset: int, page_size: int) -> tuple[list[Deployment], int]:
         """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
         page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
-        rows = self._fetch('/deployments/filter', page)
-        return self._parse(rows, Deployment), len(rows)
+        rows = self._fetch('/deployments/filter', page, Deployment)
+        return self._well_formed(rows, Deployment), len(rows)
 
     def deployments_by_id(self, ids: Sequence[str]) -> list[Deployment]:
         return self._read_ids('deployments', ids, Deployment)
@@ -187,8 +179,8 @@ class PrefectClient:
 
     def flow_page(self, offset: int, page_size: int) -> tuple[list[Flow], int]:
         """A page of all flows, the newest first, and the number of rows that it has."""
-        rows = self._fetch('/flows/filter', {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size})
-        return self._parse(rows, Flow), len(rows)
+        rows = self._fetch('/flows/filter', {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size}, Flow)
+        return self._well_formed(rows, Flow), len(rows)
 
     def oldest_flow(self) -> Flow | None:
         """The flow that is there longest; None without any. The server lists the newest first."""
@@ -204,8 +196,8 @@ class PrefectClient:
 
     def first_flow_run(self, body: Body, order: TimeOrder) -> FlowRun | None:
         """The first of the flow runs of `body` in that order, None if there is none."""
-        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1})
-        return next(iter(self._parse(rows, FlowRun)), None)
+        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1}, FlowRun)
+        return next(iter(self._well_formed(rows, FlowRun)), None)
 
     def flow_run_pages(self, body: Body, order: TimeOrder) -> Iterator[list[FlowRun]]:
         """The same by the page, each of which is parsed when it is taken."""
@@ -220,9 +212,10 @@ class PrefectClient:
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a run, ascending by time; none if the run is gone meanwhile."""
         endpoint = '/flow_run_states/'
-        return self._parse(
-            _rows('GET ' + endpoint, self._transport.get(endpoint, {'flow_run_id': flow_run_id})), FlowRunState
-        )
+        with _as_promised(f'GET {endpoint}'):
+            params = {'flow_run_id': flow_run_id}
+            rows = self._transport.get(endpoint, params, decode=partial(read_rows, FlowRunState))
+        return self._well_formed(rows, FlowRunState)
 
     def task_runs(self, body: Body, order: TimeOrder) -> Iterator[TaskRun]:
         """The task runs of `body`, page by page, each once though the list changes meanwhile."""
@@ -231,8 +224,8 @@ class PrefectClient:
     def newest_task_runs(self, body: Body, order: TimeOrder, since: datetime) -> Iterator[TaskRun]:
         """The task runs of `body` down to `since`, for a server that has no filter on the time of `order`."""
         path = '/task_runs/filter'
-        pages = pages_newest_first(lambda page: self._fetch(path, page), body, order, self.page_size(), since)
-        return chain.from_iterable(self._parse_pages(path, pages, order, TaskRun))
+        pages = pages_newest_first(lambda page: self._fetch(path, page, TaskRun), body, order, self.page_size(), since)
+        return chain.from_iterable(self._well_formed_pages(path, pages, order, TaskRun))
 
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
         return self._read_ids('task_runs', ids, TaskRun)
@@ -245,33 +238,35 @@ class PrefectClient:
 
         `names` is the `event` object of the filter.
         """
-        path = '/events/filter'
         body = queries.events(names, time_range)
+        next_path = '/events/filter/next'
 
-        def begin(page_size: int) -> TokenPage:
-            return _token_page(f'POST {path}', self._transport.post(path, body | {'limit': page_size}))
+        def begin(page_size: int) -> TokenPage[Event | MalformedRow]:
+            return self._event_page(body | {'limit': page_size})
 
-        def go_on(token: str) -> TokenPage:
+        def go_on(token: str) -> TokenPage[Event | MalformedRow]:
             # The host of `next_page` is the one that a proxy asked for, or worse. Only the token is of use.
-            next_path = '/events/filter/next'
-            return _token_page(f'GET {next_path}', self._transport.get(next_path, {'page-token': token}))
+            with _as_promised(f'GET {next_path}'):
+                return _token_page(self._transport.get(next_path, {'page-token': token}, decode=EventPage.read))
 
         try:
             for rows, left in pages_by_token(begin, go_on, _EVENTS_PER_PAGE):
-                yield self._parse(rows, Event), left
+                yield self._well_formed(rows, Event), left
         except PagingError as error:
-            raise _unexpected(f'GET {path}/next', str(error)) from None
+            raise _unexpected(f'GET {next_path}', str(error)) from None
 
     def count_events(self, names: dict[str, list[str]], time_range: TimeRange) -> int:
-        path = '/events/filter'
-        body = queries.events(names, time_range) | {'limit': 0}
-        return _token_page(f'POST {path}', self._transport.post(path, body)).total
+        return self._event_page(queries.events(names, time_range) | {'limit': 0}).total
 
     def newest_event(self, names: dict[str, list[str]], time_range: TimeRange) -> Event | None:
         """The newest event of a time range, None if there is none. `names` as for `event_pages`."""
-        path = '/events/filter'
         body = queries.events(names, time_range, 'DESC') | {'limit': 1}
-        return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
+        return next(iter(self._well_formed(self._event_page(body).rows, Event)), None)
+
+    def _event_page(self, body: Body) -> TokenPage[Event | MalformedRow]:
+        path = '/events/filter'
+        with _as_promised(f'POST {path}'):
+            return _token_page(self._transport.post(path, body, decode=EventPage.read))
 
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""
@@ -281,10 +276,10 @@ class PrefectClient:
 
     def _read_list(self, path: str, body: Body, model: type[M]) -> list[M]:
         try:
-            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
+            rows = rows_by_offset(lambda page: self._fetch(path, page, model), body, self.page_size())
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
-        return self._parse(rows, model)
+        return self._well_formed(rows, model)
 
     def _read_list_if_there(self, path: str, model: type[M]) -> list[M]:
         try:
@@ -300,29 +295,31 @@ class PrefectClient:
         found: list[M] = []
         for start in range(0, len(possible), size):
             body = queries.by_ids(table, possible[start : start + size]) | {'limit': size}
-            found += self._parse(self._fetch(f'/{table}/filter', body), model)
+            found += self._well_formed(self._fetch(f'/{table}/filter', body, model), model)
         return found
 
     def _pages_by_time(self, table: Table, body: Body, order: TimeOrder, model: type[M]) -> Iterator[list[M]]:
         path = f'/{table}/filter'
-        pages = pages_by_time(lambda page: self._fetch(path, page), table, body, order, self.page_size())
-        return self._parse_pages(path, pages, order, model)
+        pages = pages_by_time(lambda page: self._fetch(path, page, model), table, body, order, self.page_size())
+        return self._well_formed_pages(path, pages, order, model)
 
-    def _parse_pages(
-        self, path: str, pages: Iterator[list[Row]], order: TimeOrder, model: type[M]
+    def _well_formed_pages(
+        self, path: str, pages: Iterator[Rows[M]], order: TimeOrder, model: type[M]
     ) -> Iterator[list[M]]:
         try:
             for rows in pages:
-                yield self._parse(rows, model)
+                yield self._well_formed(rows, model)
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
         except (ValueError, TypeError, OverflowError):
             raise _unexpected(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
 
-    def _fetch(self, path: str, body: Body) -> list[Row]:
+    def _fetch(self, path: str, body: Body, model: type[M]) -> Rows[M]:
         """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
         try:
-            return _rows(f'POST {path}', self._transport.post(path, body))
+            with _as_promised(f'POST {path}'):
+                rows: Rows[M] = self._transport.post(path, body, decode=partial(read_rows, model))
+            return rows
         except Rejected as error:
             if 'Invalid limit' not in error.cause:
                 raise
@@ -349,20 +346,22 @@ class PrefectClient:
     def _count(self, path: str, body: Body) -> int:
         return _number(f'POST {path}', self._transport.post(path, body))
 
-    def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
-        parsed: list[M] = []
+    def _well_formed(self, rows: Rows[M], model: type[M]) -> list[M]:
+        well_formed: list[M] = []
         for row in rows:
-            try:
-                parsed.append(model.from_api(row))
-            except MalformedObject as problem:
-                self._malformed[f'{model.__name__}: {problem}'] += 1
-        return parsed
+            if isinstance(row, MalformedRow):
+                self._malformed[f'{model.__name__}: {row.problem(model)}'] += 1
+            else:
+                well_formed.append(row)
+        return well_formed
 
 
-def _rows(endpoint: str, answer: Any) -> list[Row]:
-    if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
-        raise _unexpected(endpoint, 'the answer is not a list of objects')
-    return answer
+@contextmanager
+def _as_promised(endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except UnexpectedAnswer as error:
+        raise _unexpected(endpoint, str(error)) from None
 
 
 def _number(endpoint: str, answer: Any) -> int:
@@ -371,22 +370,8 @@ def _number(endpoint: str, answer: Any) -> int:
     return answer
 
 
-def _token_page(endpoint: str, answer: Any) -> TokenPage:
-    if not isinstance(answer, dict):
-        raise _unexpected(endpoint, 'the answer is not a page of events')
-    rows = _rows(endpoint, answer.get('events'))
-    return TokenPage(rows, _number(endpoint, answer.get('total')), _token(endpoint, answer.get('next_page')))
-
-
-def _token(endpoint: str, next_page: Any) -> str | None:
-    """The token of the URL of the next page; the URL itself is never asked for."""
-    if next_page is None:
-        return None
-    try:
-        (token,) = parse_qs(urlsplit(next_page).query)['page-token']
-    except (ValueError, TypeError, AttributeError, KeyError):
-        raise _unexpected(endpoint, 'next_page has no page-token') from None
-    return str(token)
+def _token_page(page: EventPage) -> TokenPage[Event | MalformedRow]:
+    return TokenPage(page.rows, page.total, page.token)
 
 
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:

@@ -1,30 +1,53 @@
 """Prefect's objects as the collectors see them, and the only place that knows the keys of its JSON.
 
-Each class keeps the fields that are used and has `from_api(row)`, which raises MalformedObject, with the name of the
-field, for a row that does not hold what Prefect 3.0 to 3.9 send. Times are aware datetimes in UTC; durations are
-seconds.
+A model is a frozen dataclass of the fields that are used, typed as in `rows`. To add one, declare its fields,
+
+    @dataclass(frozen=True, slots=True)
+    class Artifact:
+        id: Identifier
+        created: Time
+        kind: Annotated[OptionalText, at('type')] = None
+        flow_name: Annotated[OptionalText, at('flow', 'name')] = None
+
+and read it in `client` with `self._read_list('/artifacts/filter', {}, Artifact)`. A field with a default may be absent.
+Where a type is not enough, `PlainValidator` takes a function of the JSON value. Times are aware datetimes in UTC;
+durations are seconds. Verified on Prefect 3.0 to 3.9.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter
+from pydantic_core import PydanticCustomError
 
-from datadog_checks.prefect.api.times import parse_time
+from datadog_checks.prefect.api.rows import (
+    Count,
+    Duration,
+    Identifier,
+    Integer,
+    IsNotFalse,
+    IsTrue,
+    OptionalDuration,
+    OptionalInteger,
+    OptionalText,
+    OptionalTime,
+    Rows,
+    Seconds,
+    Text,
+    Texts,
+    Time,
+    at,
+    read,
+)
 
-Row = Mapping[str, Any]
-
-_UUID = re.compile('[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}')
 # What Prefect 3.0 to 3.9 append to the name of a function (`_generate_task_key`).
 _CODE_HASH = re.compile('-([0-9a-f]{8}|unknown)$')
-# The integers of the server's databases; of larger ones Python cannot always make a float.
-_MAX_INTEGER = 2**63
 # Times and durations of a run are made of the same time stamps, so they agree to the microsecond unless there was a
 # further state, for which it takes two requests, 14 ms at the least (3.8.8).
 _LEAST_WAIT_SECONDS = 0.005
@@ -44,31 +67,91 @@ AWAITING_RETRY = 'AwaitingRetry'
 AWAITING_CONCURRENCY_SLOT = 'AwaitingConcurrencySlot'
 
 
-class MalformedObject(ValueError):
-    """A JSON object that is not what the endpoint promises."""
+# Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.
+_ENDLESS = (60.0, 7 * 86400.0)
+
+
+def _active_schedules(schedules: object) -> int:
+    if not isinstance(schedules, list):
+        return 0
+    return sum(isinstance(item, dict) and item.get('active') is True for item in schedules)
+
+
+def _has_endless_schedule(schedules: object) -> bool:
+    return isinstance(schedules, list) and any(map(_is_endless, schedules))
+
+
+def _is_endless(schedule: object) -> bool:
+    """Whether an active schedule of a deployment comes round at least once a week, and has no end.
+
+    Of those that recur by a rule (`rrule`) that cannot be told, and a cron of days in a month may rest for a quarter.
+    """
+    if not isinstance(schedule, dict) or schedule.get('active') is not True:
+        return False
+    timing = schedule.get('schedule')
+    if not isinstance(timing, dict) or schedule.get('max_scheduled_runs') is not None:
+        return False
+    interval, cron = timing.get('interval'), timing.get('cron')
+    if isinstance(interval, (int, float)):
+        return _ENDLESS[0] <= interval <= _ENDLESS[1]
+    return isinstance(cron, str) and len(fields := cron.split()) == 5 and fields[2:4] == ['*', '*']
+
+
+def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
+    """The ids of the `task_run` inputs. `__parents__` names the task that called this one: no dependency."""
+    if not isinstance(task_inputs, dict):
+        return ()
+    ids = {
+        entry['id']
+        for parameter, entries in task_inputs.items()
+        if parameter != '__parents__' and isinstance(entries, list)
+        for entry in entries
+        if isinstance(entry, dict) and entry.get('input_type') == 'task_run' and isinstance(entry.get('id'), str)
+    }
+    return tuple(sorted(ids))
+
+
+def _is_in_process(retry_type: object) -> bool:
+    return retry_type == 'in_process'
+
+
+def _holder_ids(slots: object) -> tuple[str, ...]:
+    if not isinstance(slots, list):
+        raise PydanticCustomError('list_type', 'not a list')
+    return tuple(item for item in slots if isinstance(item, str))
+
+
+def _by_role(related: object) -> dict[str, Resource]:
+    """The resources of a list. What is not an object is left out, for not every event says as much."""
+    rows = [item for item in related if isinstance(item, dict)] if isinstance(related, list) else []
+    return {item.role: item for item in _RESOURCES.validate_python(rows) if item.role is not None}
+
+
+def _page_token(next_page: Any) -> str | None:
+    """The token in the URL of the next page. The URL itself is never asked for."""
+    if next_page is None:
+        return None
+    try:
+        (token,) = parse_qs(urlsplit(next_page).query)['page-token']
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise PydanticCustomError('page_token', 'no page-token') from None
+    return str(token)
+
+
+def _setting(service: str, key: str) -> Any:
+    return at('server', 'services', service, key)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
     """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED."""
 
-    id: str
-    name: str
-    type: str | None
-    status: str | None
-    is_paused: bool
-    concurrency_limit: int | None
-
-    @classmethod
-    def from_api(cls, row: Row) -> WorkPool:
-        return cls(
-            id=_text(row, 'id'),
-            name=_text(row, 'name'),
-            type=_optional_text(row, 'type'),
-            status=_optional_text(row, 'status'),
-            is_paused=row.get('is_paused') is True,
-            concurrency_limit=_optional_integer(row, 'concurrency_limit'),
-        )
+    id: Text
+    name: Text
+    type: OptionalText = None
+    status: OptionalText = None
+    is_paused: IsTrue = False
+    concurrency_limit: OptionalInteger = None
 
     @property
     def needs_workers(self) -> bool:
@@ -80,21 +163,11 @@ class WorkPool:
 class Worker:
     """`POST /work_pools/{name}/workers/filter`. `status` is ONLINE or OFFLINE."""
 
-    id: str
-    name: str
-    status: str | None
-    last_heartbeat_time: datetime | None
-    heartbeat_interval_seconds: int | None
-
-    @classmethod
-    def from_api(cls, row: Row) -> Worker:
-        return cls(
-            id=_text(row, 'id'),
-            name=_text(row, 'name'),
-            status=_optional_text(row, 'status'),
-            last_heartbeat_time=_optional_time(row, 'last_heartbeat_time'),
-            heartbeat_interval_seconds=_optional_integer(row, 'heartbeat_interval_seconds'),
-        )
+    id: Text
+    name: Text
+    status: OptionalText = None
+    last_heartbeat_time: OptionalTime = None
+    heartbeat_interval_seconds: OptionalInteger = None
 
     @property
     def is_online(self) -> bool:
@@ -105,29 +178,15 @@ class Worker:
 class WorkQueue:
     """`POST /work_queues/filter`. `status` is READY, NOT_READY or PAUSED; `priority` 1 is the highest."""
 
-    id: str
-    name: str
-    status: str | None
-    is_paused: bool
-    priority: int | None
-    last_polled: datetime | None
-    concurrency_limit: int | None
-    work_pool_id: str | None
-    work_pool_name: str | None
-
-    @classmethod
-    def from_api(cls, row: Row) -> WorkQueue:
-        return cls(
-            id=_text(row, 'id'),
-            name=_text(row, 'name'),
-            status=_optional_text(row, 'status'),
-            is_paused=row.get('is_paused') is True,
-            priority=_optional_integer(row, 'priority'),
-            last_polled=_optional_time(row, 'last_polled'),
-            concurrency_limit=_optional_integer(row, 'concurrency_limit'),
-            work_pool_id=_optional_text(row, 'work_pool_id'),
-            work_pool_name=_optional_text(row, 'work_pool_name'),
-        )
+    id: Text
+    name: Text
+    status: OptionalText = None
+    is_paused: IsTrue = False
+    priority: OptionalInteger = None
+    last_polled: OptionalTime = None
+    concurrency_limit: OptionalInteger = None
+    work_pool_id: OptionalText = None
+    work_pool_name: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,38 +196,19 @@ class Deployment:
     Up to 3.6.1 there is no `work_queue_id`.
     """
 
-    id: str
-    name: str
-    flow_id: str
-    is_paused: bool
-    status: str | None
-    active_schedules: int
-    updated: datetime | None
-    concurrency_limit: int | None
-    work_pool_name: str | None
-    work_queue_id: str | None
-    work_queue_name: str | None
-    tags: tuple[str, ...]
-    has_endless_schedule: bool
-
-    @classmethod
-    def from_api(cls, row: Row) -> Deployment:
-        limit = row.get('global_concurrency_limit')
-        return cls(
-            id=_identifier(row, 'id'),
-            name=_text(row, 'name'),
-            flow_id=_identifier(row, 'flow_id'),
-            is_paused=row.get('paused') is True,
-            status=_optional_text(row, 'status'),
-            active_schedules=_active_schedules(row.get('schedules')),
-            updated=_optional_time(row, 'updated'),
-            concurrency_limit=_optional_integer(limit, 'limit') if isinstance(limit, dict) else None,
-            work_pool_name=_optional_text(row, 'work_pool_name'),
-            work_queue_id=_optional_text(row, 'work_queue_id'),
-            work_queue_name=_optional_text(row, 'work_queue_name'),
-            tags=_texts(row, 'tags'),
-            has_endless_schedule=_has_endless_schedule(row.get('schedules')),
-        )
+    id: Identifier
+    name: Text
+    flow_id: Identifier
+    is_paused: Annotated[IsTrue, at('paused')] = False
+    status: OptionalText = None
+    active_schedules: Annotated[int, at('schedules'), PlainValidator(_active_schedules)] = 0
+    updated: OptionalTime = None
+    concurrency_limit: Annotated[OptionalInteger, at('global_concurrency_limit', 'limit')] = None
+    work_pool_name: OptionalText = None
+    work_queue_id: OptionalText = None
+    work_queue_name: OptionalText = None
+    tags: Texts = ()
+    has_endless_schedule: Annotated[bool, at('schedules'), PlainValidator(_has_endless_schedule)] = False
 
     @property
     def work_queue_key(self) -> str | tuple[str | None, str] | None:
@@ -186,53 +226,30 @@ class ConcurrencyLimit:
     slots become free by themselves per second: not 0 for a rate limit.
     """
 
-    name: str
-    limit: int
-    active_slots: int
-    is_active: bool
-    slot_decay: float
-
-    @classmethod
-    def from_api(cls, row: Row) -> ConcurrencyLimit:
-        return cls(
-            name=_text(row, 'name'),
-            limit=_optional_integer(row, 'limit') or 0,
-            active_slots=_optional_integer(row, 'active_slots') or 0,
-            is_active=row.get('active') is not False,
-            slot_decay=_seconds(row, 'slot_decay_per_second'),
-        )
+    name: Text
+    limit: Integer = 0
+    active_slots: Integer = 0
+    is_active: Annotated[IsNotFalse, at('active')] = True
+    slot_decay: Annotated[Seconds, at('slot_decay_per_second')] = 0.0
+    id: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
 class TagLimit:
     """`POST /concurrency_limits/filter`. `holder_ids` are the task runs that hold its slots."""
 
-    tag: str
-    limit: int
-    holder_ids: tuple[str, ...]
-
-    @classmethod
-    def from_api(cls, row: Row) -> TagLimit:
-        holders = row.get('active_slots')
-        if not isinstance(holders, list):
-            raise MalformedObject(f'active_slots is {_kind(holders)}, not a list')
-        return cls(
-            tag=_text(row, 'tag'),
-            limit=_optional_integer(row, 'concurrency_limit') or 0,
-            holder_ids=tuple(item for item in holders if isinstance(item, str)),
-        )
+    tag: Text
+    holder_ids: Annotated[tuple[str, ...], at('active_slots'), PlainValidator(_holder_ids)]
+    limit: Annotated[Integer, at('concurrency_limit')] = 0
+    id: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
     """`POST /flows/filter`."""
 
-    id: str
-    name: str
-
-    @classmethod
-    def from_api(cls, row: Row) -> Flow:
-        return cls(id=_text(row, 'id'), name=_text(row, 'name'))
+    id: Text
+    name: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,51 +262,25 @@ class FlowRun:
     `state_time` is when the run entered its present state.
     """
 
-    id: str
-    flow_id: str
-    deployment_id: str | None
-    state_id: str | None
-    state_type: str | None
-    state_name: str | None
-    state_time: datetime | None
-    run_count: int
-    expected_start_time: datetime | None
-    next_scheduled_start_time: datetime | None
-    start_time: datetime | None
-    end_time: datetime | None
-    total_run_time: float
-    retries_in_process: bool
-    parent_task_run_id: str | None
-    work_pool_id: str | None
-    work_pool_name: str | None
-    work_queue_id: str | None
-    work_queue_name: str | None
-
-    @classmethod
-    def from_api(cls, row: Row) -> FlowRun:
-        state = row.get('state')
-        policy = row.get('empirical_policy')
-        return cls(
-            id=_identifier(row, 'id'),
-            flow_id=_text(row, 'flow_id'),
-            deployment_id=_optional_text(row, 'deployment_id'),
-            state_id=_optional_text(row, 'state_id'),
-            state_type=_optional_text(row, 'state_type'),
-            state_name=_optional_text(row, 'state_name'),
-            state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
-            run_count=_optional_integer(row, 'run_count') or 0,
-            expected_start_time=_optional_time(row, 'expected_start_time'),
-            next_scheduled_start_time=_optional_time(row, 'next_scheduled_start_time'),
-            start_time=_optional_time(row, 'start_time'),
-            end_time=_optional_time(row, 'end_time'),
-            total_run_time=_seconds(row, 'total_run_time'),
-            retries_in_process=isinstance(policy, dict) and policy.get('retry_type') == 'in_process',
-            parent_task_run_id=_optional_text(row, 'parent_task_run_id'),
-            work_pool_id=_optional_text(row, 'work_pool_id'),
-            work_pool_name=_optional_text(row, 'work_pool_name'),
-            work_queue_id=_optional_text(row, 'work_queue_id'),
-            work_queue_name=_optional_text(row, 'work_queue_name'),
-        )
+    id: Identifier
+    flow_id: Text
+    deployment_id: OptionalText = None
+    state_id: OptionalText = None
+    state_type: OptionalText = None
+    state_name: OptionalText = None
+    state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
+    run_count: Integer = 0
+    expected_start_time: OptionalTime = None
+    next_scheduled_start_time: OptionalTime = None
+    start_time: OptionalTime = None
+    end_time: OptionalTime = None
+    total_run_time: Seconds = 0.0
+    retries_in_process: Annotated[bool, at('empirical_policy', 'retry_type'), PlainValidator(_is_in_process)] = False
+    parent_task_run_id: OptionalText = None
+    work_pool_id: OptionalText = None
+    work_pool_name: OptionalText = None
+    work_queue_id: OptionalText = None
+    work_queue_name: OptionalText = None
 
     @property
     def ended_at(self) -> datetime | None:
@@ -319,16 +310,10 @@ class FlowRun:
 class FlowRunState:
     """`GET /flow_run_states/?flow_run_id=`, ascending by `timestamp`."""
 
-    id: str
-    type: str
-    name: str
-    timestamp: datetime
-
-    @classmethod
-    def from_api(cls, row: Row) -> FlowRunState:
-        return cls(
-            id=_text(row, 'id'), type=_text(row, 'type'), name=_text(row, 'name'), timestamp=_time(row, 'timestamp')
-        )
+    id: Text
+    type: Text
+    name: Text
+    timestamp: Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,36 +324,18 @@ class TaskRun:
     `state_time` is when it entered its present state; for some milliseconds the server may not know that (3.8.8).
     """
 
-    id: str
-    task_key: str | None
-    flow_run_id: str | None
-    state_type: str | None
-    state_name: str | None
-    state_time: datetime | None
-    run_count: int
-    expected_start_time: datetime | None
-    start_time: datetime | None
-    end_time: datetime | None
-    total_run_time: float
-    upstream_ids: tuple[str, ...]
-
-    @classmethod
-    def from_api(cls, row: Row) -> TaskRun:
-        state = row.get('state')
-        return cls(
-            id=_text(row, 'id'),
-            task_key=_optional_text(row, 'task_key'),
-            flow_run_id=_optional_text(row, 'flow_run_id'),
-            state_type=_optional_text(row, 'state_type'),
-            state_name=_optional_text(row, 'state_name'),
-            state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
-            run_count=_optional_integer(row, 'run_count') or 0,
-            expected_start_time=_optional_time(row, 'expected_start_time'),
-            start_time=_optional_time(row, 'start_time'),
-            end_time=_optional_time(row, 'end_time'),
-            total_run_time=_seconds(row, 'total_run_time'),
-            upstream_ids=_upstream_ids(row.get('task_inputs')),
-        )
+    id: Text
+    task_key: OptionalText = None
+    flow_run_id: OptionalText = None
+    state_type: OptionalText = None
+    state_name: OptionalText = None
+    state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
+    run_count: Integer = 0
+    expected_start_time: OptionalTime = None
+    start_time: OptionalTime = None
+    end_time: OptionalTime = None
+    total_run_time: Seconds = 0.0
+    upstream_ids: Annotated[tuple[str, ...], at('task_inputs'), PlainValidator(_upstream_ids)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,19 +345,10 @@ class Resource:
     `id` is `prefect.<kind>.<id>`, `object_id` the last part of it.
     """
 
-    id: str
-    role: str | None
-    name: str | None
-    work_pool_type: str | None
-
-    @classmethod
-    def from_api(cls, row: Row) -> Resource:
-        return cls(
-            id=_text(row, 'prefect.resource.id'),
-            role=_optional_text(row, 'prefect.resource.role'),
-            name=_optional_text(row, 'prefect.resource.name'),
-            work_pool_type=_optional_text(row, 'prefect.work-pool.type'),
-        )
+    id: Annotated[Text, at('prefect.resource.id')]
+    role: Annotated[OptionalText, at('prefect.resource.role')] = None
+    name: Annotated[OptionalText, at('prefect.resource.name')] = None
+    work_pool_type: Annotated[OptionalText, at('prefect.work-pool.type')] = None
 
     @property
     def object_id(self) -> str:
@@ -405,42 +363,40 @@ class Event:
     state. `state_type` and what follows it are those of a run. `related` has one resource for each role.
     """
 
-    id: str
-    name: str
-    kind: str
-    action: str
-    occurred: datetime
+    id: Text
+    name: Annotated[Text, at('event')]
+    occurred: Time
     resource: Resource
-    related: Mapping[str, Resource]
-    state_type: str | None
-    state_name: str | None
-    state_message: str | None
-    previous_state_name: str | None
-    run_count: str | None
-    task_key: str | None
+    related: Annotated[Mapping[str, Resource], PlainValidator(_by_role)] = field(default_factory=dict)
+    state_type: Annotated[OptionalText, at('resource', 'prefect.state-type')] = None
+    state_name: Annotated[OptionalText, at('resource', 'prefect.state-name')] = None
+    state_message: Annotated[OptionalText, at('resource', 'prefect.state-message')] = None
+    previous_state_name: Annotated[OptionalText, at('payload', 'initial_state', 'name')] = None
+    run_count: Annotated[OptionalText, at('resource', 'prefect.run-count')] = None
+    task_key: Annotated[OptionalText, at('payload', 'task_run', 'task_key')] = None
+
+    @property
+    def kind(self) -> str:
+        return self.name.removeprefix('prefect.').partition('.')[0]
+
+    @property
+    def action(self) -> str:
+        return self.name.removeprefix('prefect.').partition('.')[2]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """`POST /events/filter` and `GET /events/filter/next`: `total` events on all pages, `token` asks for the next."""
+
+    rows: Annotated[Rows[Event], at('events')]
+    total: Count
+    token: Annotated[str | None, at('next_page'), PlainValidator(_page_token)] = None
 
     @classmethod
-    def from_api(cls, row: Row) -> Event:
-        name = _text(row, 'event')
-        kind, _, action = name.removeprefix('prefect.').partition('.')
-        resource = _object(row, 'resource')
-        payload = _object(row, 'payload')
-        related = [Resource.from_api(item) for item in _objects(row, 'related')]
-        return cls(
-            id=_text(row, 'id'),
-            name=name,
-            kind=kind,
-            action=action,
-            occurred=_time(row, 'occurred'),
-            resource=Resource.from_api(resource),
-            related={item.role: item for item in related if item.role is not None},
-            state_type=_optional_text(resource, 'prefect.state-type'),
-            state_name=_optional_text(resource, 'prefect.state-name'),
-            state_message=_optional_text(resource, 'prefect.state-message'),
-            previous_state_name=_optional_text(_object(payload, 'initial_state'), 'name'),
-            run_count=_optional_text(resource, 'prefect.run-count'),
-            task_key=_optional_text(_object(payload, 'task_run'), 'task_key'),
-        )
+    def read(cls, content: bytes) -> EventPage:
+        """Raises UnexpectedAnswer; for what is not JSON ValueError or RecursionError."""
+        page: EventPage = read(cls, content, 'a page of events')
+        return page
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,72 +407,31 @@ class ServiceSettings:
     does not end a cancellation by itself.
     """
 
-    scheduler_loop: timedelta = timedelta(seconds=60)
-    scheduled_ahead: timedelta = timedelta(hours=1)
-    late_runs_loop: timedelta = timedelta(seconds=5)
-    late_after: timedelta = timedelta(seconds=15)
-    foreman_loop: timedelta = timedelta(seconds=15)
-    heartbeats_missed: timedelta = timedelta(seconds=3)
-    heartbeat_interval: timedelta = timedelta(seconds=30)
-    queue_polled_within: timedelta = timedelta(seconds=60)
-    cancellation_loop: timedelta = timedelta(seconds=20)
-    cancelling_timeout: timedelta | None = None
-    recorder_flush: timedelta = timedelta(seconds=5)
+    scheduler_loop: Annotated[Duration, _setting('scheduler', 'loop_seconds')] = timedelta(seconds=60)
+    scheduled_ahead: Annotated[Duration, _setting('scheduler', 'min_scheduled_time')] = timedelta(hours=1)
+    late_runs_loop: Annotated[Duration, _setting('late_runs', 'loop_seconds')] = timedelta(seconds=5)
+    late_after: Annotated[Duration, _setting('late_runs', 'after_seconds')] = timedelta(seconds=15)
+    foreman_loop: Annotated[Duration, _setting('foreman', 'loop_seconds')] = timedelta(seconds=15)
+    heartbeats_missed: Annotated[Duration, _setting('foreman', 'inactivity_heartbeat_multiple')] = timedelta(seconds=3)
+    heartbeat_interval: Annotated[Duration, _setting('foreman', 'fallback_heartbeat_interval_seconds')] = timedelta(
+        seconds=30
+    )
+    queue_polled_within: Annotated[Duration, _setting('foreman', 'work_queue_last_polled_timeout_seconds')] = timedelta(
+        seconds=60
+    )
+    cancellation_loop: Annotated[Duration, _setting('cancellation_cleanup', 'loop_seconds')] = timedelta(seconds=20)
+    cancelling_timeout: Annotated[OptionalDuration, _setting('cancellation_cleanup', 'cancelling_timeout_seconds')] = (
+        None
+    )
+    recorder_flush: Annotated[Duration, _setting('task_run_recorder', 'flush_interval')] = timedelta(seconds=5)
 
     @classmethod
-    def from_api(cls, row: Row) -> ServiceSettings:
-        services = _object(_object(row, 'server'), 'services')
-        told = {field: _duration(_object(services, service).get(key)) for field, service, key in _SERVICE_SETTINGS}
-        return cls(**{field: value for field, value in told.items() if value is not None})
+    def of(cls, document: object) -> ServiceSettings:
+        return _SERVICE_SETTINGS.validate_python(document if isinstance(document, dict) else {})
 
 
-_SERVICE_SETTINGS = (
-    ('scheduler_loop', 'scheduler', 'loop_seconds'),
-    ('scheduled_ahead', 'scheduler', 'min_scheduled_time'),
-    ('late_runs_loop', 'late_runs', 'loop_seconds'),
-    ('late_after', 'late_runs', 'after_seconds'),
-    ('foreman_loop', 'foreman', 'loop_seconds'),
-    ('heartbeats_missed', 'foreman', 'inactivity_heartbeat_multiple'),
-    ('heartbeat_interval', 'foreman', 'fallback_heartbeat_interval_seconds'),
-    ('queue_polled_within', 'foreman', 'work_queue_last_polled_timeout_seconds'),
-    ('cancellation_loop', 'cancellation_cleanup', 'loop_seconds'),
-    ('cancelling_timeout', 'cancellation_cleanup', 'cancelling_timeout_seconds'),
-    ('recorder_flush', 'task_run_recorder', 'flush_interval'),
-)
-_DURATION = TypeAdapter(timedelta)
-
-
-def _duration(value: object) -> timedelta | None:
-    """A number of seconds, or a text of ISO 8601 ('PT15S'); None for anything else, and for what makes no sense."""
-    try:
-        duration = _DURATION.validate_python(value)
-    except ValidationError:
-        return None
-    return duration if timedelta() <= duration <= timedelta(days=365) else None
-
-
-# Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.
-_ENDLESS = (60.0, 7 * 86400.0)
-
-
-def _has_endless_schedule(schedules: object) -> bool:
-    return isinstance(schedules, list) and any(map(_is_endless, schedules))
-
-
-def _is_endless(schedule: object) -> bool:
-    """Whether an active schedule of a deployment comes round at least once a week, and has no end.
-
-    Of those that recur by a rule (`rrule`) that cannot be told, and a cron of days in a month may rest for a quarter.
-    """
-    if not isinstance(schedule, dict) or schedule.get('active') is not True:
-        return False
-    timing = schedule.get('schedule')
-    if not isinstance(timing, dict) or schedule.get('max_scheduled_runs') is not None:
-        return False
-    interval, cron = timing.get('interval'), timing.get('cron')
-    if isinstance(interval, (int, float)):
-        return _ENDLESS[0] <= interval <= _ENDLESS[1]
-    return isinstance(cron, str) and len(fields := cron.split()) == 5 and fields[2:4] == ['*', '*']
+_RESOURCES = TypeAdapter(list[Resource])
+_SERVICE_SETTINGS = TypeAdapter(ServiceSettings)
 
 
 def task_name(task_key: str | None) -> str | None:
@@ -526,115 +441,3 @@ def task_name(task_key: str | None) -> str | None:
     that no bounded number of tag values would come of it. A task that is an object has the path of its class.
     """
     return _CODE_HASH.sub('', task_key).rpartition('.')[2] if task_key else None
-
-
-def _active_schedules(schedules: object) -> int:
-    if not isinstance(schedules, list):
-        return 0
-    return sum(isinstance(item, dict) and item.get('active') is True for item in schedules)
-
-
-def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
-    """The ids of the `task_run` inputs. `__parents__` names the task that called this one: no dependency."""
-    if not isinstance(task_inputs, dict):
-        return ()
-    ids = {
-        entry['id']
-        for parameter, entries in task_inputs.items()
-        if parameter != '__parents__' and isinstance(entries, list)
-        for entry in entries
-        if isinstance(entry, dict) and entry.get('input_type') == 'task_run' and isinstance(entry.get('id'), str)
-    }
-    return tuple(sorted(ids))
-
-
-def _object(row: Row, key: str) -> Row:
-    """The object at `key`; an empty one if there is none, for not every event says as much."""
-    value = row.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(row: Row, key: str) -> list[Row]:
-    value = row.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(row: Row, key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str) or not value:
-        raise MalformedObject(f'{key} is {_kind(value)}, not a text')
-    return value
-
-
-def _identifier(row: Row, key: str) -> str:
-    """An id that is remembered and asked for again: the server refuses any request with one that is no UUID."""
-    value = _text(row, key)
-    if not _UUID.fullmatch(value):
-        raise MalformedObject(f'{key} is not a UUID')
-    return value
-
-
-def _optional_text(row: Row, key: str) -> str | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise MalformedObject(f'{key} is {_kind(value)}, not a text')
-    return value
-
-
-def _texts(row: Row, key: str) -> tuple[str, ...]:
-    """A list of texts; none when it is absent."""
-    value = row.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise MalformedObject(f'{key} is not a list of texts')
-    return tuple(value)
-
-
-def _optional_integer(row: Row, key: str) -> int | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise MalformedObject(f'{key} is {_kind(value)}, not an integer')
-    if abs(value) > _MAX_INTEGER:
-        raise MalformedObject(f'{key} is out of range')
-    return value
-
-
-def _seconds(row: Row, key: str) -> float:
-    """A duration; 0 when it is absent. No duration is negative, whatever the clocks of the server did."""
-    value = row.get(key)
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise MalformedObject(f'{key} is {_kind(value)}, not a number')
-    try:
-        seconds = float(value)
-    except OverflowError:
-        raise MalformedObject(f'{key} is out of range') from None
-    if not math.isfinite(seconds):
-        raise MalformedObject(f'{key} is out of range')
-    return max(0.0, seconds)
-
-
-def _time(row: Row, key: str) -> datetime:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise MalformedObject(f'{key} is {_kind(value)}, not a time')
-    try:
-        return parse_time(value)
-    except (ValueError, OverflowError):
-        raise MalformedObject(f'{key} is not a time') from None
-
-
-def _optional_time(row: Row, key: str) -> datetime | None:
-    return None if row.get(key) is None else _time(row, key)
-
-
-def _kind(value: object) -> str:
-    """The JSON type of a value, and never the value: it may be the user's data."""
-    names = {type(None): 'null', bool: 'a boolean', int: 'a number', float: 'a number', str: 'an empty text'}
-    return names.get(type(value), 'a list' if isinstance(value, list) else 'an object')

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Generic, TypeVar
 
-from datadog_checks.prefect.api.models import Row
 from datadog_checks.prefect.api.queries import Body, Table, narrowed
-from datadog_checks.prefect.api.times import RESOLUTION, parse_time
+from datadog_checks.prefect.api.rows import HasId, MalformedRow
+from datadog_checks.prefect.api.times import RESOLUTION
 
-Fetch = Callable[[Body], list[Row]]
+R = TypeVar('R', bound=HasId)
+Fetch = Callable[[Body], list[R]]
 
 # How often a list with ties is read anew until it is complete.
 _READS = 5
@@ -33,7 +35,7 @@ class PagingError(Exception):
 class TimeOrder:
     """A sort of the server, and the filter on the same time that continues a page.
 
-    `fields` are the keys that hold the time, the first that is not null counts (`start_time` of flow runs is sorted and
+    `fields` are those that hold the time, the first that is not null counts (`start_time` of flow runs is sorted and
     filtered as coalesce(start_time, expected_start_time)).
     """
 
@@ -42,12 +44,15 @@ class TimeOrder:
     fields: tuple[str, ...]
     descending: bool = False
 
-    def time(self, row: Row) -> datetime:
+    def time(self, row: HasId) -> datetime:
         for field in self.fields:
-            value = row.get(field)
-            if value is not None:
-                return parse_time(value)
+            time = _time(row, field)
+            if time is not None:
+                return time
         raise ValueError(f'a row without {self.fields[0]}')
+
+    def has_time(self, row: HasId) -> bool:
+        return _time(row, self.fields[0]) is not None
 
     def next_after(self, time: datetime) -> datetime:
         return time - RESOLUTION if self.descending else time + RESOLUTION
@@ -63,7 +68,7 @@ TASK_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_sta
 TASK_RUNS_BY_END = TimeOrder('END_TIME_DESC', 'end_time', ('end_time',), descending=True)
 
 
-def pages_by_time(fetch: Fetch, table: Table, body: Body, order: TimeOrder, page_size: int) -> Iterator[list[Row]]:
+def pages_by_time(fetch: Fetch[R], table: Table, body: Body, order: TimeOrder, page_size: int) -> Iterator[list[R]]:
     """The pages of `body`, each row once.
 
     `fetch` posts a body and returns the rows; `table` names the filter object of the listed runs in it. Raises
@@ -86,7 +91,7 @@ def pages_by_time(fetch: Fetch, table: Table, body: Body, order: TimeOrder, page
         bound = last
 
 
-def pages_by_id(fetch: Fetch, body: Body, page_size: int, seen: set[str]) -> Iterator[list[Row]]:
+def pages_by_id(fetch: Fetch[R], body: Body, page_size: int, seen: set[str]) -> Iterator[list[R]]:
     """The pages of `body` by offset in the order of ids, the only total order; rows in `seen` are left out."""
     read: set[str] = set()
     for rows in _offset_pages(fetch, body | {'sort': 'ID_DESC'}, page_size):
@@ -96,8 +101,8 @@ def pages_by_id(fetch: Fetch, body: Body, page_size: int, seen: set[str]) -> Ite
 
 
 def pages_newest_first(
-    fetch: Fetch, body: Body, order: TimeOrder, page_size: int, since: datetime
-) -> Iterator[list[Row]]:
+    fetch: Fetch[R], body: Body, order: TimeOrder, page_size: int, since: datetime
+) -> Iterator[list[R]]:
     """The pages of `body` down to the first row older than `since`, for a list that cannot be filtered by its time.
 
     Each page begins with the last row of the one before. If that row is no longer there, rows have left the list and
@@ -109,33 +114,33 @@ def pages_newest_first(
     has_time = False
     while True:
         rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
-        if overlap and has_time and offset and (not rows or _identity(rows[0]) not in seen):
+        if overlap and has_time and offset and (not rows or rows[0].id not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
                 raise PagingError('the rows move faster than they can be read')
             offset = max(0, offset - page_size // 2)
             continue
         yield _unseen(rows, seen)
-        has_time = bool(rows) and rows[-1].get(order.fields[0]) is not None
+        has_time = bool(rows) and order.has_time(rows[-1])
         if len(rows) < page_size or (has_time and order.time(rows[-1]) < since):
             return
         offset += page_size - overlap
 
 
-def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
+def rows_by_offset(fetch: Fetch[R], body: Body, page_size: int) -> list[R]:
     """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
     the list is read again, cut at other places, until as many rows are known as were counted.
     """
-    known: dict[str, Row] = {}
+    known: dict[str, R] = {}
     for attempt in range(_READS):
         counted = 0
-        without_id: list[Row] = []
+        without_id: list[R] = []
         for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
             counted += len(rows)
-            known.update((row['id'], row) for row in rows if isinstance(row.get('id'), str))
-            without_id += [row for row in rows if _identity(row) is None]
+            known.update((row.id, row) for row in rows if row.id is not None)
+            without_id += [row for row in rows if row.id is None]
             if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
                 raise PagingError('the pages repeat')
         if len(known) + len(without_id) >= counted:
@@ -144,17 +149,17 @@ def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class TokenPage:
+class TokenPage(Generic[R]):
     """A page that the server continues by a token, None at the end; `total` is the number of rows on all pages."""
 
-    rows: list[Row]
+    rows: list[R]
     total: int
     token: str | None
 
 
 def pages_by_token(
-    begin: Callable[[int], TokenPage], go_on: Callable[[str], TokenPage], page_size: int
-) -> Iterator[tuple[list[Row], int]]:
+    begin: Callable[[int], TokenPage[R]], go_on: Callable[[str], TokenPage[R]], page_size: int
+) -> Iterator[tuple[list[R], int]]:
     """The pages of a list that the server continues by a token: rows, each once, and how many are left after them.
 
     `begin` takes the size of the pages. A token stands for an offset, so between ties, and where rows come or go
@@ -172,7 +177,7 @@ def pages_by_token(
             # A page may hold only rows that were read before, for between ties the order is one of chance.
             if counted > page.total + page_size:
                 raise PagingError('the pages never end')
-            without_id += sum(_identity(row) is None for row in page.rows)
+            without_id += sum(row.id is None for row in page.rows)
             yield _unseen(page.rows, seen), max(0, page.total - len(seen) - without_id)
             if page.token is None:
                 break
@@ -183,12 +188,17 @@ def pages_by_token(
         fruitless = 0 if len(seen) > known else fruitless + 1
 
 
+def _time(row: HasId, field: str) -> datetime | None:
+    time: datetime | None = row.time(field) if isinstance(row, MalformedRow) else getattr(row, field)
+    return time
+
+
 def _page_size_of(attempt: int, page_size: int) -> int:
     """Smaller pages with each attempt to read a list, so that it is cut at other places."""
     return max(1, page_size - attempt * page_size // (2 * _READS))
 
 
-def _offset_pages(fetch: Fetch, body: Body, page_size: int) -> Iterator[list[Row]]:
+def _offset_pages(fetch: Fetch[R], body: Body, page_size: int) -> Iterator[list[R]]:
     offset = 0
     while True:
         rows = fetch(body | {'offset': offset, 'limit': page_size})
@@ -204,13 +214,7 @@ def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None,
     return narrowed(body, table, order.filter_key, since=first, until=last)
 
 
-def _unseen(rows: list[Row], seen: set[str]) -> list[Row]:
-    fresh = [row for row in rows if _identity(row) not in seen]
-    seen.update(identity for row in fresh if (identity := _identity(row)) is not None)
+def _unseen(rows: list[R], seen: set[str]) -> list[R]:
+    fresh = [row for row in rows if row.id not in seen]
+    seen.update(row.id for row in fresh if row.id is not None)
     return fresh
-
-
-def _identity(row: Row) -> str | None:
-    """None for an id that is no text: it may not even be hashable, and the row is malformed anyway."""
-    identity = row.get('id')
-    return identity if isinstance(identity, str) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json as json_codec
 import re
 import ssl
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import requests
 import urllib3
 
-from datadog_checks.prefect.api import csrf
+from datadog_checks.prefect.api import csrf, decoding
 from datadog_checks.prefect.api.csrf import CsrfToken
 from datadog_checks.prefect.api.errors import OutOfTime, PrefectApiError, Rejected, Unreachable, status_error
 from datadog_checks.prefect.api.log import Log
@@ -100,16 +99,20 @@ class Transport:
         *,
         base_url: str | None = None,
         observe_clock: bool = False,
+        decode: Callable[[bytes], Any] = decoding.loads,
     ) -> Any:
-        """The decoded answer to `GET path`; with `observe_clock` its `Date` header sets the server's clock."""
+        """The decoded answer to `GET path`; with `observe_clock` its `Date` header sets the server's clock.
+
+        `decode` raises ValueError or RecursionError for what is not JSON.
+        """
         endpoint = f'GET {path}'
         sent = self._clock.local_now()
         answer = self._send(endpoint, 'GET', (base_url or self.base_url) + path, {'params': params})
         if observe_clock:
             self._clock.observe(answer.headers.get('Date'), sent, self._clock.local_now())
-        return self._decoded(endpoint, answer)
+        return self._decoded(endpoint, answer, decode)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: dict[str, Any], *, decode: Callable[[bytes], Any] = decoding.loads) -> Any:
         """The decoded answer to `POST path`. All POST endpoints that the check uses only read."""
         endpoint = f'POST {path}'
         if self._csrf.is_outdated:
@@ -119,7 +122,7 @@ class Transport:
             self._renew_csrf_token()
             answer = self._post(endpoint, path, body)
         self.stats.judge(answer.status)
-        return self._decoded(endpoint, answer)
+        return self._decoded(endpoint, answer, decode)
 
     def _post(self, endpoint: str, path: str, body: dict[str, Any]) -> _Answer:
         options: dict[str, Any] = {'json': body}
@@ -137,7 +140,7 @@ class Transport:
             # To whom asked for something else, a 404 of this endpoint is not what a 404 of theirs would be.
             raise PrefectApiError(error.endpoint, error.cause) from None
 
-    def _decoded(self, endpoint: str, answer: _Answer) -> Any:
+    def _decoded(self, endpoint: str, answer: _Answer, decode: Callable[[bytes], Any]) -> Any:
         if not 200 <= answer.status < 300:
             error = status_error(
                 endpoint,
@@ -150,7 +153,7 @@ class Transport:
                 self._refusal = error
             raise error
         try:
-            return _loads(answer.content)
+            return decode(answer.content)
         except (ValueError, RecursionError):
             kind = answer.headers.get('Content-Type', 'no content type')[:60]
             hint = 'Is /api missing from prefect_url, or is this a login page?'
@@ -280,14 +283,6 @@ def _read(endpoint: str, response: requests.Response, until: float) -> bytes:
     return bytes(content)
 
 
-def _loads(content: bytes) -> Any:
-    document = json_codec.loads(content)
-    if b'\\ud' in content or b'\\uD' in content:
-        # Half of a surrogate pair is legal JSON, but no text that could be sent anywhere.
-        document = json_codec.loads(json_codec.dumps(document, ensure_ascii=False).encode(errors='replace'))
-    return document
-
-
 def _target(base_url: str, location: str | None) -> str:
     """Where a redirect leads, without user info and query; '' if it does not say."""
     try:
@@ -349,7 +344,7 @@ def _detail(answer: _Answer) -> str:
     if 200 <= answer.status < 300:
         return ''
     try:
-        document = _loads(answer.content)
+        document = decoding.loads(answer.content)
     except (ValueError, RecursionError):
         return ''
     if not isinstance(document, dict):

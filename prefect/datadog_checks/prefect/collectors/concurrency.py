@@ -66,7 +66,9 @@ class Concurrency:
         are_slots_taken = any(item.active_slots and item.name.startswith(TAG_LIMIT_PREFIX) for item in limits)
         is_time = is_due(self._tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
         if not (is_time or are_slots_taken or self._has_tags_apart):
-            return [TagLimit(tag, item.limit, ()) for item in limits if (tag := _tag(item)) is not None]
+            return [
+                TagLimit(tag=tag, holder_ids=(), limit=item.limit) for item in limits if (tag := _tag(item)) is not None
+            ]
         found = run.inventory.tag_limits()
         self._tag_limits_asked_at = run.now
         return found

@@ -142,8 +142,8 @@ class TestMalformed:
             fake.tables['work_pools'].newest()[-1].update(changes)
         assert len(client.work_pools()) == 1
         assert client.take_malformed() == {
-            'WorkPool: name is null, not a text': 2,
-            'WorkPool: type is a number, not a text': 1,
+            'WorkPool: name is null, expected a string': 2,
+            'WorkPool: type is a number, expected a string': 1,
         }
         assert client.take_malformed() == {}
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from datadog_checks.prefect.api.models import (
     Flow,
     FlowRun,
     FlowRunState,
-    MalformedObject,
     ServiceSettings,
     TaskRun,
     Worker,
@@ -22,11 +21,12 @@ from datadog_checks.prefect.api.models import (
     WorkQueue,
     task_name,
 )
+from datadog_checks.prefect.api.rows import MalformedRow
 from tests.fake_prefect import recorded
-from tests.unit.harness import Row
+from tests.unit.harness import Row, read_row
 
 FIXTURES = Path(__file__).parents[2] / 'fixtures' / '3.8.8'
-MODELS = {
+MODELS: dict[str, type] = {
     'work_pools_filter': WorkPool,
     'workers_filter': Worker,
     'work_queues_filter': WorkQueue,
@@ -58,7 +58,7 @@ def test_every_recorded_object_is_understood(endpoint: str, file: Path) -> None:
     recorded = rows(endpoint, file.stem)
     assert recorded
     for item in recorded:
-        model: Any = MODELS[endpoint].from_api(item)
+        model = read_row(MODELS[endpoint], item)
         assert model.id == item['id']
         for key in ('name', 'status', 'state_type', 'flow_id', 'deployment_id', 'run_count', 'task_key', 'type'):
             if hasattr(model, key):
@@ -71,12 +71,13 @@ def test_every_recorded_object_is_understood(endpoint: str, file: Path) -> None:
 
 @pytest.mark.parametrize(('endpoint', 'file'), RECORDED)
 def test_object_with_one_wrong_field_is_malformed_or_understood(endpoint: str, file: Path) -> None:
-    """No other exception leaves a model, whatever a field holds."""
+    """No exception leaves a model, whatever a field holds, and each problem is one that has a name."""
     wrong = (None, '', 'x', 7, -1.5, 10**400, float('nan'), True, [], [{}], {}, {'a': [1]})
     recorded = rows(endpoint, file.stem)[0]
+    model = MODELS[endpoint]
     for key, value in itertools.product(recorded, wrong):
-        with contextlib.suppress(MalformedObject):
-            MODELS[endpoint].from_api(recorded | {key: value})  # type: ignore[attr-defined]
+        found = read_row(model, recorded | {key: value})
+        assert isinstance(found, model) or re.match(rf'{key}\S* is (?!not valid)', found.problem(model))
 
 
 @pytest.mark.parametrize(('endpoint', 'file'), RECORDED)
@@ -84,17 +85,30 @@ def test_fields_that_are_not_used_may_be_missing(endpoint: str, file: Path) -> N
     """Older servers do not send all of them."""
     for item in rows(endpoint, file.stem)[:1]:
         required = {'id', 'name', 'flow_id', 'type', 'timestamp'}
-        MODELS[endpoint].from_api({key: value for key, value in item.items() if key in required})  # type: ignore[attr-defined]
+        row = {key: value for key, value in item.items() if key in required}
+        assert isinstance(read_row(MODELS[endpoint], row), MODELS[endpoint])
 
 
 @pytest.mark.parametrize(
     ('endpoint', 'case', 'changes', 'message'),
     [
-        pytest.param('work_pools_filter', 'ready', {'id': None}, 'id is null, not a text', id='id null'),
-        pytest.param('work_pools_filter', 'ready', {'name': ''}, 'name is an empty text, not a text', id='empty'),
-        pytest.param('work_pools_filter', 'ready', {'type': 7}, 'type is a number, not a text', id='number'),
-        pytest.param('work_queues_filter', 'limited', {'priority': True}, 'priority is a boolean', id='boolean'),
-        pytest.param('work_queues_filter', 'limited', {'priority': 1.5}, 'priority is a number', id='fraction'),
+        pytest.param('work_pools_filter', 'ready', {'id': None}, 'id is null, expected a string', id='id null'),
+        pytest.param('work_pools_filter', 'ready', {'name': ''}, 'name is an empty string', id='empty'),
+        pytest.param('work_pools_filter', 'ready', {'type': 7}, 'type is a number, expected a string', id='number'),
+        pytest.param(
+            'work_queues_filter',
+            'limited',
+            {'priority': True},
+            'priority is a boolean, expected an integer',
+            id='boolean',
+        ),
+        pytest.param(
+            'work_queues_filter',
+            'limited',
+            {'priority': 2.0},
+            'priority is a number, expected an integer',
+            id='fraction',
+        ),
         pytest.param('work_queues_filter', 'limited', {'last_polled': 'x'}, 'last_polled is not a time', id='time'),
         pytest.param('flow_runs_filter', 'running', {'start_time': '2026-01-01'}, 'start_time is not', id='no zone'),
         pytest.param('flow_runs_filter', 'running', {'start_time': '0001-01-01T00:00:00+14:00'}, 'start', id='early'),
@@ -105,21 +119,21 @@ def test_fields_that_are_not_used_may_be_missing(endpoint: str, file: Path) -> N
     ],
 )
 def test_message_names_the_field_and_not_the_value(endpoint: str, case: str, changes: Row, message: str) -> None:
-    with pytest.raises(MalformedObject) as raised:
-        MODELS[endpoint].from_api(row(endpoint, case, **changes))  # type: ignore[attr-defined]
-    assert str(raised.value).startswith(message)
+    found = read_row(MODELS[endpoint], row(endpoint, case, **changes))
+    assert isinstance(found, MalformedRow)
+    assert found.problem(MODELS[endpoint]).startswith(message)
 
 
 def test_times_are_aware_and_in_utc() -> None:
-    run = FlowRun.from_api(row('flow_runs_filter', 'running', start_time='2026-11-23T09:00:00.123456+01:00'))
+    run = read_row(FlowRun, row('flow_runs_filter', 'running', start_time='2026-11-23T09:00:00.123456+01:00'))
     assert run.start_time == datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
     assert run.start_time.tzinfo is UTC
 
 
 def test_state_time_is_that_of_the_present_state() -> None:
     recorded = row('flow_runs_filter', 'running')
-    assert FlowRun.from_api(recorded).state_time == datetime.fromisoformat(recorded['state']['timestamp'])
-    assert FlowRun.from_api(recorded | {'state': None}).state_time is None
+    assert read_row(FlowRun, recorded).state_time == datetime.fromisoformat(recorded['state']['timestamp'])
+    assert read_row(FlowRun, recorded | {'state': None}).state_time is None
 
 
 @pytest.mark.parametrize(
@@ -150,23 +164,23 @@ def test_task_is_named_as_its_function(task_key: str | None, expected: str | Non
     ],
 )
 def test_settings_of_services_are_the_defaults_where_they_are_not_told(row: Row, late_after: float) -> None:
-    assert ServiceSettings.from_api(row).late_after.total_seconds() == late_after
+    assert ServiceSettings.of(row).late_after.total_seconds() == late_after
 
 
 @pytest.mark.parametrize(('tags', 'known'), [(['a', 'b'], ('a', 'b')), ([], ()), (None, ())])
 def test_deployment_has_tags(tags: list[str] | None, known: tuple[str, ...]) -> None:
-    assert Deployment.from_api(recorded.row('deployments_filter', 'ready') | {'tags': tags}).tags == known
+    assert read_row(Deployment, recorded.row('deployments_filter', 'ready') | {'tags': tags}).tags == known
 
 
 @pytest.mark.parametrize(('value', 'seconds'), [(None, 0), (-3.5, 0), (0, 0), (2, 2), (0.25, 0.25)])
 def test_duration_is_never_negative(value: object, seconds: float) -> None:
-    assert FlowRun.from_api(row('flow_runs_filter', 'running', total_run_time=value)).total_run_time == seconds
-    assert TaskRun.from_api(row('task_runs_filter', 'running', total_run_time=value)).total_run_time == seconds
+    assert read_row(FlowRun, row('flow_runs_filter', 'running', total_run_time=value)).total_run_time == seconds
+    assert read_row(TaskRun, row('task_runs_filter', 'running', total_run_time=value)).total_run_time == seconds
 
 
 @pytest.mark.parametrize(('value', 'is_paused'), [(True, True), (False, False), (None, False)])
 def test_deployment_is_paused_by_its_flag(value: object, is_paused: bool) -> None:
-    assert Deployment.from_api(row('deployments_filter', 'ready', paused=value)).is_paused is is_paused
+    assert read_row(Deployment, row('deployments_filter', 'ready', paused=value)).is_paused is is_paused
 
 
 @pytest.mark.parametrize(
@@ -189,12 +203,12 @@ def test_deployment_is_paused_by_its_flag(value: object, is_paused: bool) -> Non
     ],
 )
 def test_upstreams_are_the_task_runs_among_the_inputs(task_inputs: object, upstream_ids: tuple[str, ...]) -> None:
-    task_run = TaskRun.from_api(row('task_runs_filter', 'running', task_inputs=task_inputs))
+    task_run = read_row(TaskRun, row('task_runs_filter', 'running', task_inputs=task_inputs))
     assert task_run.upstream_ids == upstream_ids
 
 
 def test_state_that_the_server_does_not_know_yet_has_no_time() -> None:
-    assert TaskRun.from_api(row('task_runs_filter', 'running', state=None)).state_time is None
+    assert read_row(TaskRun, row('task_runs_filter', 'running', state=None)).state_time is None
 
 
 @pytest.mark.parametrize(
@@ -210,9 +224,9 @@ def test_only_a_run_that_retries_in_its_process_waits_there(
     state_name: str, retry_type: str | None, waits: bool
 ) -> None:
     columns = {'state_name': state_name, 'empirical_policy': {'retry_type': retry_type}}
-    assert FlowRun.from_api(row('flow_runs_filter', 'awaiting_retry', **columns)).waits_in_process is waits
+    assert read_row(FlowRun, row('flow_runs_filter', 'awaiting_retry', **columns)).waits_in_process is waits
 
 
 def test_limit_of_a_deployment_is_its_global_one() -> None:
-    assert Deployment.from_api(row('deployments_filter', 'limited')).concurrency_limit is not None
-    assert Deployment.from_api(row('deployments_filter', 'ready')).concurrency_limit is None
+    assert read_row(Deployment, row('deployments_filter', 'limited')).concurrency_limit is not None
+    assert read_row(Deployment, row('deployments_filter', 'ready')).concurrency_limit is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from datadog_checks.prefect.api.models import FlowRun, TaskRun, WorkQueue
 from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_END,
     FLOW_RUNS_BY_NEXT_START,
@@ -21,11 +22,17 @@ from datadog_checks.prefect.api.paging import (
     pages_newest_first,
     rows_by_offset,
 )
+from datadog_checks.prefect.api.rows import MalformedRow, read_rows
 from datadog_checks.prefect.api.times import format_time
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Row, at, run_task_through, run_through
 
 PAGE = 5
+MODELS: dict[str, Any] = {
+    '/flow_runs/filter': FlowRun,
+    '/task_runs/filter': TaskRun,
+    '/work_queues/filter': WorkQueue,
+}
 
 
 class Reader:
@@ -37,14 +44,22 @@ class Reader:
         self.meanwhile: dict[int, Callable[[], object]] = {}
         self.pages = 0
 
-    def __call__(self, body: dict[str, Any]) -> list[Row]:
+    def __call__(self, body: dict[str, Any]) -> list[Any]:
         assert body['limit'] <= PAGE
         answer = self._fake.handle('POST', f'/api{self._path}', {}, {}, json.dumps(body).encode())
         assert answer.status == 200, answer.body
         self.pages += 1
         self.meanwhile.get(self.pages, lambda: None)()
-        rows: list[Row] = json.loads(answer.body)
-        return rows
+        return read_rows(MODELS[self._path], answer.body)
+
+
+def listed(*objects: Row) -> list[MalformedRow]:
+    """Rows of which no more is known than what paging needs."""
+    return [MalformedRow(row) for row in objects]
+
+
+def numbered(size: int) -> list[MalformedRow]:
+    return listed(*({'id': str(index)} for index in range(size)))
 
 
 @pytest.fixture
@@ -52,9 +67,9 @@ def flow_runs(fake: FakePrefect) -> Reader:
     return Reader(fake, '/flow_runs/filter')
 
 
-def ids(pages: Iterator[list[Row]]) -> list[str]:
+def ids(pages: Iterator[list[Any]]) -> list[str]:
     """The ids of all rows; each may come once only."""
-    found = [row['id'] for page in pages for row in page]
+    found = [row.id for page in pages for row in page]
     assert len(found) == len(set(found)), 'a row comes twice'
     return found
 
@@ -127,21 +142,21 @@ class TestPagesByTime:
         assert set(by_time(flow_runs, FLOW_RUNS_BY_NEXT_START)) == {run['id'] for run in runs}
 
     def test_page_that_repeats_is_an_error(self) -> None:
-        page = [{'id': str(index), 'end_time': '2026-11-23T08:00:00Z'} for index in range(PAGE)]
+        page = listed(*({'id': str(index), 'end_time': '2026-11-23T08:00:00Z'} for index in range(PAGE)))
         with pytest.raises(PagingError, match='repeat'):
             list(pages_by_time(lambda body: page, 'flow_runs', {}, FLOW_RUNS_BY_END, PAGE))
 
     def test_server_that_ignores_the_filter_is_an_error(self) -> None:
-        page = [{'id': str(index), 'end_time': f'2026-11-23T08:00:0{9 - index}Z'} for index in range(PAGE)]
+        page = listed(*({'id': str(index), 'end_time': f'2026-11-23T08:00:0{9 - index}Z'} for index in range(PAGE)))
         with pytest.raises(PagingError):
             list(pages_by_time(lambda body: page, 'flow_runs', {}, FLOW_RUNS_BY_END, PAGE))
 
     def test_server_that_ignores_the_sort_is_an_error(self) -> None:
         seconds = count()
 
-        def fetch(body: Row) -> list[Row]:
+        def fetch(body: Row) -> list[MalformedRow]:
             time = format_time(at(next(seconds)))
-            return [{'id': f'{time} {index}', 'end_time': time} for index in range(PAGE)]
+            return listed(*({'id': f'{time} {index}', 'end_time': time} for index in range(PAGE)))
 
         with pytest.raises(PagingError, match='sort'):
             list(pages_by_time(fetch, 'flow_runs', {}, FLOW_RUNS_BY_END, PAGE))
@@ -197,8 +212,8 @@ class TestPagesNewestFirst:
     def test_rows_that_never_stand_still_are_an_error(self) -> None:
         numbers = count()
 
-        def fetch(body: Row) -> list[Row]:
-            return [{'id': str(next(numbers)), 'end_time': '2026-11-23T08:00:00Z'} for _ in range(PAGE)]
+        def fetch(body: Row) -> list[MalformedRow]:
+            return listed(*({'id': str(next(numbers)), 'end_time': '2026-11-23T08:00:00Z'} for _ in range(PAGE)))
 
         with pytest.raises(PagingError, match='move'):
             list(pages_newest_first(fetch, {}, TASK_RUNS_BY_END, PAGE, at(-1)))
@@ -215,22 +230,22 @@ class TestRowsByOffset:
     ) -> None:
         """The fake orders ties anew at each request, as a database may."""
         expected = {fake.default_queue(fake.add_work_pool(f'pool {index}'))['id'] for index in range(pools)}
-        found = [row['id'] for row in rows_by_offset(work_queues, {}, PAGE)]
+        found = [row.id for row in rows_by_offset(work_queues, {}, PAGE)]
         assert set(found) <= expected
         assert len(found) == len(set(found))
         # Random ties over many pages may hide a row in each of the few readings.
         assert len(found) >= pools * 0.9
 
     def test_page_that_repeats_for_ever_is_an_error(self) -> None:
-        page = [{'id': str(index)} for index in range(PAGE)]
+        page = numbered(PAGE)
         with pytest.raises(PagingError, match='repeat'):
             rows_by_offset(lambda body: page, {}, PAGE)
 
     def test_row_without_id_is_left_to_the_model(self) -> None:
-        rows: list[Row] = [{'id': 'a'}, {'id': None}, {}, {'id': [1]}]
+        rows = listed({'id': 'a'}, {'id': None}, {}, {'id': [1]})
         asked: list[Row] = []
 
-        def fetch(body: Row) -> list[Row]:
+        def fetch(body: Row) -> list[MalformedRow]:
             asked.append(body)
             return rows
 
@@ -257,19 +272,21 @@ def test_bound_of_a_page_includes_the_last_time_of_the_one_before(fake: FakePref
 class TestByToken:
     """Tokens that stand for an offset, as those of the server do."""
 
-    def read(self, rows: list[Row], meanwhile: dict[int, Callable[[], object]] | None = None) -> list[list[Row]]:
+    def read(
+        self, rows: list[MalformedRow], meanwhile: dict[int, Callable[[], object]] | None = None
+    ) -> list[list[MalformedRow]]:
         """The pages of 5 rows; `meanwhile[n]` happens after the n-th request."""
         self.sizes: list[int] = []
         self.left: list[int] = []
         requests = count(1)
 
-        def page(total: int, size: int, offset: int) -> TokenPage:
+        def page(total: int, size: int, offset: int) -> TokenPage[MalformedRow]:
             token = f'{total} {size} {offset + size}' if offset + size < total else None
             answer = TokenPage(rows[offset : offset + size], total, token)
             (meanwhile or {}).get(next(requests), lambda: None)()
             return answer
 
-        def begin(size: int) -> TokenPage:
+        def begin(size: int) -> TokenPage[MalformedRow]:
             self.sizes.append(size)
             return page(len(rows), size, 0)
 
@@ -281,7 +298,7 @@ class TestByToken:
 
     @pytest.mark.parametrize('number', [1, 4, 5, 6, 10, 11])
     def test_all_rows_come_once(self, number: int) -> None:
-        rows = [{'id': str(index)} for index in range(number)]
+        rows = numbered(number)
         pages = self.read(rows)
         assert [row for page in pages for row in page] == rows
         assert len(self.sizes) == 1
@@ -295,28 +312,29 @@ class TestByToken:
         assert self.read([]) == []
 
     def test_row_that_comes_late_pushes_none_out(self) -> None:
-        rows = [{'id': str(index)} for index in range(12)]
-        pages = self.read(rows, {1: lambda: rows.insert(0, {'id': 'late'})})
+        rows = numbered(12)
+        pages = self.read(rows, {1: lambda: rows.insert(0, *listed({'id': 'late'}))})
         assert ids(iter(pages)) == [str(index) for index in range(12)]
         assert len(self.sizes) == 1
 
     def test_row_that_goes_makes_the_list_be_read_again(self) -> None:
-        rows = [{'id': str(index)} for index in range(12)]
+        rows = numbered(12)
         pages = self.read(rows, {1: lambda: rows.pop(0)})
         assert sorted(ids(iter(pages)), key=int) == [str(index) for index in range(12)]
         assert self.sizes == [PAGE, 5]
 
     def test_ties_in_another_order_on_each_page_are_all_found(self) -> None:
-        rows = [{'id': str(index)} for index in range(12)]
+        rows = numbered(12)
         pages = self.read(rows, {1: rows.reverse, 2: rows.reverse})
         assert sorted(ids(iter(pages)), key=int) == [str(index) for index in range(12)]
 
     def test_rows_without_an_id_are_no_reason_to_read_again(self) -> None:
-        assert self.read([{}, {'id': '1'}, {'id': None}]) == [[{}, {'id': '1'}, {'id': None}]]
+        rows = listed({}, {'id': '1'}, {'id': None})
+        assert self.read(rows) == [rows]
         assert self.sizes == [PAGE]
 
     def test_page_of_ties_that_were_all_read_before_is_no_error(self) -> None:
-        rows = [{'id': str(index)} for index in range(2 * PAGE)]
+        rows = numbered(2 * PAGE)
 
         def swap() -> None:
             rows[:] = [*rows[PAGE:], *rows[:PAGE]]
@@ -326,12 +344,12 @@ class TestByToken:
         assert sorted(ids(iter(pages)), key=int) == [str(index) for index in range(2 * PAGE)]
 
     def test_page_that_repeats_for_ever_is_an_error(self) -> None:
-        page = TokenPage([{'id': '1'}], 2, 'again')
+        page = TokenPage(numbered(1), 2, 'again')
         with pytest.raises(PagingError, match='never end'):
             list(pages_by_token(lambda size: page, lambda token: page, PAGE))
 
     def test_empty_page_is_the_end_whatever_its_token_says(self) -> None:
         """The total of the first page holds rows that were deleted meanwhile."""
-        first, last = TokenPage([{'id': '1'}], 2, 'more'), TokenPage([], 2, 'more')
+        first, last = TokenPage(numbered(1), 2, 'more'), TokenPage(numbered(0), 2, 'more')
         pages = pages_by_token(lambda size: first, lambda token: last, PAGE)
-        assert ids(rows for rows, _ in pages) == ['1']
+        assert ids(rows for rows, _ in pages) == ['0']

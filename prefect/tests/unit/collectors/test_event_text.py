@@ -10,6 +10,7 @@ from datadog_checks.prefect.api.models import Event
 from datadog_checks.prefect.collectors.event_text import agent_event
 from datadog_checks.prefect.sample import AgentEvent
 from tests.fake_prefect import recorded
+from tests.unit.harness import read_row
 
 README = Path(__file__).parents[3] / 'README.md'
 UI = 'http://localhost:4200'
@@ -24,7 +25,7 @@ def row(name: str, **resource: str) -> Any:
 
 
 def text_of(event: Any) -> AgentEvent:
-    return agent_event(Event.from_api(event), (), UI)
+    return agent_event(read_row(Event, event), (), UI)
 
 
 @pytest.mark.parametrize(

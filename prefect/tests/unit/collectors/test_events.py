@@ -205,7 +205,7 @@ class TestPages:
         follow(bench, 0)
         page = {'events': [], 'total': 60, 'next_page': next_page}
         fake.fault = failing('/events/filter', FakeResponse.of(page))
-        with pytest.raises(PrefectApiError, match='POST /events/filter: next_page has no page-token'):
+        with pytest.raises(PrefectApiError, match='POST /events/filter: the answer is not a page of events'):
             follow(bench, 15)
 
     @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ class TestPages:
         fake.add_event(occurred=at(5), resource={})
         fake.add_event(occurred=at(6))
         assert times(follow(bench, 15)) == [6]
-        assert bench.client.take_malformed() == {'Event: prefect.resource.id is null, not a text': 1}
+        assert bench.client.take_malformed() == {'Event: resource.prefect.resource.id is missing': 1}
 
 
 class TestTags:
