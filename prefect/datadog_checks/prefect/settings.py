@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from datadog_checks.prefect.config_models.validators import MIN_CATCHUP_SECONDS
 from datadog_checks.prefect.event_names import EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import split_user_info, ui_url
 
+# The streams of runs and events are read again this many seconds back at every check: less would cut that.
+MIN_CATCHUP_SECONDS = 120
 # The state of a cluster check is gone on from for so many seconds, or for three intervals.
 _SHORT_STATE_AGE = 60
 

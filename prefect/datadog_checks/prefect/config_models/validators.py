@@ -18,13 +18,12 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+from datadog_checks.prefect.settings import MIN_CATCHUP_SECONDS
+
 from . import defaults
 
 if TYPE_CHECKING:
     from .instance import InstanceConfig
-
-# The streams of runs and events are re-read this many seconds back at every check: a shorter catch-up would cut that.
-MIN_CATCHUP_SECONDS = 120
 
 URL_EXAMPLE = 'for example: `prefect_url: http://localhost:4200/api`'
 

@@ -305,7 +305,7 @@ class TestByToken:
         assert self.left == [max(0, number - PAGE * (index + 1)) for index in range(len(pages))]
 
     def test_row_with_an_id_that_is_no_text_comes_too(self) -> None:
-        rows: list[Row] = [{'id': ['1']}, {'id': {}}, {'id': '2'}]
+        rows = listed({'id': ['1']}, {'id': {}}, {'id': '2'})
         assert self.read(rows) == [rows]
 
     def test_no_rows_are_no_pages(self) -> None:

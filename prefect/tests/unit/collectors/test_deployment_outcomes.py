@@ -7,7 +7,7 @@ import pytest
 from datadog_checks.prefect.api.models import FlowRun
 from datadog_checks.prefect.collectors.deployment_outcomes import MAX_FAILURES, DeploymentOutcomes, Past
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, Row, at, run_through
+from tests.unit.harness import Bench, Row, at, read_row, run_through
 
 
 @pytest.fixture
@@ -17,7 +17,9 @@ def deployment(fake: FakePrefect) -> Row:
 
 def ended(fake: FakePrefect, deployment: Row, second: float, state: str) -> FlowRun:
     row = run_through(fake, deployment=deployment, start=at(second - 1), seconds=1, end=(state, None))
-    return FlowRun.from_api(row)
+    flow_run = read_row(FlowRun, row)
+    assert isinstance(flow_run, FlowRun)
+    return flow_run
 
 
 @pytest.mark.parametrize('is_reversed', [False, True])

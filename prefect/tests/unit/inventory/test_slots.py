@@ -6,7 +6,7 @@ from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.models import FlowRun, WorkPool, WorkQueue
 from datadog_checks.prefect.inventory.slots import TakenSlots, percent_in_use
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import LOG, Row, new_transport, sent
+from tests.unit.harness import LOG, Row, new_transport, read_row, sent
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def queue(fake: FakePrefect) -> Row:
 
 
 def flow_runs(fake: FakePrefect) -> list[FlowRun]:
-    return [FlowRun.from_api(row) for row in fake.tables['flow_runs'].newest()]
+    return [read_row(FlowRun, row) for row in fake.tables['flow_runs'].newest()]
 
 
 @pytest.mark.parametrize('are_narrowed', [False, True])
@@ -30,10 +30,10 @@ def test_pending_and_running_runs_hold_a_slot(
 ) -> None:
     client = PrefectClient(new_transport(prefect_url), LOG)
     slots = TakenSlots(client, None if are_narrowed else lambda: flow_runs(fake))
-    pool = WorkPool.from_api(fake.tables['work_pools'].get(queue['work_pool_id']))
+    pool = read_row(WorkPool, fake.tables['work_pools'].get(queue['work_pool_id']))
 
     for _ in range(2):
-        assert slots.of_work_queue(WorkQueue.from_api(queue)) == 2
+        assert slots.of_work_queue(read_row(WorkQueue, queue)) == 2
         assert slots.of_work_pool(pool) == 3
     # Asked once for each, and for none where all live runs are known.
     assert len(sent(fake, '/flow_runs/count')) == (2 if are_narrowed else 0)
