@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
-from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected
+from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooLarge
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import (
     ConcurrencyLimit,
@@ -33,13 +33,14 @@ from datadog_checks.prefect.api.models import (
     WorkQueue,
 )
 from datadog_checks.prefect.api.paging import (
+    TOO_LARGE,
     PagingError,
     TimeOrder,
     TokenPage,
+    objects_by_offset,
     pages_by_time,
     pages_by_token,
     pages_newest_first,
-    rows_by_offset,
 )
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION, format_time
@@ -55,6 +56,11 @@ _EVENTS_PER_PAGE = 50
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 _CLOUD_URL = re.compile('(?P<api>.*)/accounts/[^/]+/workspaces/[^/]+')
 _MAX_COUNT = 10**12
+# As much as servers and proxies take of a path: uvicorn 64 kB, nginx and HAProxy 8 and 16 kB with the headers.
+_MAX_SEGMENT = 2_000
+# The token of the next page holds the filter with all names of events, in base64.
+_MAX_PAGE_TOKEN = 30_000
+_MAX_VERSION_BYTES = 100
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 # The default of the server, and what Prefect Cloud has.
 _DEFAULT_PAGE_SIZE = 200
@@ -81,6 +87,7 @@ class PrefectClient:
         self._differences: Sequence[Difference] = ()
         # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
         self._malformed: Counter[str] = Counter()
+        self._has_warned_of_names = False
 
     @property
     def prefect_url(self) -> str:
@@ -111,6 +118,7 @@ class PrefectClient:
         version = self._transport.get('/admin/version')
         if not isinstance(version, str):
             raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+        version = self._transport.says(version, _MAX_VERSION_BYTES)
         self._differences = differences(version)
         return version
 
@@ -127,9 +135,21 @@ class PrefectClient:
         return self._read_list('/work_pools/filter', {}, WorkPool)
 
     def workers(self, work_pool_name: str) -> list[Worker]:
-        """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
+        """The workers of one pool, those offline included; none if the pool is gone meanwhile.
+
+        None either of a pool whose name fits into no path: Prefect itself could not ask for it.
+        """
+        name = _quoted(work_pool_name)
+        if name is None:
+            if not self._has_warned_of_names:
+                self._has_warned_of_names = True
+                self._log.warning(
+                    'No workers of the work pool %r: with this name it cannot be asked for. Give it another one',
+                    self._transport.says(work_pool_name, 100),
+                )
+            return []
         try:
-            return self._read_list(f'/work_pools/{_quoted(work_pool_name)}/workers/filter', {}, Worker)
+            return self._read_list(f'/work_pools/{name}/workers/filter', {}, Worker)
         except NotFound:
             return []
 
@@ -189,9 +209,12 @@ class PrefectClient:
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a run, ascending by time; none if the run is gone meanwhile."""
         endpoint = '/flow_run_states/'
-        return self._parse(
-            _rows('GET ' + endpoint, self._transport.get(endpoint, {'flow_run_id': flow_run_id})), FlowRunState
-        )
+        try:
+            answer = self._transport.get(endpoint, {'flow_run_id': flow_run_id})
+        except TooLarge as error:
+            self._malformed[f'states of a run: {error.cause}'] += 1
+            return []
+        return self._parse(_rows('GET ' + endpoint, answer), FlowRunState)
 
     def task_runs(self, body: dict[str, Any], order: TimeOrder) -> Iterator[TaskRun]:
         """The task runs of `body`, page by page, each once though the list changes meanwhile."""
@@ -251,10 +274,11 @@ class PrefectClient:
 
     def _read_list(self, path: str, body: dict[str, Any], model: type[M]) -> list[M]:
         try:
-            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
+            return objects_by_offset(
+                lambda page: self._fetch(path, page), body, self.page_size(), lambda rows: self._parse(rows, model)
+            )
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
-        return self._parse(rows, model)
 
     def _read_list_if_there(self, path: str, model: type[M]) -> list[M]:
         try:
@@ -323,6 +347,9 @@ class PrefectClient:
     def _parse(self, rows: Sequence[Row], model: type[M]) -> list[M]:
         parsed: list[M] = []
         for row in rows:
+            if row is TOO_LARGE:
+                self._malformed[f'{model.__name__}: too large to be read'] += 1
+                continue
             try:
                 parsed.append(model.from_api(row))
             except MalformedObject as problem:
@@ -357,6 +384,8 @@ def _token(endpoint: str, next_page: Any) -> str | None:
         (token,) = parse_qs(urlsplit(next_page).query)['page-token']
     except (ValueError, TypeError, AttributeError, KeyError):
         raise _unexpected(endpoint, 'next_page has no page-token') from None
+    if len(token) > _MAX_PAGE_TOKEN:
+        raise _unexpected(endpoint, 'the page-token of next_page is too long')
     return str(token)
 
 
@@ -377,6 +406,11 @@ def _is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _quoted(name: str) -> str:
-    """A name as one segment of a path."""
-    return quote(name, safe='')
+def _quoted(name: str) -> str | None:
+    """A name as one segment of a path; None if there is none.
+
+    A slash ends a segment even if it is quoted: the server unquotes the path before it looks for an endpoint (3.8.8).
+    Dots are resolved on the way to the server, quoted or not.
+    """
+    quoted = quote(name, safe='', errors='replace')
+    return None if name in ('', '.', '..') or '/' in name or len(quoted) > _MAX_SEGMENT else quoted

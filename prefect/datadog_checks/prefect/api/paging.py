@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
+from datadog_checks.prefect.api.errors import TooLarge
 from datadog_checks.prefect.api.models import Row
 from datadog_checks.prefect.api.times import RESOLUTION, format_time, parse_time
+
+# Stands for a row that is too large even alone on a page: it is passed over by its position.
+TOO_LARGE: Row = MappingProxyType({})
+# A page that is too large is read again in parts of this size.
+_PART = 4
+# What is kept of a list that is read as a whole, in characters.
+_MAX_KEPT = 32 * 2**20
 
 Fetch = Callable[[dict[str, Any]], list[Row]]
 
@@ -23,6 +32,9 @@ _READS = 5
 _FRUITLESS_READS = 3
 # How often a reader goes back in a list that shrinks under its hands.
 _STEPS_BACK = 20
+
+
+T = TypeVar('T')
 
 
 class PagingError(Exception):
@@ -77,11 +89,19 @@ def pages_by_time(
     """
     seen: set[str] = set()
     bound: datetime | None = None
+    size, passed_over = page_size, 0
     while True:
-        rows = fetch(_bounded(body, key, order, bound) | {'sort': order.sort, 'limit': page_size})
+        page = _bounded(body, key, order, bound) | {'sort': order.sort}
+        rows, size = _read(fetch, page | ({'offset': passed_over} if passed_over else {}), size)
         yield _unseen(rows, seen)
-        if len(rows) < page_size:
+        if len(rows) < size:
             return
+        size = min(page_size, size * _PART)
+        if rows[-1] is TOO_LARGE:
+            # Nobody knows its time.
+            passed_over += 1
+            continue
+        passed_over = 0
         last = order.time(rows[-1])
         if bound is not None and (last > bound if order.descending else last < bound):
             raise PagingError('the server does not honour the sort')
@@ -109,12 +129,12 @@ def pages_newest_first(
     Each page begins with the last row of the one before. If that row is no longer there, rows have left the list and
     others moved up past the reader, who goes back. Rows without a time come first on PostgreSQL, in any order.
     """
-    overlap = 1 if page_size > 1 else 0
     seen: set[str] = set()
-    offset = steps_back = 0
+    offset = steps_back = overlap = 0
     has_time = False
+    size = page_size
     while True:
-        rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
+        rows, size = _read(fetch, body | {'sort': order.sort, 'offset': offset}, size)
         if overlap and has_time and offset and (not rows or rows[0].get('id') not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
@@ -123,30 +143,43 @@ def pages_newest_first(
             continue
         yield _unseen(rows, seen)
         has_time = bool(rows) and rows[-1].get(order.fields[0]) is not None
-        if len(rows) < page_size or (has_time and order.time(rows[-1]) < since):
+        if len(rows) < size or (has_time and order.time(rows[-1]) < since):
             return
-        offset += page_size - overlap
+        overlap = 1 if size > 1 else 0
+        offset += size - overlap
+        size = min(page_size, size * _PART)
 
 
-def rows_by_offset(fetch: Fetch, body: dict[str, Any], page_size: int) -> list[Row]:
-    """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
+def objects_by_offset(
+    fetch: Fetch, body: dict[str, Any], page_size: int, parse: Callable[[list[Row]], list[T]]
+) -> list[T]:
+    """All objects of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
+
+    `parse` makes objects of the rows of a page: they are kept, the rows are not.
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
     the list is read again, cut at other places, until as many rows are known as were counted.
     """
-    known: dict[str, Row] = {}
+    seen: set[str] = set()
+    objects: list[T] = []
+    kept = 0
     for attempt in range(_READS):
-        counted = 0
-        without_id: list[Row] = []
+        counted = without_id = 0
         for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
             counted += len(rows)
-            known.update((row['id'], row) for row in rows if isinstance(row.get('id'), str))
-            without_id += [row for row in rows if not isinstance(row.get('id'), str)]
-            if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
+            without_id += sum(not isinstance(row.get('id'), str) for row in rows)
+            # What has no id is told once.
+            fresh = [row for row in _unseen(rows, seen) if attempt == 0 or isinstance(row.get('id'), str)]
+            parsed = parse(fresh)
+            kept += sum(map(_characters, parsed))
+            if kept > _MAX_KEPT:
+                raise PagingError(f'the names in the list have more than {_MAX_KEPT // 2**20} MB')
+            objects += parsed
+            if counted > page_size and (len(seen) + without_id) * _READS < counted:
                 raise PagingError('the pages repeat')
-        if len(known) + len(without_id) >= counted:
+        if len(seen) + without_id >= counted:
             break
-    return [*known.values(), *without_id]
+    return objects
 
 
 @dataclass(frozen=True)
@@ -172,7 +205,13 @@ def pages_by_token(
     while fruitless < _FRUITLESS_READS:
         known = len(seen)
         counted = without_id = 0
-        page = begin(_page_size_of(attempt % _READS, page_size))
+        try:
+            page = begin(_page_size_of(attempt % _READS, page_size))
+        except TooLarge:
+            if page_size == 1:
+                raise
+            page_size = max(1, page_size // _PART)
+            continue
         while page.rows:
             counted += len(page.rows)
             # A page may hold only rows that were read before, for between ties the order is one of chance.
@@ -182,7 +221,14 @@ def pages_by_token(
             yield _unseen(page.rows, seen), max(0, page.total - len(seen) - without_id)
             if page.token is None:
                 break
-            page = go_on(page.token)
+            try:
+                page = go_on(page.token)
+            except TooLarge:
+                if page_size == 1:
+                    raise
+                # A token goes on with pages of the size that it began with.
+                page_size = max(1, page_size // _PART)
+                break
         if len(seen) + without_id >= page.total:
             return
         attempt += 1
@@ -195,13 +241,31 @@ def _page_size_of(attempt: int, page_size: int) -> int:
 
 
 def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterator[list[Row]]:
-    offset = 0
+    offset, size = 0, page_size
     while True:
-        rows = fetch(body | {'offset': offset, 'limit': page_size})
+        rows, size = _read(fetch, body | {'offset': offset}, size)
         yield rows
-        if len(rows) < page_size:
+        if len(rows) < size:
             return
         offset += len(rows)
+        size = min(page_size, size * _PART)
+
+
+def _read(fetch: Fetch, body: dict[str, Any], size: int) -> tuple[list[Row], int]:
+    """The next rows of `body`, `size` of them or fewer where they are too large, and how many were asked for."""
+    while True:
+        try:
+            return fetch(body | {'limit': size}), size
+        except TooLarge:
+            if size == 1:
+                return [TOO_LARGE], 1
+            size = max(1, size // _PART)
+
+
+def _characters(item: object) -> int:
+    """How much text an object holds in its fields, which may have slots."""
+    values = (getattr(item, field, None) for field in getattr(type(item), '__dataclass_fields__', ()))
+    return sum(len(value) for value in values if isinstance(value, (str, tuple)))
 
 
 def _bounded(
@@ -218,6 +282,6 @@ def _bounded(
 
 
 def _unseen(rows: list[Row], seen: set[str]) -> list[Row]:
-    fresh = [row for row in rows if row.get('id') not in seen]
+    fresh = [row for row in rows if not isinstance(row.get('id'), str) or row['id'] not in seen]
     seen.update(row['id'] for row in fresh if isinstance(row.get('id'), str))
     return fresh

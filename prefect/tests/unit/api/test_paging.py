@@ -16,10 +16,10 @@ from datadog_checks.prefect.api.paging import (
     PagingError,
     TimeOrder,
     TokenPage,
+    objects_by_offset,
     pages_by_time,
     pages_by_token,
     pages_newest_first,
-    rows_by_offset,
 )
 from datadog_checks.prefect.api.times import format_time
 from tests.fake_prefect import FakePrefect
@@ -204,7 +204,7 @@ class TestPagesNewestFirst:
             list(pages_newest_first(fetch, {}, TASK_RUNS_BY_END, PAGE, at(-1)))
 
 
-class TestRowsByOffset:
+class TestObjectsByOffset:
     @pytest.fixture
     def work_queues(self, fake: FakePrefect) -> Reader:
         return Reader(fake, '/work_queues/filter')
@@ -215,7 +215,7 @@ class TestRowsByOffset:
     ) -> None:
         """The fake orders ties anew at each request, as a database may."""
         expected = {fake.default_queue(fake.add_work_pool(f'pool {index}'))['id'] for index in range(pools)}
-        found = [row['id'] for row in rows_by_offset(work_queues, {}, PAGE)]
+        found = [row['id'] for row in objects_by_offset(work_queues, {}, PAGE, list)]
         assert set(found) <= expected
         assert len(found) == len(set(found))
         # Random ties over many pages may hide a row in each of the few readings.
@@ -224,7 +224,7 @@ class TestRowsByOffset:
     def test_page_that_repeats_for_ever_is_an_error(self) -> None:
         page = [{'id': str(index)} for index in range(PAGE)]
         with pytest.raises(PagingError, match='repeat'):
-            rows_by_offset(lambda body: page, {}, PAGE)
+            objects_by_offset(lambda body: page, {}, PAGE, list)
 
     def test_row_without_id_is_left_to_the_model(self) -> None:
         rows: list[Row] = [{'id': 'a'}, {'id': None}, {}, {'id': [1]}]
@@ -234,7 +234,7 @@ class TestRowsByOffset:
             asked.append(body)
             return rows
 
-        assert rows_by_offset(fetch, {}, PAGE) == rows
+        assert objects_by_offset(fetch, {}, PAGE, list) == rows
         assert len(asked) == 1
 
 
