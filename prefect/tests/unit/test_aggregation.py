@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Maxima, ReportedTagSets, Tally
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_EXECUTION_DURATION,
     FLOW_RUNS_PENDING,
     FLOW_RUNS_PENDING_MAX_AGE,
     FLOW_RUNS_RUNNING,
 )
+from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Maxima, ReportedTagSets, Tally
 from tests.unit.harness import at, five, values
 
 A, B, C = ('x:a',), ('x:b',), ('x:c',)

@@ -21,6 +21,8 @@ from datadog_checks.prefect.api.times import RESOLUTION, format_time, parse_time
 TOO_LARGE: Row = MappingProxyType({})
 # A page that is too large is read again in parts of this size.
 _PART = 4
+# How many rows in turn are passed over. It may be that the server does not honour the limit at all.
+_PASSED_OVER = 20
 # What is kept of a list that is read as a whole, in characters.
 _MAX_KEPT = 32 * 2**20
 
@@ -58,6 +60,10 @@ class TimeOrder:
     def bound(self) -> str:
         return 'before_' if self.descending else 'after_'
 
+    @property
+    def end(self) -> str:
+        return 'after_' if self.descending else 'before_'
+
     def time(self, row: Row) -> datetime:
         for field in self.fields:
             value = row.get(field)
@@ -91,22 +97,26 @@ def pages_by_time(
     bound: datetime | None = None
     size, passed_over = page_size, 0
     while True:
-        page = _bounded(body, key, order, bound) | {'sort': order.sort}
-        rows, size = _read(fetch, page | ({'offset': passed_over} if passed_over else {}), size)
+        asked = _bounded(body, key, order, bound) | {'sort': order.sort}
+        rows, size = _read(fetch, asked | ({'offset': passed_over} if passed_over else {}), size)
+        if passed_over and (not rows or rows[0] is not TOO_LARGE):
+            # Nobody knows the time of what was passed over: rows of the same one may have changed places with it.
+            until = order.time(rows[0]) if rows else None
+            for page in pages_by_id(fetch, _bounded(body, key, order, bound, until), page_size, seen):
+                yield [row for row in page if row is not TOO_LARGE]
         yield _unseen(rows, seen)
         if len(rows) < size:
             return
         size = min(page_size, size * _PART)
         if rows[-1] is TOO_LARGE:
-            # Nobody knows its time.
-            passed_over += 1
+            passed_over = _one_more(passed_over)
             continue
         passed_over = 0
         last = order.time(rows[-1])
         if bound is not None and (last > bound if order.descending else last < bound):
             raise PagingError('the server does not honour the sort')
         if last == bound:
-            tied = _bounded(body, key, order, bound, only=True)
+            tied = _bounded(body, key, order, bound, bound)
             yield from pages_by_id(fetch, tied, page_size, seen)
             last = order.next_after(last)
         bound = last
@@ -130,7 +140,7 @@ def pages_newest_first(
     others moved up past the reader, who goes back. Rows without a time come first on PostgreSQL, in any order.
     """
     seen: set[str] = set()
-    offset = steps_back = overlap = 0
+    offset = steps_back = overlap = passed_over = 0
     has_time = False
     size = page_size
     while True:
@@ -145,6 +155,7 @@ def pages_newest_first(
         has_time = bool(rows) and rows[-1].get(order.fields[0]) is not None
         if len(rows) < size or (has_time and order.time(rows[-1]) < since):
             return
+        passed_over = _one_more(passed_over) if rows[-1] is TOO_LARGE else 0
         overlap = 1 if size > 1 else 0
         offset += size - overlap
         size = min(page_size, size * _PART)
@@ -241,14 +252,21 @@ def _page_size_of(attempt: int, page_size: int) -> int:
 
 
 def _offset_pages(fetch: Fetch, body: dict[str, Any], page_size: int) -> Iterator[list[Row]]:
-    offset, size = 0, page_size
+    offset, size, passed_over = 0, page_size, 0
     while True:
         rows, size = _read(fetch, body | {'offset': offset}, size)
         yield rows
         if len(rows) < size:
             return
         offset += len(rows)
+        passed_over = _one_more(passed_over) if rows[-1] is TOO_LARGE else 0
         size = min(page_size, size * _PART)
+
+
+def _one_more(passed_over: int) -> int:
+    if passed_over == _PASSED_OVER:
+        raise PagingError(f'{_PASSED_OVER} objects in turn are too large to be read')
+    return passed_over + 1
 
 
 def _read(fetch: Fetch, body: dict[str, Any], size: int) -> tuple[list[Row], int]:
@@ -269,14 +287,13 @@ def _characters(item: object) -> int:
 
 
 def _bounded(
-    body: dict[str, Any], key: str, order: TimeOrder, bound: datetime | None, *, only: bool = False
+    body: dict[str, Any], key: str, order: TimeOrder, bound: datetime | None, until: datetime | None = None
 ) -> dict[str, Any]:
-    """`body` with its filter narrowed to the rows from `bound` on, or to those at `bound` only."""
-    if bound is None:
+    """`body` with its filter narrowed to the rows from `bound` on, and up to `until`, both included."""
+    ends = {order.bound: bound, order.end: until}
+    limits = {name: format_time(time) for name, time in ends.items() if time is not None}
+    if not limits:
         return body
-    limits = {order.bound: format_time(bound)}
-    if only:
-        limits = {'after_': format_time(bound), 'before_': format_time(bound)}
     criteria = body.get(key, {})
     return body | {key: criteria | {order.filter_key: criteria.get(order.filter_key, {}) | limits}}
 

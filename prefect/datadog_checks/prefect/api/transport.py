@@ -145,7 +145,7 @@ class Transport:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The decoded answer to `POST path`. All POST endpoints that the check uses only read. Raises TooLarge."""
         endpoint = self._endpoint('POST', path)
-        return self._decoded(endpoint, self._posted(endpoint, path, body))
+        return self._decoded(endpoint, self._posted(endpoint, path, body), body.get('limit'))
 
     def post_for_bytes(self, path: str, body: dict[str, Any]) -> bytes:
         """The answer to `POST path` as JSON, for who validates it: bounded, without secrets, UTF-8 without surrogates.
@@ -204,11 +204,15 @@ class Transport:
                 f'{offset.total_seconds() / 3600:+,.1f} hours',
             )
 
-    def _decoded(self, endpoint: str, answer: _Answer) -> Any:
+    def _decoded(self, endpoint: str, answer: _Answer, limit: int | None = None) -> Any:
+        """JSON with at most `limit` rows: a list, or the lists of an object."""
         self._refuse_if_bad(endpoint, answer)
         document = self._loads(endpoint, answer)
         lists = [document] if isinstance(document, list) else document.values() if isinstance(document, dict) else ()
-        self.count_rows(endpoint, sum(len(item) for item in lists if isinstance(item, list)))
+        rows = sum(len(item) for item in lists if isinstance(item, list))
+        if limit is not None and rows > limit:
+            raise PrefectApiError(endpoint, f'{rows:,} objects, of which {limit:,} were asked for. Does a proxy cache?')
+        self.count_rows(endpoint, rows)
         return document
 
     def _refuse_if_bad(self, endpoint: str, answer: _Answer) -> None:
