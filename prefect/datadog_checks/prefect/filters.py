@@ -37,7 +37,9 @@ class NameFilter:
     @classmethod
     def compile(cls, include: Iterable[str] | None, exclude: Iterable[str] | None, option: str = '') -> NameFilter:
         """Raises re.error for a pattern that does not compile."""
-        return cls(*(tuple(re.compile(text) for text in texts or ()) for texts in (include, exclude)), option)
+        return cls(
+            tuple(re.compile(text) for text in include or ()), tuple(re.compile(text) for text in exclude or ()), option
+        )
 
     @property
     def is_active(self) -> bool:
