@@ -1,7 +1,7 @@
-"""Runs the check alone in a process and prints what that cost: `python -m tests.hostile.only_the_check OPTIONS RUNS`.
+"""Runs the check alone in a process and prints what that cost: `... -m tests.hostile.only_the_check OPTIONS RUNS WAIT`.
 
 OPTIONS is the JSON of an instance. The result is one line of JSON: `megabytes` is the highest resident memory above that
-of the idle check, C buffers included; `threads` and `sockets` are those that are left one time-out after the last run.
+of the idle check, C buffers included; `threads` and `sockets` are those that are left WAIT seconds after the last run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Lines(logging.Handler):
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
-    options, runs = json.loads(sys.argv[1]), int(sys.argv[2])
+    options, runs, wait = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     log = Lines()
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.DEBUG)
@@ -65,9 +65,9 @@ def main() -> None:
         'cpu': time.process_time() - cpu,
         'wall': time.monotonic() - started,
     }
-    time.sleep(options['timeout'] + 0.5)
+    time.sleep(wait)
     rest = time.process_time()
-    time.sleep(0.5)
+    time.sleep(wait / 4)
     left = []
     for descriptor in os.listdir('/proc/self/fd'):
         with suppress(OSError):

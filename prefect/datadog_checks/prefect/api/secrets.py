@@ -17,6 +17,7 @@ _CONTROL_IN_TEXT = re.compile(_CONTROL.pattern.replace('\x00-\x1f', '\x00-\x08\x
 # Short words would be masked where they are no secret: as a whole word only in messages, not at all in names.
 _SHORT = 4
 _LEAST_IN_NAMES = 8
+_HEX = re.compile('%[0-9A-F]{2}')
 _OPTIONS = ('password', 'auth_string', 'tls_private_key_password', 'client_secret', 'secret', 'token', 'api_key')
 # Headers that tell nothing about the sender.
 _PUBLIC_HEADERS = frozenset(
@@ -135,8 +136,9 @@ def _credential(text: str) -> Iterator[str]:
 def _forms(secret: str) -> Iterator[str]:
     encoded = secret.encode(errors='replace')
     yield secret
-    yield quote(secret, safe='', errors='replace')
-    yield quote_plus(secret, errors='replace')
+    for quoted in (quote(secret, safe='', errors='replace'), quote_plus(secret, errors='replace')):
+        yield quoted
+        yield _HEX.sub(lambda found: found[0].lower(), quoted)
     yield base64.b64encode(encoded).decode().rstrip('=')
     yield base64.urlsafe_b64encode(encoded).decode().rstrip('=')
     escaped = json.dumps(secret)[1:-1]
