@@ -22,6 +22,7 @@ from datadog_checks.prefect.api.errors import (
 )
 from datadog_checks.prefect.api.log import silence_telltales
 from datadog_checks.prefect.api.server_clock import ServerClock
+from datadog_checks.prefect.api.session import BoundedHttp
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import differences, require_supported
 from datadog_checks.prefect.collectors import check_cost, health, snapshot_collectors, stream_collectors
@@ -254,7 +255,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
         self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
         self._transport = Transport(
-            self.http,
+            BoundedHttp(self.instance, self.init_config, self.HTTP_CONFIG_REMAPPER, self.log),
             self._settings.prefect_url,
             self._clock,
             self.log,

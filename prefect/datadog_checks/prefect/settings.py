@@ -123,15 +123,15 @@ class Settings:
             ui_url=page_url,
             tags=(f'{PREFECT_URL}:{page_url}', *(options.tags or ())),
             filters=ResourceFilters(
-                work_pools=_name_filter(options.work_pool_names),
-                work_queues=_name_filter(options.work_queue_names),
-                deployments=_name_filter(options.deployment_names),
-                flows=_name_filter(options.flow_names),
+                work_pools=_name_filter(options.work_pool_names, 'work_pool_names'),
+                work_queues=_name_filter(options.work_queue_names, 'work_queue_names'),
+                deployments=_name_filter(options.deployment_names, 'deployment_names'),
+                flows=_name_filter(options.flow_names, 'flow_names'),
             ),
-            prefect_tags=_name_filter(options.prefect_tags) if options.prefect_tags else None,
+            prefect_tags=_name_filter(options.prefect_tags, 'prefect_tags') if options.prefect_tags else None,
             groups=frozenset(group for group, is_on in options.collect or () if is_on),
             collect_events=bool(options.collect_events),
-            event_names=EventNames(_name_filter(options.event_names)),
+            event_names=EventNames(_name_filter(options.event_names, 'event_names')),
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),
             worker_retention=timedelta(seconds=options.worker_retention or 0),
             max_catchup=timedelta(seconds=_max_catchup(options)),
@@ -144,8 +144,8 @@ class Settings:
         )
 
 
-def _name_filter(names: Names | None) -> NameFilter:
-    return NameFilter.compile(names.include, names.exclude) if names else NameFilter()
+def _name_filter(names: Names | None, option: str) -> NameFilter:
+    return NameFilter.compile(names.include, names.exclude, option) if names else NameFilter()
 
 
 def _max_catchup(options: InstanceOptions) -> float:

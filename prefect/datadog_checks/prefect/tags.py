@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeAlias
 
+from datadog_checks.prefect.safe_text import without_control
+
 # Sorted 'key:value' strings of one object or run: hashable, so that values can be summed up by it.
 Tags: TypeAlias = tuple[str, ...]
 
@@ -66,7 +68,8 @@ def make_tags(values: dict[str, object]) -> Tags:
     for key, value in values.items():
         for item in value if isinstance(value, tuple) else (value,):
             if item is not None and item != '':
-                made.add(f'{key}:{item}'[:_MAX_LENGTH])
+                # The Agent would cut a tag at NUL.
+                made.add(without_control(f'{key}:{item}'[:_MAX_LENGTH]))
     return tuple(sorted(made))
 
 

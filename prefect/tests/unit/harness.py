@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from datadog_checks.base.utils.http import RequestsWrapper
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.rows import read_rows
 from datadog_checks.prefect.api.server_clock import ServerClock
+from datadog_checks.prefect.api.session import BoundedHttp
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
 from datadog_checks.prefect.config_models.instance import InstanceConfig
@@ -46,8 +46,8 @@ def options(url: str = 'http://prefect.test:4200/api', **changes: Any) -> Instan
 
 
 def new_transport(url: str, instance: dict[str, Any] | None = None, clock: ServerClock | None = None) -> Transport:
-    """A transport over the Agent base's own HTTP wrapper."""
-    return Transport(RequestsWrapper(instance or {}, {}), url, clock or ServerClock(), LOG)
+    """A transport as the check makes it."""
+    return Transport(BoundedHttp(instance or {}, {}), url, clock or ServerClock(), LOG)
 
 
 def read_row(model: type, row: Row) -> Any:

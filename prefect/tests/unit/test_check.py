@@ -1057,7 +1057,7 @@ class TestUnsupportedVersion:
 
 
 class TestServerClock:
-    @pytest.mark.parametrize('skew', [-90, 90, 86400, -86400], ids=lambda skew: f'{skew} s')
+    @pytest.mark.parametrize('skew', [-90, 90, 3000, -3000], ids=lambda skew: f'{skew} s')
     def test_agent_whose_clock_is_wrong_reports_the_same(
         self,
         fake: FakePrefect,

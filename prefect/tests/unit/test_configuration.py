@@ -18,6 +18,7 @@ from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.config_models.shared import SharedConfig
 from datadog_checks.prefect.config_models.validators import EXAMPLES
 from datadog_checks.prefect.streams.window import OVERLAP
+from datadog_checks.prefect.unknown_options import options_of_the_base
 from tests.unit.lint import for_each
 
 URL = 'http://localhost:4200/api'
@@ -128,6 +129,12 @@ def test_event_names_keep_the_default_of_the_key_that_is_not_set() -> None:
         'http://[::1]:4200/api',
         'HTTP://LOCALHOST/api',
         'http://bob:hunter%2Fter2@localhost/api',
+        'http://my_service.data:65535/api',
+        'http://prefect.example.com.:1/api',
+        f'http://{"a" * 63}.test/api',
+        'http://10.0.0.7/api',
+        'http://b\u00fccher.example/api',
+        'http://[2001:db8::7]/api',
     ],
 )
 def test_right_urls(url: str) -> None:
@@ -147,6 +154,27 @@ def test_right_urls(url: str) -> None:
         pytest.param('http://localhost:70000/api', 'has no valid host and port', id='port too high'),
         pytest.param('http://[::1/api', 'has no valid host and port', id='open bracket'),
         pytest.param('http://local host/api', 'has no valid host and port', id='space'),
+        pytest.param('http://localhost:0/api', 'has no valid host and port', id='port 0'),
+        pytest.param('http://localhost:99999/api', 'has no valid host and port', id='port beyond the last'),
+        pytest.param('http://localhost:-1/api', 'has no valid host and port', id='port below the first'),
+        pytest.param('http://localhost:\u0664\u0662/api', 'has no valid host and port', id='port in other digits'),
+        pytest.param(f'http://{"a" * 64}.test/api', 'has no valid host and port', id='label of 64 characters'),
+        pytest.param(f'http://{".".join(["abc"] * 70)}/api', 'has no valid host and port', id='host of 279 characters'),
+        pytest.param('http://prefect..test/api', 'has no valid host and port', id='empty label'),
+        pytest.param('http://.prefect.test/api', 'has no valid host and port', id='empty first label'),
+        pytest.param('http://prefect.test../api', 'has no valid host and port', id='two dots at the end'),
+        pytest.param('http://./api', 'has no valid host and port', id='only a dot'),
+        pytest.param('http://*.prefect.test/api', 'has no valid host and port', id='wildcard'),
+        pytest.param('http://pre%66ect/api', 'has no valid host and port', id='escaped letter'),
+        pytest.param('http://prefect,test/api', 'has no valid host and port', id='comma'),
+        pytest.param('http://pre\x00fect/api', 'has no valid host and port', id='NUL'),
+        pytest.param('http://pre\u202efect/api', 'has no valid host and port', id='bidirectional control'),
+        pytest.param('http://\u00e4' + '\u00e4' * 63 + '.test/api', 'has no valid host and port', id='long umlauts'),
+        pytest.param('http://localhost\\@evil.test/api', 'has no valid host and port', id='backslash'),
+        pytest.param('http://[localhost]/api', 'has no valid host and port', id='name in brackets'),
+        pytest.param('http://[::1]x/api', 'has no valid host and port', id='more behind the bracket'),
+        pytest.param('http://::1/api', 'has no valid host and port', id='IPv6 without brackets'),
+        pytest.param('http://bob:hunter2@[::1/api', 'has no valid host and port', id='open bracket and a password'),
         pytest.param('http://bob:hunter/ter2@localhost/api', 'has no valid host and port', id='slash in password'),
         pytest.param('http://bob:1/hunter2@localhost/api', 'has no valid host and port', id='password like a port'),
         pytest.param('http://bob:hunter#ter2@localhost/api', 'has no valid host and port', id='hash in password'),
@@ -378,9 +406,25 @@ def test_unknown_option_is_told_with_the_nearest_name(option: str, meant: str) -
     assert warnings_of({'timeouts': 'hunter2'}) == ['Unknown option `timeouts` is ignored: did you mean `timeout`?']
 
 
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [('max_returned_metrics', 5), ('debug_metrics', {'metric_contexts': True}), ('process_isolation_timeout', 5)],
+)
+def test_no_option_of_the_base_is_unknown(option: str, value: object) -> None:
+    assert warnings_of({}, **{option: value}) == []
+    assert option in options_of_the_base()
+
+
+@pytest.mark.parametrize('option', ['allow_redirects', 'request_size'])
+def test_option_of_the_base_without_effect_is_told(option: str) -> None:
+    (warning,) = warnings_of({}, **{option: 1})
+    assert warning.startswith(f'Option `{option}` has no effect: ')
+    assert f'@param {option}' not in EXAMPLE.read_text()
+
+
 def test_no_option_that_is_read_is_unknown() -> None:
     known = {'loader': 'python', 'name': 'x', 'no_index': True, 'tls_validate_hostname': True, 'kerberos': 'disabled'}
-    examples = {option: yaml.safe_load(example) for option, example in EXAMPLES.items()}
+    examples = {option: yaml.safe_load(example) for option, example in EXAMPLES.items() if option != 'allow_redirects'}
     assert warnings_of({'timeout': 5, 'skip_proxy': True, 'use_agent_proxy': False}, **known, **examples) == []
 
 

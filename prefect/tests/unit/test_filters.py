@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -45,3 +46,31 @@ def test_what_has_no_parent_is_kept_unless_one_is_included(kind: str) -> None:
 def test_no_filter_is_not_active() -> None:
     assert not ResourceFilters().is_active
     assert ResourceFilters().keep_parentless
+
+
+class TestNamesOfStrangers:
+    def test_first_255_characters_are_matched(self) -> None:
+        names = NameFilter.compile(['end'], None)
+        assert names.allows('x' * 252 + 'end')
+        assert not names.allows('x' * 253 + 'end')
+
+    def test_long_name_takes_no_time(self) -> None:
+        names = NameFilter.compile(['prod.*etl.*v2'], None)
+        started = time.thread_time()
+        assert not names.allows('prodetl' * 3000)
+        assert time.thread_time() - started < 0.05
+
+    def test_verdicts_are_remembered_up_to_a_bound(self) -> None:
+        names = NameFilter.compile(['7$'], ['77$'])
+        for number in range(50_000):
+            assert names.allows(str(number)) is (number % 10 == 7 and number % 100 != 77)
+        assert len(names._verdicts) <= 20_000
+        assert names.allows('7') is names.allows('7') is True
+
+    def test_slow_pattern_is_warned_of_once_by_its_option(self, caplog: pytest.LogCaptureFixture) -> None:
+        names = NameFilter.compile(['(a+)+$'], None, 'deployment_names')
+        for end in '!?':
+            assert not names.allows('a' * 22 + '\x1b' + end)
+        (warning,) = caplog.messages
+        assert warning.startswith('deployment_names: the pattern `(a+)+$` took ')
+        assert '\x1b' not in warning

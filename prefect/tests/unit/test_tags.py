@@ -24,3 +24,13 @@ def test_several_values_of_a_key_are_a_tag_each() -> None:
 
 def test_order_of_the_keys_makes_no_difference() -> None:
     assert make_tags({'b': 1, 'a': 2}) == make_tags({'a': 2, 'b': 1}) == ('a:2', 'b:1')
+
+
+@pytest.mark.parametrize('control', ['\x00', '\n', '\t', '\x1b', '\x9b', '\u202e', '\u2066', '\u2029'])
+def test_control_characters_become_blanks(control: str) -> None:
+    """The Agent would cut the tag at NUL."""
+    assert make_tags({'x': f'a{control}b'}) == ('x:a b',)
+
+
+def test_other_characters_stay() -> None:
+    assert make_tags({'x': 'ä\u00a0😀\u200d日本'}) == ('x:ä\u00a0😀\u200d日本',)

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect.api import queries
-from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected
+from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooLarge
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import (
     ConcurrencyLimit,
@@ -34,6 +34,7 @@ from datadog_checks.prefect.api.models import (
     WorkQueue,
 )
 from datadog_checks.prefect.api.paging import (
+    TOO_LARGE,
     PagingError,
     TimeOrder,
     TokenPage,
@@ -55,6 +56,11 @@ IDS_PER_REQUEST = 100
 # The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
 _EVENTS_PER_PAGE = 50
 _MAX_COUNT = 10**12
+# As much as servers and proxies take of a path: uvicorn 64 kB, nginx and HAProxy 8 and 16 kB with the headers.
+_MAX_SEGMENT = 2_000
+# The token of the next page holds the filter with all names of events, in base64.
+_MAX_PAGE_TOKEN = 30_000
+_MAX_VERSION_BYTES = 100
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 # The default of the server, and what Prefect Cloud has.
 _DEFAULT_PAGE_SIZE = 200
@@ -80,6 +86,7 @@ class PrefectClient:
         self._probed: dict[Difference, bool] = {}
         # Objects that were skipped since the last `take_malformed`, by 'Model: problem'.
         self._malformed: Counter[str] = Counter()
+        self._has_warned_of_names = False
 
     def check_health(self) -> None:
         """GET /health; also sets the server's clock. The answer of a healthy server is `true`, without authorization.
@@ -110,7 +117,7 @@ class PrefectClient:
         if not isinstance(version, str):
             raise PrefectApiError('GET /admin/version', 'the answer is not a text')
         self._learn(version)
-        return version
+        return self._transport.says(version, _MAX_VERSION_BYTES)
 
     def has(self, item: Difference) -> bool:
         """Whether the server has what older ones lack. To be asked before a request, so that none is refused.
@@ -145,9 +152,21 @@ class PrefectClient:
         return self._read_list('/work_pools/filter', {}, WorkPool)
 
     def workers(self, work_pool_name: str) -> list[Worker]:
-        """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
+        """The workers of one pool, those offline included; none if the pool is gone meanwhile.
+
+        None either of a pool whose name fits into no path: Prefect itself could not ask for it.
+        """
+        name = _segment(work_pool_name)
+        if name is None:
+            if not self._has_warned_of_names:
+                self._has_warned_of_names = True
+                self._log.warning(
+                    'No workers of the work pool %r: with this name it cannot be asked for. Give it another one',
+                    self._transport.says(work_pool_name, 100),
+                )
+            return []
         try:
-            return self._read_list(f'/work_pools/{path_segment(work_pool_name)}/workers/filter', {}, Worker)
+            return self._read_list(f'/work_pools/{name}/workers/filter', {}, Worker)
         except NotFound:
             return []
 
@@ -212,9 +231,13 @@ class PrefectClient:
     def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
         """All states of a run, ascending by time; none if the run is gone meanwhile."""
         endpoint = '/flow_run_states/'
-        with _as_promised(f'GET {endpoint}'):
-            params = {'flow_run_id': flow_run_id}
-            rows = self._transport.get(endpoint, params, decode=partial(read_rows, FlowRunState))
+        try:
+            with _as_promised(f'GET {endpoint}'):
+                params = {'flow_run_id': flow_run_id}
+                rows = self._transport.get(endpoint, params, decode=partial(read_rows, FlowRunState))
+        except TooLarge as error:
+            self._malformed[f'states of a run: {error.cause}'] += 1
+            return []
         return self._well_formed(rows, FlowRunState)
 
     def task_runs(self, body: Body, order: TimeOrder) -> Iterator[TaskRun]:
@@ -349,7 +372,9 @@ class PrefectClient:
     def _well_formed(self, rows: Rows[M], model: type[M]) -> list[M]:
         well_formed: list[M] = []
         for row in rows:
-            if isinstance(row, MalformedRow):
+            if row is TOO_LARGE:
+                self._malformed[f'{model.__name__}: too large to be read'] += 1
+            elif isinstance(row, MalformedRow):
                 self._malformed[f'{model.__name__}: {row.problem(model)}'] += 1
             else:
                 well_formed.append(row)
@@ -383,3 +408,13 @@ def _unexpected(endpoint: str, what: str) -> PrefectApiError:
 def _is_id(text: str) -> bool:
     """Whether the server would take a text as an id; for another one it refuses the whole request."""
     return _ID.fullmatch(text) is not None
+
+
+def _segment(name: str) -> str | None:
+    """A name as one segment of a path; None if there is none.
+
+    A slash ends a segment even if it is quoted: the server unquotes the path before it looks for an endpoint (3.8.8).
+    Dots are resolved on the way to the server, quoted or not.
+    """
+    quoted = path_segment(name)
+    return None if name in ('', '.', '..') or '/' in name or len(quoted) > _MAX_SEGMENT else quoted

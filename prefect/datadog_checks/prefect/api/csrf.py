@@ -13,6 +13,8 @@ from datadog_checks.prefect.api.times import parse_time
 PATH = '/csrf-token'
 # A token is renewed after this part of its life, which is an hour unless the server is configured otherwise.
 _RENEWAL = 0.9
+# It becomes a header of each request; the server's have 64 characters (2.20 to 3.9).
+_MAX_TOKEN_LENGTH = 1000
 # What the server says with its 403: 'Missing CSRF token.', 'Invalid CSRF token or client identifier.' (2.20 to 3.9).
 _WORDS = ('csrf', 'client identifier')
 
@@ -44,8 +46,8 @@ class CsrfToken:
             token, expiration = answer['token'], parse_time(answer['expiration'])
         except (KeyError, TypeError, ValueError, OverflowError):
             token, expiration = None, now
-        # It becomes a header.
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        is_text = isinstance(token, str) and token.isascii() and token.isprintable()
+        if not is_text or len(token) > _MAX_TOKEN_LENGTH:
             raise PrefectApiError(
                 f'GET {PATH}', 'the answer is not a token with an expiration. Does a proxy answer for the server?'
             )

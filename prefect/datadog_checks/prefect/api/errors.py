@@ -3,6 +3,8 @@
 PrefectError
   PrefectApiError        an endpoint did not give what it promises
     Unreachable          no answer at all: refused, unknown host, TLS, time-out, connection lost
+    TooLarge             the answer would take too much memory
+    TooMuch              a run of the check has asked for all that it may, in requests or in objects
     Rejected             the server refused the request as such (422): a filter or a limit that it does not know
     NotFound             404
   UnsupportedVersion     the server is older than any that the check can read
@@ -14,9 +16,11 @@ No message holds a secret: no request header, no body, no user info of a URL.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from datadog_checks.prefect.safe_text import without_control
 
 if TYPE_CHECKING:
     from datadog_checks.prefect.api.time_limit import TimeLimit
@@ -30,13 +34,30 @@ class PrefectApiError(PrefectError):
     """`endpoint` is method and path ('POST /flow_runs/filter'); `cause` says what happened and what to do."""
 
     def __init__(self, endpoint: str, cause: str) -> None:
-        super().__init__(f'{endpoint}: {cause}')
         self.endpoint = endpoint
-        self.cause = cause
+        # Whatever the words of others in it.
+        self.cause = without_control(cause)
+        super().__init__(f'{endpoint}: {self.cause}')
 
 
 class Unreachable(PrefectApiError):
     """No answer came, or only a part of it."""
+
+
+class TooLarge(PrefectApiError):
+    """The answer has more bytes or values than one of its kind may have. A page can be read in parts."""
+
+
+class TooMuch(PrefectApiError):
+    """A run of the check has had all that it may. `found` has how much of that by endpoint."""
+
+    def __init__(self, endpoint: str, limit: str, found: Counter[str]) -> None:
+        most, times = found.most_common(1)[0]
+        filters = 'event_names' if '/events/' in most else 'work_pool_names, deployment_names or flow_names'
+        super().__init__(
+            endpoint,
+            f'skipped: a run of the check stops after {limit}, and {times:,} of them were {most}. Filter by {filters}',
+        )
 
 
 class Rejected(PrefectApiError):
@@ -112,7 +133,7 @@ def status_error(
     endpoint: str, status: int, detail: str, retry_after: str | None, location: str = ''
 ) -> PrefectApiError:
     """The error for an HTTP status that is not 2xx. `detail` is the server's own words, '' if it gave none; `location`
-    is where a redirect leads.
+    is where a redirect leads. What is in them is safe to show.
     """
     if 300 <= status < 400:
         target = f' to {location}' if location else ''
@@ -121,8 +142,8 @@ def status_error(
         hint = HINTS.get(status, 'unexpected status. Look at the logs of the server and of the proxies before it')
     cause = f'HTTP {status}, {hint}'
     if retry_after:
-        cause += f' (Retry-After: {retry_after[:40]})'
+        cause += f' (Retry-After: {retry_after})'
     if detail:
-        cause += f' (the server says: {detail[:200]})'
+        cause += f' (the server says: {detail})'
     kind = {404: NotFound, 422: Rejected}.get(status, PrefectApiError)
     return kind(endpoint, cause)

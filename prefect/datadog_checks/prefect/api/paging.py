@@ -10,11 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from datadog_checks.prefect.api.errors import TooLarge
 from datadog_checks.prefect.api.queries import Body, Table, narrowed
 from datadog_checks.prefect.api.rows import HasId, MalformedRow
 from datadog_checks.prefect.api.times import RESOLUTION
+
+# Stands for a row that is too large even alone on a page: it is passed over by its position.
+TOO_LARGE: Any = MalformedRow({})
+# A page that is too large is read again in parts of this size.
+_PART = 4
+# How many rows in turn are passed over. It may be that the server does not honour the limit at all.
+_PASSED_OVER = 20
+# What is kept of a list that is read as a whole, in characters.
+_MAX_KEPT = 32 * 2**20
 
 R = TypeVar('R', bound=HasId)
 Fetch = Callable[[Body], list[R]]
@@ -25,6 +35,9 @@ _READS = 5
 _FRUITLESS_READS = 3
 # How often a reader goes back in a list that shrinks under its hands.
 _STEPS_BACK = 20
+
+
+T = TypeVar('T')
 
 
 class PagingError(Exception):
@@ -76,11 +89,23 @@ def pages_by_time(fetch: Fetch[R], table: Table, body: Body, order: TimeOrder, p
     """
     seen: set[str] = set()
     bound: datetime | None = None
+    size, passed_over = page_size, 0
     while True:
-        rows = fetch(_bounded(body, table, order, bound) | {'sort': order.sort, 'limit': page_size})
+        asked = _bounded(body, table, order, bound) | {'sort': order.sort}
+        rows, size = _read(fetch, asked | ({'offset': passed_over} if passed_over else {}), size)
+        if passed_over and (not rows or rows[0] is not TOO_LARGE):
+            # Nobody knows the time of what was passed over: rows of the same one may have changed places with it.
+            until = order.time(rows[0]) if rows else None
+            for page in pages_by_id(fetch, _bounded(body, table, order, bound, until), page_size, seen):
+                yield [row for row in page if row is not TOO_LARGE]
         yield _unseen(rows, seen)
-        if len(rows) < page_size:
+        if len(rows) < size:
             return
+        size = min(page_size, size * _PART)
+        if rows[-1] is TOO_LARGE:
+            passed_over = _one_more(passed_over)
+            continue
+        passed_over = 0
         last = order.time(rows[-1])
         if bound is not None and (last > bound if order.descending else last < bound):
             raise PagingError('the server does not honour the sort')
@@ -108,12 +133,12 @@ def pages_newest_first(
     Each page begins with the last row of the one before. If that row is no longer there, rows have left the list and
     others moved up past the reader, who goes back. Rows without a time come first on PostgreSQL, in any order.
     """
-    overlap = 1 if page_size > 1 else 0
     seen: set[str] = set()
-    offset = steps_back = 0
+    offset = steps_back = overlap = passed_over = 0
     has_time = False
+    size = page_size
     while True:
-        rows = fetch(body | {'sort': order.sort, 'offset': offset, 'limit': page_size})
+        rows, size = _read(fetch, body | {'sort': order.sort, 'offset': offset}, size)
         if overlap and has_time and offset and (not rows or rows[0].id not in seen):
             steps_back += 1
             if steps_back > _STEPS_BACK:
@@ -122,9 +147,12 @@ def pages_newest_first(
             continue
         yield _unseen(rows, seen)
         has_time = bool(rows) and order.has_time(rows[-1])
-        if len(rows) < page_size or (has_time and order.time(rows[-1]) < since):
+        if len(rows) < size or (has_time and order.time(rows[-1]) < since):
             return
-        offset += page_size - overlap
+        passed_over = _one_more(passed_over) if rows[-1] is TOO_LARGE else 0
+        overlap = 1 if size > 1 else 0
+        offset += size - overlap
+        size = min(page_size, size * _PART)
 
 
 def rows_by_offset(fetch: Fetch[R], body: Body, page_size: int) -> list[R]:
@@ -133,19 +161,25 @@ def rows_by_offset(fetch: Fetch[R], body: Body, page_size: int) -> list[R]:
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
     the list is read again, cut at other places, until as many rows are known as were counted.
     """
-    known: dict[str, R] = {}
+    seen: set[str] = set()
+    found: list[R] = []
+    kept = 0
     for attempt in range(_READS):
-        counted = 0
-        without_id: list[R] = []
+        counted = without_id = 0
         for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
             counted += len(rows)
-            known.update((row.id, row) for row in rows if row.id is not None)
-            without_id += [row for row in rows if row.id is None]
-            if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
+            without_id += sum(row.id is None for row in rows)
+            # What has no id is told once.
+            fresh = [row for row in _unseen(rows, seen) if attempt == 0 or row.id is not None]
+            kept += sum(map(_characters, fresh))
+            if kept > _MAX_KEPT:
+                raise PagingError(f'the names in the list have more than {_MAX_KEPT // 2**20} MB')
+            found += fresh
+            if counted > page_size and (len(seen) + without_id) * _READS < counted:
                 raise PagingError('the pages repeat')
-        if len(known) + len(without_id) >= counted:
+        if len(seen) + without_id >= counted:
             break
-    return [*known.values(), *without_id]
+    return found
 
 
 @dataclass(frozen=True)
@@ -171,7 +205,13 @@ def pages_by_token(
     while fruitless < _FRUITLESS_READS:
         known = len(seen)
         counted = without_id = 0
-        page = begin(_page_size_of(attempt % _READS, page_size))
+        try:
+            page = begin(_page_size_of(attempt % _READS, page_size))
+        except TooLarge:
+            if page_size == 1:
+                raise
+            page_size = max(1, page_size // _PART)
+            continue
         while page.rows:
             counted += len(page.rows)
             # A page may hold only rows that were read before, for between ties the order is one of chance.
@@ -181,7 +221,14 @@ def pages_by_token(
             yield _unseen(page.rows, seen), max(0, page.total - len(seen) - without_id)
             if page.token is None:
                 break
-            page = go_on(page.token)
+            try:
+                page = go_on(page.token)
+            except TooLarge:
+                if page_size == 1:
+                    raise
+                # A token goes on with pages of the size that it began with.
+                page_size = max(1, page_size // _PART)
+                break
         if len(seen) + without_id >= page.total:
             return
         attempt += 1
@@ -199,13 +246,40 @@ def _page_size_of(attempt: int, page_size: int) -> int:
 
 
 def _offset_pages(fetch: Fetch[R], body: Body, page_size: int) -> Iterator[list[R]]:
-    offset = 0
+    offset, size, passed_over = 0, page_size, 0
     while True:
-        rows = fetch(body | {'offset': offset, 'limit': page_size})
+        rows, size = _read(fetch, body | {'offset': offset}, size)
         yield rows
-        if len(rows) < page_size:
+        if len(rows) < size:
             return
         offset += len(rows)
+        passed_over = _one_more(passed_over) if rows[-1] is TOO_LARGE else 0
+        size = min(page_size, size * _PART)
+
+
+def _one_more(passed_over: int) -> int:
+    if passed_over == _PASSED_OVER:
+        raise PagingError(f'{_PASSED_OVER} objects in turn are too large to be read')
+    return passed_over + 1
+
+
+def _read(fetch: Fetch[R], body: Body, size: int) -> tuple[list[R], int]:
+    """The next rows of `body`, `size` of them or fewer where they are too large, and how many were asked for."""
+    while True:
+        try:
+            return fetch(body | {'limit': size}), size
+        except TooLarge:
+            if size == 1:
+                return [TOO_LARGE], 1
+            size = max(1, size // _PART)
+
+
+def _characters(item: object) -> int:
+    """How much text an object holds in its fields, which may have slots, or a malformed one in its row."""
+    if isinstance(item, MalformedRow):
+        return sum(len(value) for value in item.row.values() if isinstance(value, str))
+    values = (getattr(item, field, None) for field in getattr(type(item), '__dataclass_fields__', ()))
+    return sum(len(value) for value in values if isinstance(value, (str, tuple)))
 
 
 def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None, until: datetime | None = None) -> Body:

@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 _DATE_RESOLUTION = timedelta(seconds=1)
 # An offset below this is within what `Date` and the way of the request blur: the clocks are taken to agree.
 _AGREEMENT = timedelta(seconds=2)
-# A clock that tells another year is broken; times near the ends of the calendar cannot be reckoned with.
-_PLAUSIBLE_YEARS = (2000, 2999)
+# More than any clock is wrong that anybody lives with: one of the two tells nonsense.
+_MOST = timedelta(hours=1)
 
 
 def local_now() -> datetime:
@@ -19,30 +19,45 @@ def local_now() -> datetime:
 
 
 class ServerClock:
-    """The offset of the server's clock from the Agent's, estimated from the `Date` header of one answer."""
+    """The offset of the server's clock from the Agent's, estimated from the `Date` headers of its answers."""
 
     def __init__(self) -> None:
         self.offset = timedelta()
+        # Between which offsets the server's clock is by an answer that contradicts the estimate.
+        self._doubt: tuple[timedelta, timedelta] | None = None
 
-    def observe(self, date_header: str | None, sent: datetime, received: datetime) -> None:
-        """Take the offset from one answer; without a usable header the last estimate stays.
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last answer contradicted the estimate, so that the next one decides."""
+        return self._doubt is not None
+
+    def observe(self, date_header: str | None, sent: datetime, received: datetime) -> timedelta | None:
+        """Take the offset from an answer, once a second one agrees with it; without a usable header the last one stays.
 
         It also stays where the answer does not contradict it: of one that took 20 s nobody knows when the server
-        wrote its time, and ages and windows must not move by 10 s for that.
+        wrote its time, and ages and windows must not move by 10 s for that. An offset above an hour is returned and
+        not believed: the Agent's own clock is used then.
         """
         try:
             server_time = parsedate_to_datetime(date_header or '')
+            if server_time.tzinfo is None:
+                server_time = server_time.replace(tzinfo=UTC)
+            least, most = server_time - received, server_time - sent + _DATE_RESOLUTION
         except (ValueError, TypeError, OverflowError):
-            return
-        if server_time.tzinfo is None:
-            server_time = server_time.replace(tzinfo=UTC)
-        if not _PLAUSIBLE_YEARS[0] <= server_time.year <= _PLAUSIBLE_YEARS[1]:
-            return
-        least, most = server_time - received, server_time + _DATE_RESOLUTION - sent
+            return None
+        doubt, self._doubt = self._doubt, None
         if least <= self.offset <= most:
-            return
+            return None
+        if doubt is None or least > doubt[1] or most < doubt[0]:
+            # One answer may come from anywhere: a cache, another server behind the same name.
+            self._doubt = least, most
+            return None
         offset = (least + most) / 2
+        if abs(offset) > _MOST:
+            self.offset = timedelta()
+            return offset
         self.offset = offset if abs(offset) >= _AGREEMENT else timedelta()
+        return None
 
     def local_now(self) -> datetime:
         return local_now()

@@ -6,8 +6,10 @@ import base64
 import re
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http.client import HTTPException, RemoteDisconnected
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -17,27 +19,41 @@ import urllib3
 
 from datadog_checks.prefect.api import csrf, decoding
 from datadog_checks.prefect.api.csrf import CsrfToken
-from datadog_checks.prefect.api.errors import OutOfTime, PrefectApiError, Rejected, Unreachable, status_error
+from datadog_checks.prefect.api.errors import (
+    OutOfTime,
+    PrefectApiError,
+    Rejected,
+    TooLarge,
+    TooMuch,
+    Unreachable,
+    status_error,
+)
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.request_stats import RequestStats
+from datadog_checks.prefect.api.secrets import Mask, header_secrets
 from datadog_checks.prefect.api.server_clock import ServerClock
+from datadog_checks.prefect.api.session import Exchange, no_auth
 from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeLimit, TookTooLong
 from datadog_checks.prefect.ui_links import split_user_info
 
 # A run of the check may take so many time-outs.
 _TIMEOUTS_PER_RUN = 3
-# A page of 200 runs with long parameters has some megabytes.
-_MAX_ANSWER_BYTES = 64 * 2**20
-_CHUNK_BYTES = 2**16
+# What a run may ask for and get. The first check of a server with 50,000 deployments asks 400 times.
+_MAX_REQUESTS = 2_000
+_MAX_ROWS = 200_000
+# Enough for all endpoints with the name of a work pool.
+_ENDPOINT_BYTES = 120
 # What the HTTP library may take longer than its own time-outs before it is not waited for any longer.
 _GRACE_SECONDS = 0.5
 _TLS_SOURCE = re.compile(r' \(_ssl\.c:\d+\)$')
 
 
 class Http(Protocol):
-    """What is used of the Agent base's RequestsWrapper (`self.http`): its options are those of `instances/http`."""
+    """What is used of `session.BoundedHttp`: its options are those of `instances/http`."""
 
     options: dict[str, Any]
+    ignore_tls_warning: bool
+    secrets: frozenset[str]
 
     def get(self, url: str, **options: Any) -> requests.Response: ...
 
@@ -49,8 +65,10 @@ class _Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes
-    # Bytes that came over the network, compressed as they were.
-    received: int
+    # Whether there was more to read, which was not.
+    is_cut: bool
+    # How many bytes may be read.
+    limit: int
 
 
 class Transport:
@@ -74,8 +92,15 @@ class Transport:
         self._http = http
         if user_info and not auth_string:
             auth_string = ':'.join(user_info)
-        if auth_string and not http.options.get('auth'):
+        if auth_string and http.options['auth'] in (None, no_auth):
             http.options['auth'] = _BasicAuth(auth_string)
+        is_verified = http.options['verify'] or not self.base_url.startswith('https')
+        if not is_verified and not http.ignore_tls_warning:
+            log.warning(
+                'tls_verify is false: anybody on the way to %s can read the credentials and change the answers. '
+                'Set tls_ca_cert, or tls_ignore_warning if this is meant',
+                urlsplit(self.base_url).netloc,
+            )
         self._clock = clock
         self._log = log
         self._caller = BoundedCaller(meanwhile)
@@ -84,13 +109,20 @@ class Transport:
         self._answer_seconds = max(self._timeouts())
         self.budget = TimeLimit(_TIMEOUTS_PER_RUN * self._answer_seconds)
         self.stats = RequestStats()
-        self._refusal: PrefectApiError | None = None
+        self._mask_of: tuple[frozenset[str], Mask] = (frozenset(), Mask(()))
+        self._has_warned_of_clock = False
+        self._begin_run()
 
     def start_run(self) -> None:
         """A run of the check begins: it has its own time, and asks again a server that had enough of the last one."""
         self.budget.start()
         self.stats.start_run()
-        self._refusal = None
+        self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._refusal: PrefectApiError | None = None
+        self._requests: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
 
     def get(
         self,
@@ -103,18 +135,26 @@ class Transport:
     ) -> Any:
         """The decoded answer to `GET path`; with `observe_clock` its `Date` header sets the server's clock.
 
-        `decode` raises ValueError or RecursionError for what is not JSON.
+        `decode` raises ValueError or RecursionError for what is not JSON. Raises TooLarge for an answer that would take
+        too much memory.
         """
-        endpoint = f'GET {path}'
+        endpoint = self._endpoint('GET', path)
         sent = self._clock.local_now()
-        answer = self._send(endpoint, 'GET', (base_url or self.base_url) + path, {'params': params})
-        if observe_clock:
-            self._clock.observe(answer.headers.get('Date'), sent, self._clock.local_now())
+        answer = self._send(endpoint, 'GET', path, (base_url or self.base_url) + path, {'params': params})
+        if observe_clock or self._clock.is_in_doubt:
+            self._observe_clock(answer, sent)
         return self._decoded(endpoint, answer, decode)
 
     def post(self, path: str, body: dict[str, Any], *, decode: Callable[[bytes], Any] = decoding.loads) -> Any:
-        """The decoded answer to `POST path`. All POST endpoints that the check uses only read."""
-        endpoint = f'POST {path}'
+        """The decoded answer to `POST path`. All POST endpoints that the check uses only read. Raises TooLarge."""
+        endpoint = self._endpoint('POST', path)
+        return self._decoded(endpoint, self._posted(endpoint, path, body), decode, body.get('limit'))
+
+    def says(self, text: str, size: int) -> str:
+        """What the server said, for a log or an error: one line of at most `size` bytes without secrets."""
+        return self._mask().line(text, size)
+
+    def _posted(self, endpoint: str, path: str, body: dict[str, Any]) -> _Answer:
         if self._csrf.is_outdated:
             self._renew_csrf_token()
         answer = self._post(endpoint, path, body)
@@ -122,13 +162,13 @@ class Transport:
             self._renew_csrf_token()
             answer = self._post(endpoint, path, body)
         self.stats.judge(answer.status)
-        return self._decoded(endpoint, answer, decode)
+        return answer
 
     def _post(self, endpoint: str, path: str, body: dict[str, Any]) -> _Answer:
         options: dict[str, Any] = {'json': body}
         if self._csrf.headers:
             options['extra_headers'] = self._csrf.headers
-        return self._send(endpoint, 'POST', self.base_url + path, options)
+        return self._send(endpoint, 'POST', path, self.base_url + path, options)
 
     def _renew_csrf_token(self) -> None:
         try:
@@ -140,59 +180,109 @@ class Transport:
             # To whom asked for something else, a 404 of this endpoint is not what a 404 of theirs would be.
             raise PrefectApiError(error.endpoint, error.cause) from None
 
-    def _decoded(self, endpoint: str, answer: _Answer, decode: Callable[[bytes], Any]) -> Any:
+    def _observe_clock(self, answer: _Answer, sent: datetime) -> None:
+        offset = self._clock.observe(answer.headers.get('Date'), sent, self._clock.local_now())
+        if offset is not None and not self._has_warned_of_clock:
+            self._has_warned_of_clock = True
+            self._log.warning(
+                'The Date header of the server is %s from the clock of the Agent, which is not believed: times go by '
+                'the clock of the Agent. Is one of the two clocks wrong?',
+                f'{offset.total_seconds() / 3600:+,.1f} hours',
+            )
+
+    def _decoded(self, endpoint: str, answer: _Answer, decode: Callable[[bytes], Any], limit: int | None = None) -> Any:
+        """The answer, decoded, with at most `limit` rows. Raises TooMuch beyond what a run may read."""
+        self._refuse_if_bad(endpoint, answer)
+        document = self._loads(endpoint, answer, decode)
+        rows = len(document if isinstance(document, list) else getattr(document, 'rows', ()))
+        if limit is not None and rows > limit:
+            raise PrefectApiError(endpoint, f'{rows:,} objects, of which {limit:,} were asked for. Does a proxy cache?')
+        self._rows[endpoint] += rows
+        if self._rows.total() > _MAX_ROWS:
+            raise TooMuch(endpoint, f'{_MAX_ROWS:,} objects', self._rows)
+        return document
+
+    def _refuse_if_bad(self, endpoint: str, answer: _Answer) -> None:
+        """Raise what an answer is that has no JSON of a bounded size, or none at all."""
         if not 200 <= answer.status < 300:
+            retry_after = answer.headers.get('Retry-After')
+            location = answer.headers.get('Location')
             error = status_error(
                 endpoint,
                 answer.status,
-                _detail(answer),
-                retry_after=answer.headers.get('Retry-After'),
-                location=_target(self.base_url, answer.headers.get('Location')),
+                self.says(_detail(answer), 200),
+                retry_after=retry_after and self.says(retry_after, 40),
+                location=self.says(_target(self.base_url, location), 200),
             )
             if answer.status == 429:
                 self._refusal = error
             raise error
+        if answer.is_cut:
+            size = f'{answer.limit // 2**20} MB' if answer.limit >= 2**20 else f'{answer.limit // 2**10} kB'
+            raise TooLarge(endpoint, f'the answer is larger than {size}. Is this a Prefect server?')
+        if decoding.is_too_dense(answer.content):
+            raise TooLarge(endpoint, 'the answer has too many values. Is this a Prefect server?')
+
+    def _loads(self, endpoint: str, answer: _Answer, decode: Callable[[bytes], Any]) -> Any:
         try:
-            return decode(answer.content)
+            content = answer.content
+            mask = self._mask()
+            if mask.is_needed(content) or not decoding.is_plain(content):
+                content = decoding.dumps(mask.document(decoding.loads(content)))
+            return decode(content)
         except (ValueError, RecursionError):
-            kind = answer.headers.get('Content-Type', 'no content type')[:60]
+            kind = self.says(answer.headers.get('Content-Type', 'no content type'), 60)
             hint = 'Is /api missing from prefect_url, or is this a login page?'
             if kind.startswith('application/json'):
                 hint = 'It should be: does a proxy cut or change it?'
             raise PrefectApiError(endpoint, f'the answer is not JSON ({kind}). {hint}') from None
 
-    def _send(self, endpoint: str, method: str, url: str, options: dict[str, Any]) -> _Answer:
+    def _endpoint(self, method: str, path: str) -> str:
+        """Method and path as errors name them: a path may hold the name of a work pool."""
+        return self.says(f'{method} {path}', _ENDPOINT_BYTES)
+
+    def _mask(self) -> Mask:
+        """For the secrets of now: a token is renewed at times."""
+        secrets = self._http.secrets.union(header_secrets(self._http.options['headers']), self._csrf.headers.values())
+        if secrets != self._mask_of[0]:
+            self._mask_of = (secrets, Mask(secrets))
+        return self._mask_of[1]
+
+    def _send(self, endpoint: str, method: str, path: str, url: str, options: dict[str, Any]) -> _Answer:
         """The answer, whatever its status. A connection that is lost before there is one is tried once more."""
         if self._refusal is not None:
             # The server has had enough: whatever else there is to ask waits for the next run.
             raise self._refusal
         try:
-            return self._send_once(endpoint, method, url, options)
+            return self._send_once(endpoint, method, path, url, options)
         except _ConnectionLost:
             # The server closes a connection that was idle for 5 s; a request may cross that on its way.
             self._log.debug('%s: the connection was closed, trying once more', endpoint)
-            return self._send_once(endpoint, method, url, options)
+            return self._send_once(endpoint, method, path, url, options)
 
-    def _send_once(self, endpoint: str, method: str, url: str, options: dict[str, Any]) -> _Answer:
+    def _send_once(self, endpoint: str, method: str, path: str, url: str, options: dict[str, Any]) -> _Answer:
         if self.budget.is_used_up:
             raise OutOfTime(self.budget)
+        self._requests[endpoint] += 1
+        if self._requests.total() > _MAX_REQUESTS:
+            raise TooMuch(endpoint, f'{_MAX_REQUESTS:,} requests', self._requests)
         send = self._http.get if method == 'GET' else self._http.post
         started = time.monotonic()
         limit = min(self._answer_seconds, self.budget.remaining)
         connect, read = (min(seconds, limit) for seconds in self._timeouts())
+        most = decoding.max_bytes(path)
+        exchange = Exchange(most, decoding.MAX_SMALL_BYTES, started + limit)
 
-        def exchange() -> _Answer:
-            # A redirect would carry the headers, credentials among them, to a host that nobody configured.
-            response = send(url, allow_redirects=False, stream=True, timeout=(connect, read), **options)
-            with response:
-                content = _read(endpoint, response, started + limit)
-                return _Answer(response.status_code, response.headers, content, response.raw.tell())
+        def answer() -> _Answer:
+            with (
+                exchange.begun(),
+                # A redirect would carry the headers, credentials among them, to a host that nobody configured.
+                send(url, allow_redirects=False, stream=True, timeout=(connect, read), **options) as response,
+            ):
+                return _Answer(response.status_code, response.headers, response.content, exchange.is_cut, most)
 
-        received = 0
         try:
-            answer = self._caller.call(exchange, limit + _GRACE_SECONDS)
-            received = answer.received
-            return answer
+            return self._caller.call(answer, limit + _GRACE_SECONDS)
         except TookTooLong as error:
             raise Unreachable(endpoint, self._describe_slow(str(error), limit)) from None
         except requests.exceptions.RequestException as error:
@@ -204,9 +294,11 @@ class Transport:
             # What the Agent base needs for a request could not be had: a certificate, a token.
             raise Unreachable(endpoint, _describe_preparation(error)) from None
         finally:
+            # Of a call that nobody waits for any longer: the thread that makes it ends with its connections.
+            exchange.end()
             seconds = time.monotonic() - started
             self.budget.charge(endpoint, seconds)
-            self.stats.add(endpoint.partition(' ')[2], received, seconds)
+            self.stats.add(path, exchange.received, seconds)
 
     def _timeouts(self) -> tuple[float, float]:
         """Those of the options for connecting and for one read, in seconds."""
@@ -268,29 +360,13 @@ class _BasicAuth(requests.auth.AuthBase):
         return request
 
 
-def _read(endpoint: str, response: requests.Response, until: float) -> bytes:
-    """The body, as long as it is neither too large nor too slow."""
-    content = bytearray()
-    for chunk in response.iter_content(_CHUNK_BYTES):
-        content += chunk
-        if len(content) > _MAX_ANSWER_BYTES:
-            limit = _MAX_ANSWER_BYTES // 2**20
-            raise PrefectApiError(
-                endpoint, f'the answer is larger than {limit} MB. Is this a Prefect server? Filter by names if it is'
-            )
-        if time.monotonic() > until:
-            raise requests.exceptions.ReadTimeout
-    return bytes(content)
-
-
 def _target(base_url: str, location: str | None) -> str:
     """Where a redirect leads, without user info and query; '' if it does not say."""
     try:
         parts = urlsplit(urljoin(f'{base_url}/', location)) if location else urlsplit('')
     except ValueError:
         return ''
-    target = urlunsplit((parts.scheme, parts.netloc.rpartition('@')[2], parts.path.partition(';')[0], '', ''))
-    return target[:200]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition('@')[2], parts.path.partition(';')[0], '', ''))
 
 
 def _is_lost_connection(error: requests.exceptions.RequestException) -> bool:

@@ -8,15 +8,21 @@ from typing import Literal
 
 from datadog_checks.prefect import tags, ui_links
 from datadog_checks.prefect.api.models import AWAITING_RETRY, Event, Resource, task_name
+from datadog_checks.prefect.safe_text import cut, without_control
 from datadog_checks.prefect.sample import AgentEvent
 from datadog_checks.prefect.tags import Tags, make_tags
 
 AlertType = Literal['error', 'warning', 'success', 'info']
 
-# What Datadog keeps of a title (500) and a text (4000) holds all names and a message of these lengths.
+# What is shown of a name and of a message, in characters.
 _NAME_LENGTH = 200
 _MESSAGE_LENGTH = 1500
+# What Datadog keeps of them: of a title and a key 100, of a text 4,000 bytes.
+_TITLE_BYTES = 100
+_TEXT_BYTES = 4000
 _AGGREGATION_KEY_LENGTH = 100
+# Longer than any path that a user interface has.
+_LINK_LENGTH = 1000
 
 _ALERT_TYPES_BY_STATE_TYPE: Mapping[str | None, AlertType] = {
     'FAILED': 'error',
@@ -28,6 +34,8 @@ _ALERT_TYPES_BY_STATE_NAME: Mapping[str | None, AlertType] = {AWAITING_RETRY: 'w
 _ALERT_TYPES_BY_ACTION: Mapping[str, AlertType] = {'not-ready': 'error', 'ready': 'success'}
 
 _END_OF_MARKDOWN = re.compile('%{3,}')
+# What would notify somebody (`@all`, `@slack-channel`), but no address of mail.
+_MENTION = re.compile(r'(?<!\w)@(?=\w)')
 
 # Roles of related resources, in the order in which they are told.
 _PARENTS = {
@@ -54,13 +62,13 @@ def agent_event(event: Event, more_tags: Tags, ui_url: str) -> AgentEvent:
     """The event as the Agent takes it. `more_tags` are those that it does not tell itself."""
     alert_type = _alert_type(event)
     return AgentEvent(
-        event_type=event.name,
+        event_type=_line(event.name, _NAME_LENGTH),
         title=_title(event),
         text=_text(event, ui_url),
         timestamp=int(event.occurred.timestamp()),
         alert_type=alert_type,
         priority='low' if alert_type == 'info' else 'normal',
-        aggregation_key=event.resource.id[:_AGGREGATION_KEY_LENGTH],
+        aggregation_key=_line(event.resource.id, _AGGREGATION_KEY_LENGTH),
         tags=tuple(sorted({*_tags(event), *more_tags})),
     )
 
@@ -87,15 +95,16 @@ def _tags(event: Event) -> Tags:
 
 def _title(event: Event) -> str:
     name = event.resource.name or event.resource.id.removeprefix(f'prefect.{event.kind}.')
-    name = _shortened(name, _NAME_LENGTH)
-    return f'[PREFECT] [{event.kind[:_NAME_LENGTH]}] {name} -> {(event.state_name or event.action)[:80]}'
+    title = f'[PREFECT] [{event.kind}] {name} -> {event.state_name or event.action}'
+    return cut(_unmentioned(without_control(title)), _TITLE_BYTES)
 
 
 def _text(event: Event, ui_url: str) -> str:
     """Datadog's Markdown. Whatever a user may have written stands between backticks."""
     parts = [_transition(event), _message(event), '\n'.join(_facts(event)), _link(event, ui_url)]
     text = '\n\n'.join(part for part in parts if part)
-    return '\n'.join(['%%% ', _END_OF_MARKDOWN.sub('%%', text), ' %%%'])
+    begin, end = '%%% \n', '\n %%%'
+    return begin + cut(_END_OF_MARKDOWN.sub('%%', text), _TEXT_BYTES - len(begin + end)) + end
 
 
 def _transition(event: Event) -> str:
@@ -106,7 +115,9 @@ def _transition(event: Event) -> str:
 def _message(event: Event) -> str:
     if not event.state_message:
         return ''
-    message = _shortened(event.state_message, _MESSAGE_LENGTH).replace('```', "'''")
+    # A control character may stand in the middle of a mention or of three backticks.
+    message = without_control(_shortened(event.state_message, _MESSAGE_LENGTH), is_text=True)
+    message = _unmentioned(message).replace('```', "'''")
     return f'```\n{message}\n```'
 
 
@@ -126,12 +137,22 @@ def _link(event: Event, ui_url: str) -> str:
     work_pool = event.related.get('work-pool')
     resource = event.resource
     path = ui_links.object_path(event.kind, resource.object_id, resource.name, work_pool.name if work_pool else None)
-    return f'[Open in Prefect]({ui_url}{path})' if path else ''
+    return f'[Open in Prefect]({ui_url}{path})' if path and len(path) <= _LINK_LENGTH else ''
 
 
 def _code(text: str) -> str:
     """One line of code in Markdown."""
-    return '`{}`'.format(_shortened(' '.join(text.split()), _NAME_LENGTH).replace('`', "'"))
+    line = ' '.join(without_control(_shortened(text, _NAME_LENGTH)).split())
+    return '`{}`'.format(_unmentioned(line).replace('`', "'"))
+
+
+def _line(text: str, length: int) -> str:
+    """The beginning of a text in one line that mentions nobody."""
+    return _unmentioned(without_control(text[:length]))
+
+
+def _unmentioned(text: str) -> str:
+    return _MENTION.sub('@ ', text)
 
 
 def _shortened(text: str, length: int) -> str:

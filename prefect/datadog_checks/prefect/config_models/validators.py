@@ -10,6 +10,7 @@ of the Agent base without a function of its own is held to the kind of its examp
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
+from requests import PreparedRequest
+from requests.exceptions import RequestException
 
 from datadog_checks.prefect.settings import MIN_CATCHUP_SECONDS
 
@@ -24,6 +27,9 @@ from . import defaults
 
 if TYPE_CHECKING:
     from .instance import InstanceConfig
+
+# What a name server takes: letters of ASCII, and no label that is empty or too long.
+HOST_LABEL = re.compile('[a-zA-Z0-9_-]{1,63}')
 
 URL_EXAMPLE = 'for example: `prefect_url: http://localhost:4200/api`'
 
@@ -86,11 +92,11 @@ def instance_prefect_url(value: Any, field: Any) -> str:
         raise _error(f'must start with `http://` or `https://`, {URL_EXAMPLE}')
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        is_valid = _is_host(url, parts.hostname) and parts.port != 0
     except ValueError:
-        host = None
+        is_valid = False
     # An `@` behind the host is the end of a password with an unescaped `/`, which must not become a part of tags.
-    if not host or '@' in parts.path or any(character.isspace() for character in url):
+    if not is_valid or '@' in parts.path or not url.isprintable() or ' ' in url:
         raise _error(
             f'has no valid host and port, {URL_EXAMPLE}. '
             'In a user name or password write `/` as `%2F`, `?` as `%3F`, `#` as `%23`'
@@ -378,6 +384,24 @@ def _is_address(url: Any) -> bool:
         return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
+
+
+def _is_host(url: str, host: str | None) -> bool:
+    """Whether the host of a URL can be asked for at a name server, or is an address. Raises ValueError."""
+    if not host or '\\' in url:
+        return False
+    if '[' in urlsplit(url).netloc.rpartition('@')[2]:
+        behind = urlsplit(url).netloc.rpartition(']')[2]
+        return bool(ipaddress.IPv6Address(host)) and (not behind or behind.startswith(':'))
+    if not host.isascii():
+        request = PreparedRequest()
+        try:
+            request.prepare_url(url, None)
+        except (RequestException, UnicodeError):
+            return False
+        host = urlsplit(request.url or '').hostname or ''
+    labels = host.removesuffix('.').split('.')
+    return len(host) <= 253 and all(HOST_LABEL.fullmatch(label) for label in labels)
 
 
 def _error(message: str) -> PydanticCustomError:

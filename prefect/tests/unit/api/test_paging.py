@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
+from datadog_checks.prefect.api.errors import TooLarge
 from datadog_checks.prefect.api.models import FlowRun, TaskRun, WorkQueue
 from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_END,
     FLOW_RUNS_BY_NEXT_START,
     FLOW_RUNS_BY_START,
     TASK_RUNS_BY_END,
+    TOO_LARGE,
     PagingError,
     TimeOrder,
     TokenPage,
@@ -219,7 +221,7 @@ class TestPagesNewestFirst:
             list(pages_newest_first(fetch, {}, TASK_RUNS_BY_END, PAGE, at(-1)))
 
 
-class TestRowsByOffset:
+class TestObjectsByOffset:
     @pytest.fixture
     def work_queues(self, fake: FakePrefect) -> Reader:
         return Reader(fake, '/work_queues/filter')
@@ -353,3 +355,96 @@ class TestByToken:
         first, last = TokenPage(numbered(1), 2, 'more'), TokenPage(numbered(0), 2, 'more')
         pages = pages_by_token(lambda size: first, lambda token: last, PAGE)
         assert ids(rows for rows, _ in pages) == ['0']
+
+
+class TestTooLarge:
+    """A page that is too large is read in parts, and a row that is so even alone is passed over by its position."""
+
+    def limited(self, reader: Reader, large: set[str], most: int = PAGE) -> Callable[[dict[str, Any]], list[Any]]:
+        """Pages of more than `most` rows are too large, and all pages with one of these rows."""
+
+        def fetch(body: dict[str, Any]) -> list[Any]:
+            rows = reader(body)
+            if len(rows) > most or any(row.id in large for row in rows):
+                raise TooLarge('POST /flow_runs/filter', 'too large')
+            return rows
+
+        return fetch
+
+    @pytest.mark.parametrize('order', [FLOW_RUNS_BY_START, FLOW_RUNS_BY_END], ids=['ascending', 'descending'])
+    @pytest.mark.parametrize('most', [1, 2, PAGE])
+    @pytest.mark.parametrize('large', [(), (0,), (8,), (3, 4, 5), range(9), (4,)], ids=str)
+    @pytest.mark.parametrize('per_second', [1, 2])
+    def test_every_other_row_comes_once(
+        self, fake: FakePrefect, flow_runs: Reader, order: TimeOrder, most: int, large: Sequence[int], per_second: int
+    ) -> None:
+        runs = [run_through(fake, start=at(index // per_second), seconds=0.5)['id'] for index in range(9)]
+        too_large = {runs[index] for index in large}
+        pages = list(pages_by_time(self.limited(flow_runs, too_large, most), 'flow_runs', {}, order, PAGE))
+        assert set(ids(iter([[row for row in page if row is not TOO_LARGE] for page in pages]))) == {*runs} - too_large
+        # Of rows with one time, one may be met again.
+        assert sum(row is TOO_LARGE for page in pages for row in page) >= len(too_large)
+
+    @pytest.mark.parametrize('large', [(), (0,), (11,), (3, 4, 5)], ids=str)
+    def test_list_by_offset_has_every_other_row(self, large: Sequence[int]) -> None:
+        names = [str(index) for index in range(12)]
+
+        def fetch(body: dict[str, Any]) -> list[Any]:
+            page = names[body['offset'] :][: body['limit']]
+            if any(names[index] in page for index in large):
+                raise TooLarge('POST /work_pools/filter', 'too large')
+            return listed(*({'id': name} for name in page))
+
+        found = rows_by_offset(fetch, {}, PAGE)
+        assert [row.id for row in found if row is not TOO_LARGE] == [
+            name for index, name in enumerate(names) if index not in large
+        ]
+        assert sum(row is TOO_LARGE for row in found) == len(large)
+
+    def test_newest_rows_are_read_past_it(self, fake: FakePrefect) -> None:
+        reader = Reader(fake, '/task_runs/filter')
+        runs = [run_task_through(fake, start=at(index), seconds=0.5)['id'] for index in range(9)]
+        pages = pages_newest_first(self.limited(reader, {runs[4]}), {}, TASK_RUNS_BY_END, PAGE, at(-1))
+        assert {row.id for page in pages for row in page if row is not TOO_LARGE} == {*runs} - {runs[4]}
+
+    @pytest.mark.parametrize('most', [1, 7, 49])
+    def test_pages_by_token_begin_again_with_smaller_ones(self, most: int) -> None:
+        names = [str(index) for index in range(120)]
+
+        def page(offset: int, size: int) -> TokenPage[MalformedRow]:
+            if size > most and offset + size > 60:
+                raise TooLarge('POST /events/filter', 'too large')
+            after = offset + size
+            rows = listed(*({'id': name} for name in names[offset:after]))
+            return TokenPage(rows, len(names), f'{after} {size}' if after < len(names) else None)
+
+        pages = pages_by_token(lambda size: page(0, size), lambda token: page(*map(int, token.split())), 50)
+        assert ids(rows for rows, _ in pages) == names
+
+    def test_limit_that_is_not_honoured_ends_in_an_error(self) -> None:
+        asked = count()
+
+        def fetch(body: dict[str, Any]) -> list[Any]:
+            next(asked)
+            raise TooLarge('POST /work_pools/filter', 'too large')
+
+        with pytest.raises(PagingError, match='20 objects in turn'):
+            rows_by_offset(fetch, {}, 200)
+        assert next(asked) < 50
+
+    def test_names_that_fill_the_memory_are_an_error(self) -> None:
+        numbers = count()
+
+        def fetch(body: dict[str, Any]) -> list[Any]:
+            return listed(*({'id': str(next(numbers)), 'name': 'x' * 10**6} for _ in range(body['limit'])))
+
+        with pytest.raises(PagingError, match='more than 32 MB'):
+            rows_by_offset(fetch, {}, PAGE)
+        assert next(numbers) < 50
+
+
+@pytest.mark.parametrize('odd', [[], {}, None, 7])
+def test_row_with_an_id_of_another_kind_blinds_no_other(odd: object) -> None:
+    rows = listed({'id': 'a', 'start_time': format_time(at(1))}, {'id': odd}, {'id': 'b'})
+    pages = pages_by_time(lambda body: rows, 'flow_runs', {}, FLOW_RUNS_BY_START, PAGE)
+    assert list(pages) == [rows]

@@ -10,14 +10,21 @@ from datadog_checks.prefect.api.server_clock import ServerClock
 from tests.unit.harness import START, at
 
 
+def observe(clock: ServerClock, seconds: float, sent: datetime = START, received: datetime = START) -> float | None:
+    """Show it the answer of a server that is so many seconds ahead; how many it did not believe."""
+    offset = clock.observe(format_datetime(at(seconds), usegmt=True), sent, received)
+    return None if offset is None else offset.total_seconds()
+
+
 def observed(seconds: float, sent: datetime = START, received: datetime = START) -> ServerClock:
-    """A clock that saw the answer of a server that is so many seconds ahead."""
+    """A clock that saw two answers of such a server."""
     clock = ServerClock()
-    clock.observe(format_datetime(at(seconds), usegmt=True), sent, received)
+    observe(clock, seconds, sent, received)
+    observe(clock, seconds, sent, received)
     return clock
 
 
-@pytest.mark.parametrize('seconds', [90, -90, 3, -3, 86400, -86400])
+@pytest.mark.parametrize('seconds', [90, -90, 3, -3, 3599, -3600])
 def test_offset_is_that_of_date_and_half_a_second(seconds: int) -> None:
     assert observed(seconds).offset == timedelta(seconds=seconds + 0.5)
 
@@ -51,8 +58,46 @@ def test_slow_answer_that_contradicts_nothing_moves_no_time(seconds: int) -> Non
 
 def test_clock_that_agrees_again_has_no_offset() -> None:
     clock = observed(90)
-    clock.observe(format_datetime(at(0), usegmt=True), START, START)
+    observe(clock, 0)
+    observe(clock, 0)
     assert clock.offset == timedelta()
+
+
+class TestJump:
+    @pytest.mark.parametrize('before', [0, 90])
+    @pytest.mark.parametrize('odd', [-600, 600, 3000, 10**6, 2 * 10**9])
+    def test_one_answer_moves_no_time(self, before: int, odd: int) -> None:
+        """It may come out of a cache, or from another server behind the same name."""
+        clock = observed(before)
+        offset = clock.offset
+        for seconds in (odd, before, odd, before):
+            assert observe(clock, seconds) is None
+            assert clock.offset == offset
+
+    def test_answers_that_agree_with_none_before_move_no_time(self) -> None:
+        clock = observed(90)
+        for seconds in (200, 300, 400, 500):
+            observe(clock, seconds)
+        assert clock.offset == timedelta(seconds=90.5)
+
+    def test_is_in_doubt_until_the_next_answer(self) -> None:
+        clock = observed(0)
+        assert not clock.is_in_doubt
+        observe(clock, 90)
+        assert clock.is_in_doubt
+        observe(clock, 91)
+        assert not clock.is_in_doubt
+        assert clock.offset == timedelta(seconds=91.5)
+
+    @pytest.mark.parametrize('seconds', [3601, -3603, 10**6, 2 * 10**9, -2 * 10**9])
+    @pytest.mark.parametrize('before', [0, 90])
+    def test_above_an_hour_is_never_believed(self, before: int, seconds: int) -> None:
+        clock = observed(before)
+        assert observe(clock, seconds) is None
+        assert observe(clock, seconds) == seconds + 0.5
+        assert clock.offset == timedelta()
+        assert observe(clock, seconds) is None
+        assert observe(clock, seconds) == seconds + 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,7 +114,8 @@ def test_unusable_date_keeps_the_last_estimate(header: str | None) -> None:
 )
 def test_any_zone_will_do(header: str) -> None:
     clock = ServerClock()
-    clock.observe(header, START, START.astimezone(timezone(timedelta(hours=-8))))
+    for _ in range(2):
+        clock.observe(header, START, START.astimezone(timezone(timedelta(hours=-8))))
     assert clock.offset == timedelta(seconds=60.5)
 
 

@@ -287,14 +287,32 @@ class TestClock:
         transport.get('/ready')
         assert clock.offset == timedelta()
         transport.get('/health', observe_clock=True)
+        assert clock.offset == timedelta()
+        # The next answer decides, whatever it is to.
+        transport.get('/ready')
         assert clock.offset == timedelta(seconds=90.5)
+
+    def test_offset_above_an_hour_is_warned_of_once(
+        self, fake: FakePrefect, prefect_url: str, agent_clock: AgentClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        agent_clock.skew = timedelta(hours=-74)
+        clock = ServerClock()
+        transport = new_transport(prefect_url, clock=clock)
+        for _ in range(3):
+            transport.get('/health', observe_clock=True)
+            transport.get('/ready')
+        assert clock.offset == timedelta()
+        (warning,) = caplog.messages
+        assert 'is +74.0 hours from the clock of the Agent, which is not believed' in warning
 
     def test_clock_is_taken_from_errors_too(self, fake: FakePrefect, prefect_url: str, agent_clock: AgentClock) -> None:
         agent_clock.skew = timedelta(seconds=-90)
         clock = ServerClock()
         fake.is_ready = False
-        with pytest.raises(PrefectApiError):
-            new_transport(prefect_url, clock=clock).get('/ready', observe_clock=True)
+        transport = new_transport(prefect_url, clock=clock)
+        for _ in range(2):
+            with pytest.raises(PrefectApiError):
+                transport.get('/ready', observe_clock=True)
         assert clock.offset == timedelta(seconds=90.5)
 
     def test_time_on_the_way_is_shared_between_both_ways(
@@ -302,10 +320,13 @@ class TestClock:
     ) -> None:
         agent_clock.skew = timedelta(seconds=-100)
 
+        clock = ServerClock()
+        transport = new_transport(prefect_url, clock=clock)
+        transport.get('/health', observe_clock=True)
+
         def slow(request: FakeRequest) -> None:
             agent_clock.skew += timedelta(seconds=4)
 
         fake.fault = slow
-        clock = ServerClock()
-        new_transport(prefect_url, clock=clock).get('/health', observe_clock=True)
+        transport.get('/health', observe_clock=True)
         assert clock.offset == timedelta(seconds=98.5)

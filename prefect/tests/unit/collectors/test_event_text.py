@@ -18,9 +18,14 @@ RECORDED = [name for name in recorded.cases('events_filter') if name != 'page']
 
 
 def row(name: str, **resource: str) -> Any:
-    """A recorded event; `resource` replaces labels of what it is about: `state_message` is `prefect.state-message`."""
+    """A recorded event; `resource` replaces labels of what it is about: `state_message` is `prefect.state-message`,
+    and `resource_name` its name.
+    """
     event = recorded.body('events_filter', name)['events'][0]
-    event['resource'] |= {f'prefect.{key.replace("_", "-")}': value for key, value in resource.items()}
+    labels = {f'prefect.{key.replace("_", "-")}': value for key, value in resource.items()}
+    if 'resource_name' in resource:
+        labels['prefect.resource.name'] = labels.pop('prefect.resource-name')
+    event['resource'] |= labels
     return event
 
 
@@ -168,9 +173,78 @@ def test_all_fits_into_what_datadog_keeps() -> None:
 
     found = text_of(event)
 
-    assert len(found.title) <= 500
+    assert len(found.title) == 100
+    assert found.title.endswith('... (cut)')
     assert len(found.text) <= 4000
     assert len(found.aggregation_key) <= 100
+
+
+def test_bytes_are_bounded_and_not_characters() -> None:
+    event = row('prefect.flow-run.Crashed', state_message='ä' * 9999, state_name='ö' * 9999, resource_name='😀' * 9999)
+    for parent in event['related']:
+        parent['prefect.resource.name'] = '😀' * 9999
+
+    found = text_of(event)
+
+    assert 96 < len(found.title.encode()) <= 100
+    assert found.title.endswith('... (cut)')
+    assert 3996 < len(found.text.encode()) <= 4000
+    assert found.text.endswith('... (cut)\n %%%')
+
+
+def test_name_of_an_event_is_bounded() -> None:
+    found = text_of(row('prefect.flow-run.Failed') | {'event': 'prefect.flow-run.' + 'x' * 10**6})
+
+    assert len(found.event_type) == 200
+
+
+@pytest.mark.parametrize(
+    ('written', 'sent'),
+    [
+        ('@all', '@ all'),
+        ('see @slack-alerts, (@bob)', 'see @ slack-alerts, (@ bob)'),
+        ('.@all', '.@ all'),
+        ('\x1b@all', ' @ all'),
+        ('a\u200e@all', 'a @ all'),
+        ('@\u202eall', '@ all'),
+        ('me@firm.com', 'me@firm.com'),
+        ('5 @ 3', '5 @ 3'),
+    ],
+)
+def test_nobody_is_mentioned(written: str, sent: str) -> None:
+    event = row('prefect.flow-run.Crashed', state_message=written, state_name=written, resource_name=written)
+    event['related'][0]['prefect.resource.name'] = written
+
+    found = text_of(event)
+
+    assert found.title == f'[PREFECT] [flow-run] {sent} -> {sent}'
+    assert f'```\n{sent}\n```' in found.text
+    assert f'- Flow: `{sent.strip()}`' in found.text
+
+
+@pytest.mark.parametrize(
+    'control', ['\x00', '\x07', '\x1b', '\x7f', '\x9b', '\u061c', '\u200f', '\u202e', '\u2066', '\u2028']
+)
+def test_no_control_character_is_sent(control: str) -> None:
+    """The Agent ends a text at NUL; the others move the cursor of a terminal, or turn the direction of writing."""
+    written = f'a{control}b'
+    event = row('prefect.flow-run.Crashed', state_message=f'{written}\n\tc', state_name=written, resource_name=written)
+    event['related'][0]['prefect.resource.name'] = written
+    event['event'] = f'prefect.flow-run.{written}'
+
+    found = text_of(event)
+
+    assert control not in ''.join((found.title, found.text, found.event_type, *found.tags))
+    assert found.title == '[PREFECT] [flow-run] a b -> a b'
+    assert '```\na b\n\tc\n```' in found.text
+    assert 'flow_name:a b' in found.tags
+
+
+def test_title_has_one_line() -> None:
+    assert (
+        text_of(row('prefect.flow-run.Failed', resource_name='a\nb\r\nc')).title
+        == '[PREFECT] [flow-run] a b  c -> Failed'
+    )
 
 
 def test_what_a_user_wrote_does_not_break_the_markdown() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_workers_of_the_same_name_in_two_pools_stay_apart(fake: FakePrefect, ben
     assert len(series(bench.read(Workers()), 'work_pool.worker.is_online')) == 2
 
 
-@pytest.mark.parametrize('name', ['with a blank', 'a/b', 'ä', '100%', 'q?a=1#x'])
+@pytest.mark.parametrize('name', ['with a blank', 'a;b', 'ä', '100%', 'q?a=1#x', '...', '%2e%2e', '\\', 'x' * 2000])
 def test_any_pool_name_fits_into_the_path(fake: FakePrefect, bench: Bench, name: str) -> None:
     fake.add_work_pool(name)
     requested: list[str] = []
@@ -55,7 +56,24 @@ def test_any_pool_name_fits_into_the_path(fake: FakePrefect, bench: Bench, name:
     finally:
         fake.unknown_requests.clear()
     (path,) = [path for path in requested if path.endswith('/workers/filter')]
-    assert path.count('/') == len(['', 'api', 'work_pools', 'NAME', 'workers', 'filter']) - 1
+    assert [unquote(part) for part in path.split('/')] == ['', 'api', 'work_pools', name, 'workers', 'filter']
+
+
+@pytest.mark.parametrize('name', ['.', '..', 'a/b', '../flow_runs', 'x' * 70_000, 'ä' * 1000])
+def test_pool_that_no_path_can_name_is_skipped_with_one_warning(
+    fake: FakePrefect, bench: Bench, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    for pool in (name, name[:-1] + '/', 'good'):
+        fake.add_worker(fake.add_work_pool(pool), 'worker')
+    for _ in range(2):
+        found = bench.read(Workers())
+        online = series(found, 'work_pool.worker.is_online')
+        assert [tag for _, tags in online for tag in tags if tag.startswith('work_pool_name')] == [
+            'work_pool_name:good'
+        ]
+    (warning,) = caplog.messages
+    assert warning.startswith('No workers of the work pool ')
+    assert len(warning) < 300
 
 
 def test_pool_that_is_deleted_meanwhile_has_no_workers(fake: FakePrefect, bench: Bench) -> None:
