@@ -202,10 +202,10 @@ class PrefectClient:
         """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
         return chain.from_iterable(self.flow_run_pages(body, order))
 
-    def first_flow_run(self, body: Body, order: TimeOrder) -> FlowRun | None:
-        """The first of the flow runs of `body` in that order, None if there is none."""
-        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1})
-        return next(iter(self._parse(rows, FlowRun)), None)
+    def first_flow_runs(self, body: Body, order: TimeOrder, number: int = 1) -> list[FlowRun]:
+        """The first of the flow runs of `body` in that order, at most so many as a page has."""
+        limit = min(number, self.page_size())
+        return self._parse(self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': limit}), FlowRun)
 
     def flow_run_pages(self, body: Body, order: TimeOrder) -> Iterator[list[FlowRun]]:
         """The same by the page, each of which is parsed when it is taken."""
@@ -267,11 +267,11 @@ class PrefectClient:
         body = queries.events(names, time_range) | {'limit': 0}
         return _token_page(f'POST {path}', self._transport.post(path, body)).total
 
-    def newest_event(self, names: dict[str, list[str]], time_range: TimeRange) -> Event | None:
-        """The newest event of a time range, None if there is none. `names` as for `event_pages`."""
+    def newest_events(self, names: dict[str, list[str]], time_range: TimeRange, number: int) -> list[Event]:
+        """The newest events of a time range, at most 50, the newest first. `names` as for `event_pages`."""
         path = '/events/filter'
-        body = queries.events(names, time_range, 'DESC') | {'limit': 1}
-        return next(iter(self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)), None)
+        body = queries.events(names, time_range, 'DESC') | {'limit': number}
+        return self._parse(_token_page(f'POST {path}', self._transport.post(path, body)).rows, Event)
 
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -134,7 +134,8 @@ class WorkQueue:
 class Deployment:
     """`POST /deployments/filter`. `status` is READY or NOT_READY; `concurrency_limit` is that of its runs (3.0.3).
 
-    Up to 3.6.1 there is no `work_queue_id`.
+    `longest_rest` is the longest time between two runs that one of its active schedules asks for, None where they may
+    end, or rest for longer than a week. Up to 3.6.1 there is no `work_queue_id`.
     """
 
     id: str
@@ -149,7 +150,7 @@ class Deployment:
     work_queue_id: str | None
     work_queue_name: str | None
     tags: tuple[str, ...]
-    has_endless_schedule: bool
+    longest_rest: timedelta | None
 
     @classmethod
     def from_api(cls, row: Row) -> Deployment:
@@ -167,7 +168,7 @@ class Deployment:
             work_queue_id=_optional_text(row, 'work_queue_id'),
             work_queue_name=_optional_text(row, 'work_queue_name'),
             tags=_texts(row, 'tags'),
-            has_endless_schedule=_has_endless_schedule(row.get('schedules')),
+            longest_rest=_longest_rest(row.get('schedules')),
         )
 
     @property
@@ -246,12 +247,14 @@ class FlowRun:
     """
 
     id: str
+    created: datetime | None
     flow_id: str
     deployment_id: str | None
     state_id: str | None
     state_type: str | None
     state_name: str | None
     state_time: datetime | None
+    state_message: str | None
     run_count: int
     expected_start_time: datetime | None
     next_scheduled_start_time: datetime | None
@@ -271,12 +274,14 @@ class FlowRun:
         policy = row.get('empirical_policy')
         return cls(
             id=_identifier(row, 'id'),
+            created=_optional_time(row, 'created'),
             flow_id=_text(row, 'flow_id'),
             deployment_id=_optional_text(row, 'deployment_id'),
             state_id=_optional_text(row, 'state_id'),
             state_type=_optional_text(row, 'state_type'),
             state_name=_optional_text(row, 'state_name'),
             state_time=_optional_time(state, 'timestamp') if isinstance(state, dict) else None,
+            state_message=_optional_text(state, 'message') if isinstance(state, dict) else None,
             run_count=_optional_integer(row, 'run_count') or 0,
             expected_start_time=_optional_time(row, 'expected_start_time'),
             next_scheduled_start_time=_optional_time(row, 'next_scheduled_start_time'),
@@ -448,16 +453,18 @@ class ServiceSettings:
     """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
 
     Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
-    does not end a cancellation by itself.
+    does not end a cancellation by itself. `enabled` tells of each service, by its key there, whether it is switched on;
+    a service that is missing there is unknown. The settings are those of the process that answers, and the services
+    may run in another one, with others.
     """
+
+    enabled: Mapping[str, bool] = field(default_factory=dict)
 
     scheduler_loop: timedelta = timedelta(seconds=60)
     scheduled_ahead: timedelta = timedelta(hours=1)
     late_runs_loop: timedelta = timedelta(seconds=5)
     late_after: timedelta = timedelta(seconds=15)
     foreman_loop: timedelta = timedelta(seconds=15)
-    heartbeats_missed: timedelta = timedelta(seconds=3)
-    heartbeat_interval: timedelta = timedelta(seconds=30)
     queue_polled_within: timedelta = timedelta(seconds=60)
     cancellation_loop: timedelta = timedelta(seconds=20)
     cancelling_timeout: timedelta | None = None
@@ -466,8 +473,13 @@ class ServiceSettings:
     @classmethod
     def from_api(cls, row: Row) -> ServiceSettings:
         services = _object(_object(row, 'server'), 'services')
-        told = {field: _duration(_object(services, service).get(key)) for field, service, key in _SERVICE_SETTINGS}
-        return cls(**{field: value for field, value in told.items() if value is not None})
+        told = {name: _duration(_object(services, service).get(key)) for name, service, key in _SERVICE_SETTINGS}
+        enabled = {
+            service: is_on
+            for service in services
+            if isinstance(is_on := _object(services, service).get('enabled'), bool)
+        }
+        return cls(enabled=enabled, **{name: value for name, value in told.items() if value is not None})
 
 
 _SERVICE_SETTINGS = (
@@ -476,8 +488,6 @@ _SERVICE_SETTINGS = (
     ('late_runs_loop', 'late_runs', 'loop_seconds'),
     ('late_after', 'late_runs', 'after_seconds'),
     ('foreman_loop', 'foreman', 'loop_seconds'),
-    ('heartbeats_missed', 'foreman', 'inactivity_heartbeat_multiple'),
-    ('heartbeat_interval', 'foreman', 'fallback_heartbeat_interval_seconds'),
     ('queue_polled_within', 'foreman', 'work_queue_last_polled_timeout_seconds'),
     ('cancellation_loop', 'cancellation_cleanup', 'loop_seconds'),
     ('cancelling_timeout', 'cancellation_cleanup', 'cancelling_timeout_seconds'),
@@ -495,28 +505,36 @@ def _duration(value: object) -> timedelta | None:
     return duration if timedelta() <= duration <= timedelta(days=365) else None
 
 
-# Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.
-_ENDLESS = (60.0, 7 * 86400.0)
+# Intervals of schedules that are judged. The scheduler plans no more than 100 runs ahead.
+_INTERVALS = (timedelta(minutes=1), timedelta(days=7))
 
 
-def _has_endless_schedule(schedules: object) -> bool:
-    return isinstance(schedules, list) and any(map(_is_endless, schedules))
+def _longest_rest(schedules: object) -> timedelta | None:
+    """The shortest of the longest rests of the active schedules of a deployment, None if none of them has a bound."""
+    rests = map(_rest_of, schedules) if isinstance(schedules, list) else ()
+    return min((rest for rest in rests if rest is not None), default=None)
 
 
-def _is_endless(schedule: object) -> bool:
-    """Whether an active schedule of a deployment comes round at least once a week, and has no end.
+def _rest_of(schedule: object) -> timedelta | None:
+    """The longest time between two runs of an active schedule without an end, None beyond a week.
 
     Of those that recur by a rule (`rrule`) that cannot be told, and a cron of days in a month may rest for a quarter.
     """
     if not isinstance(schedule, dict) or schedule.get('active') is not True:
-        return False
+        return None
     timing = schedule.get('schedule')
     if not isinstance(timing, dict) or schedule.get('max_scheduled_runs') is not None:
-        return False
+        return None
     interval, cron = timing.get('interval'), timing.get('cron')
     if isinstance(interval, (int, float)):
-        return _ENDLESS[0] <= interval <= _ENDLESS[1]
-    return isinstance(cron, str) and len(fields := cron.split()) == 5 and fields[2:4] == ['*', '*']
+        rest = _duration(interval)
+        return rest if rest is not None and _INTERVALS[0] <= rest <= _INTERVALS[1] else None
+    if not isinstance(cron, str) or len(fields := cron.split()) != 5 or fields[2:4] != ['*', '*']:
+        return None
+    if fields[4] != '*':
+        return timedelta(days=7)
+    # A day of 25 hours, when the clocks are put back.
+    return timedelta(hours=1) if fields[1] == '*' else timedelta(hours=25)
 
 
 def task_name(task_key: str | None) -> str | None:

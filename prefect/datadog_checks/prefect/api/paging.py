@@ -55,6 +55,9 @@ class TimeOrder:
 
 FLOW_RUNS_BY_START = TimeOrder('START_TIME_ASC', 'start_time', ('start_time', 'expected_start_time'))
 FLOW_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_start_time', ('expected_start_time',))
+FLOW_RUNS_FARTHEST_FIRST = TimeOrder(
+    'EXPECTED_START_TIME_DESC', 'expected_start_time', ('expected_start_time',), descending=True
+)
 FLOW_RUNS_BY_NEXT_START = TimeOrder(
     'NEXT_SCHEDULED_START_TIME_ASC', 'next_scheduled_start_time', ('next_scheduled_start_time',)
 )

@@ -43,7 +43,6 @@ class Inventory:
         self.workers = selection.workers
         self.deployments = selection.deployments
         self.deployments_anew = selection.deployments_anew
-        self.count_planned_beyond = selection.count_planned_beyond
         self.allowed = selection.allowed
 
         self.tag = tagging.tag
@@ -64,6 +63,8 @@ class Inventory:
         self.flow_runs_ended_since = runs.flow_runs_ended_since
         self.newest_ends_of = runs.newest_ends_of
         self.last_success_of = runs.last_success_of
+        self.planned_flow_runs_of = runs.planned_flow_runs_of
+        self.flow_runs_by_id = client.flow_runs_by_id
         self.interrupted_flow_runs = runs.interrupted_flow_runs
         self.flow_run_states = runs.flow_run_states
         self.parents_not_alive = runs.parents_not_alive
@@ -88,4 +89,4 @@ class Inventory:
         self.service_settings = client.service_settings
         self.event_pages = client.event_pages
         self.count_events = client.count_events
-        self.newest_event = client.newest_event
+        self.newest_events = client.newest_events

@@ -68,10 +68,6 @@ class Selection:
         """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
         return self._directory.list_again(self._client, deployment_ids)
 
-    def count_planned_beyond(self, deployment_ids: Collection[str], time: datetime) -> int:
-        """How many of these deployments have a flow run that is expected to start after that time."""
-        return self._client.count_deployments(queries.deployments_planned_beyond(deployment_ids, time))
-
     def _select_work_pools(self) -> dict[str, WorkPool]:
         """The work pools that pass, by name."""
         return {pool.name: pool for pool in self._client.work_pools() if self.filters.work_pools.allows(pool.name)}
