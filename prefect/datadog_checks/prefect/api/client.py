@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -152,10 +152,15 @@ class PrefectClient:
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)
 
-    def workers(self, work_pool_name: str) -> list[Worker]:
-        """The workers of one pool, those offline included; none if the pool is gone meanwhile."""
+    def workers(self, work_pool_name: str, since: datetime) -> list[Worker]:
+        """The workers of one pool, those offline included; none if the pool is gone meanwhile.
+
+        Of those that sent their last heartbeat before `since` only some: the server keeps each worker that there ever
+        was, and lists the newest heartbeat first.
+        """
+        path = f'/work_pools/{path_segment(work_pool_name)}/workers/filter'
         try:
-            return self._read_list(f'/work_pools/{path_segment(work_pool_name)}/workers/filter', {}, Worker)
+            return self._read_list(path, {}, Worker, lambda row: _is_gone_since(row, since))
         except NotFound:
             return []
 
@@ -279,9 +284,11 @@ class PrefectClient:
         self._malformed.clear()
         return malformed
 
-    def _read_list(self, path: str, body: Body, model: type[M]) -> list[M]:
+    def _read_list(
+        self, path: str, body: Body, model: type[M], is_enough: Callable[[Row], bool] | None = None
+    ) -> list[M]:
         try:
-            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size())
+            rows = rows_by_offset(lambda page: self._fetch(path, page), body, self.page_size(), is_enough)
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
         return self._parse(rows, model)
@@ -393,6 +400,16 @@ def _unexpected(endpoint: str, what: str) -> PrefectApiError:
     return PrefectApiError(
         endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
     )
+
+
+def _is_gone_since(row: Row, since: datetime) -> bool:
+    """Whether a worker is offline and sent its last heartbeat before a time; one that is malformed is skipped later."""
+    try:
+        worker = Worker.from_api(row)
+    except MalformedObject:
+        return False
+    time = worker.last_heartbeat_time
+    return not worker.is_online and time is not None and time < since
 
 
 def _is_id(text: str) -> bool:

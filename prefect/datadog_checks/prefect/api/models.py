@@ -50,7 +50,7 @@ class MalformedObject(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED."""
+    """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED, null for the type `prefect-agent` (3.8.8)."""
 
     id: str
     name: str
@@ -69,6 +69,10 @@ class WorkPool:
             is_paused=row.get('is_paused') is True,
             concurrency_limit=_optional_integer(row, 'concurrency_limit'),
         )
+
+    @property
+    def is_polled_by_agents(self) -> bool:
+        return self.type == 'prefect-agent'
 
     @property
     def needs_workers(self) -> bool:

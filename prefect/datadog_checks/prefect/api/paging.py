@@ -125,8 +125,12 @@ def pages_newest_first(
         offset += page_size - overlap
 
 
-def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
+def rows_by_offset(
+    fetch: Fetch, body: Body, page_size: int, is_enough: Callable[[Row], bool] | None = None
+) -> list[Row]:
     """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
+
+    A page whose last row `is_enough` is the last that is read: what comes after it is of no interest.
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
     the list is read again, cut at other places, until as many rows are known as were counted.
@@ -141,6 +145,8 @@ def rows_by_offset(fetch: Fetch, body: Body, page_size: int) -> list[Row]:
             without_id += [row for row in rows if _identity(row) is None]
             if counted > page_size and (len(known) + len(without_id)) * _READS < counted:
                 raise PagingError('the pages repeat')
+            if is_enough is not None and rows and is_enough(rows[-1]):
+                break
         if len(known) + len(without_id) >= counted:
             break
     return [*known.values(), *without_id]

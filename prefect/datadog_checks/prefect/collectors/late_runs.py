@@ -13,6 +13,8 @@ from datadog_checks.prefect.api.models import (
     DEPLOYMENT_SLOT_STATE_TYPES,
     Deployment,
     FlowRun,
+    WorkPool,
+    WorkQueue,
 )
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.late_reason import Circumstances, LateReason, late_reason
@@ -82,13 +84,19 @@ class _Surroundings:
             Circumstances(
                 is_pool_paused=pool.is_paused,
                 is_queue_paused=queue is not None and queue.is_paused,
-                is_attended=not pool.needs_workers or any(item.is_online for item in inventory.workers()[pool.name]),
+                is_attended=self._is_attended(pool, queue),
                 is_pool_full=_is_reached(pool.concurrency_limit, partial(inventory.taken_slots.of_work_pool, pool)),
                 is_queue_full=queue is not None
                 and _is_reached(queue.concurrency_limit, partial(inventory.taken_slots.of_work_queue, queue)),
                 is_deployment_full=is_deployment_full,
             )
         )
+
+    def _is_attended(self, pool: WorkPool, queue: WorkQueue | None) -> bool:
+        """Whether somebody asks for the work of a pool. Agents are no workers, they show in the queues that they poll."""
+        if pool.is_polled_by_agents:
+            return (queue.status if queue is not None else self._run.inventory.status_of(pool)) == 'READY'
+        return not pool.needs_workers or any(item.is_online for item in self._run.inventory.workers()[pool.name])
 
     def _is_deployment_full(self, flow_run: FlowRun, deployment: Deployment | None) -> bool:
         """By its slots; or the server says so, which knows of slots whose runs are gone."""

@@ -5,7 +5,7 @@ Each list is fetched at most once. What outlives the run is in `InventoryMemory`
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from datadog_checks.prefect.api.client import PrefectClient
@@ -30,15 +30,17 @@ class Inventory:
         now: datetime,
         log: Log,
         prefect_tags: NameFilter | None = None,
+        worker_retention: timedelta = timedelta(hours=1),
     ) -> None:
         memory.go_on(now)
-        selection = Selection(client, filters, memory.deployments, memory.flows, now)
+        selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
 
         self.has = client.has
 
         self.work_pools = selection.work_pools
+        self.status_of = selection.status_of
         self.work_queues = selection.work_queues
         self.workers = selection.workers
         self.deployments = selection.deployments

@@ -7,7 +7,7 @@ The server applies what it can (`server_filter`); that may let more through than
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
@@ -33,11 +33,13 @@ class Selection:
         deployments: DeploymentDirectory,
         flows: FlowDirectory,
         now: datetime,
+        worker_retention: timedelta,
     ) -> None:
         self._client = client
         self._directory = deployments
         self._flows = flows
         self._now = now
+        self._worker_retention = worker_retention
         self.filters = filters
         self.all_work_queues = Lazy(client.work_queues)
         self.work_pools = Lazy(self._select_work_pools)
@@ -68,6 +70,15 @@ class Selection:
         """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
         return self._directory.list_again(self._client, deployment_ids)
 
+    def status_of(self, pool: WorkPool) -> str | None:
+        """READY, NOT_READY or PAUSED. The server tells none of a pool of the type `prefect-agent`."""
+        if pool.status is not None:
+            return pool.status
+        if pool.is_paused:
+            return 'PAUSED'
+        is_polled = any(queue.status == 'READY' for queue in self.all_work_queues() if queue.work_pool_id == pool.id)
+        return 'READY' if is_polled else 'NOT_READY'
+
     def _select_work_pools(self) -> dict[str, WorkPool]:
         """The work pools that pass, by name."""
         return {pool.name: pool for pool in self._client.work_pools() if self.filters.work_pools.allows(pool.name)}
@@ -81,8 +92,9 @@ class Selection:
         ]
 
     def _read_workers(self) -> dict[str, list[Worker]]:
-        """The workers of each work pool that passes, by the name of the pool."""
-        return {name: self._client.workers(name) for name in self.work_pools()}
+        """The workers of each work pool that passes, by its name; of those that are gone for longer only some."""
+        since = self._now - self._worker_retention
+        return {name: self._client.workers(name, since) for name in self.work_pools()}
 
     def _select_flow_ids(self) -> set[str]:
         """The flows that pass. Without a filter on them nobody asks, and none are listed."""

@@ -151,6 +151,16 @@ class TestReasons:
         assert reasons(bench.read(LateRuns())) == ['work_not_picked_up']
 
     @pytest.mark.parametrize('changes', [{}, {'deployment_names': {'include': ['hourly']}}], ids=['all', 'filter'])
+    @pytest.mark.parametrize(('status', 'reason'), [('READY', 'work_not_picked_up'), ('NOT_READY', 'no_worker')])
+    def test_agents_show_in_the_queue_that_they_poll(
+        self, fake: FakePrefect, bench: Bench, pool: Row, queue: Row, status: str, reason: str
+    ) -> None:
+        """Another queue of the pool is polled; agents are no workers."""
+        fake.remove(fake.tables['workers'].newest()[0])
+        pool |= {'type': 'prefect-agent', 'status': None}
+        queue['status'] = status
+        assert reasons(bench.read(LateRuns())) == [reason]
+
     def test_slots_of_the_pool_are_taken_by_runs_of_all_its_queues(
         self, fake: FakePrefect, new_bench: Callable[..., Bench], pool: Row, changes: Row
     ) -> None:
