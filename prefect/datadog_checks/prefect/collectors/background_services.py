@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from datadog_checks.prefect.api.errors import PrefectApiError, PrefectError
 from datadog_checks.prefect.api.models import Deployment, Event, FlowRun, ServiceSettings
 from datadog_checks.prefect.api.time_range import TimeRange
-from datadog_checks.prefect.api.times import is_due
+from datadog_checks.prefect.api.times import RESOLUTION, is_due
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.service_verdict import EARLIEST, Overdue, ServiceRecord, Work
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
@@ -180,15 +180,16 @@ class _Scheduler:
     ) -> datetime | None:
         """How far the plan of a deployment reaches, None if it never had one; adds what shows that it was extended."""
         before = self._reaches.get(probe.id)
-        planned = run.inventory.planned_flow_runs_of(
-            probe.id, run.now - _rest(probe) - _PAST_PLAN, _PLANNED_RUNS if before is None else 1
-        )
+        if before is None:
+            planned = run.inventory.planned_flow_runs_of(probe.id, run.now - _rest(probe) - _PAST_PLAN, _PLANNED_RUNS)
+        else:
+            planned = run.inventory.planned_flow_runs_of(probe.id, before + RESOLUTION, 1)
         reach = max(
             (item.expected_start_time for item in planned if item.expected_start_time is not None), default=None
         )
         if before is None:
             works += _past_extensions(probe, planned, settings)
-        elif reach is not None and reach > before:
+        elif reach is not None:
             works.append(_extension(probe, before, planned[0].created or run.now, settings))
         return reach or before
 

@@ -45,6 +45,7 @@ class Inventory:
         self.workers = selection.workers
         self.deployments = selection.deployments
         self.deployments_anew = selection.deployments_anew
+        self.deployments_now = selection.deployments_now
         self.allowed = selection.allowed
 
         self.tag = tagging.tag
