@@ -191,6 +191,7 @@ class ConcurrencyLimit:
     slots become free by themselves per second: not 0 for a rate limit.
     """
 
+    id: str
     name: str
     limit: int
     active_slots: int
@@ -200,6 +201,7 @@ class ConcurrencyLimit:
     @classmethod
     def from_api(cls, row: Row) -> ConcurrencyLimit:
         return cls(
+            id=_text(row, 'id'),
             name=_text(row, 'name'),
             limit=_optional_integer(row, 'limit') or 0,
             active_slots=_optional_integer(row, 'active_slots') or 0,
@@ -212,6 +214,7 @@ class ConcurrencyLimit:
 class TagLimit:
     """`POST /concurrency_limits/filter`. `holder_ids` are the task runs that hold its slots."""
 
+    id: str
     tag: str
     limit: int
     holder_ids: tuple[str, ...]
@@ -222,6 +225,7 @@ class TagLimit:
         if not isinstance(holders, list):
             raise MalformedObject(f'active_slots is {_kind(holders)}, not a list')
         return cls(
+            id=_text(row, 'id'),
             tag=_text(row, 'tag'),
             limit=_optional_integer(row, 'concurrency_limit') or 0,
             holder_ids=tuple(item for item in holders if isinstance(item, str)),
