@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
@@ -254,8 +255,11 @@ class TestWithoutPool:
     def test_status_of_now_tells_the_reason(self, fake: FakePrefect, bench: Bench) -> None:
         """Among so many it would not be the turn of its deployment to be listed again."""
         flow = fake.add_flow()
-        deployments = [fake.add_deployment(name=str(number), flow=flow, status='READY') for number in range(300)]
-        bench.read(LateRuns())
+        deployments = [
+            fake.add_deployment(name=str(number), flow=flow, status='READY', updated=at(-9000 - number))
+            for number in range(300)
+        ]
+        bench.read(Deployments())
         for deployment in deployments[::-1][:3]:
             fake.add_flow_run(deployment=deployment, scheduled_time=at(-60))
             deployment['status'] = 'NOT_READY'
