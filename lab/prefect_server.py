@@ -151,7 +151,8 @@ class _PrefectProcess:
 class PrefectServer(_PrefectProcess):
     """`prefect server start` on a free loopback port, with SQLite in a temporary folder unless a database is named.
 
-    `settings` are Prefect settings as environment variables (`{'PREFECT_SERVER_API_DEFAULT_LIMIT': '50'}`).
+    `settings` are Prefect settings as environment variables (`{'PREFECT_SERVER_API_DEFAULT_LIMIT': '50'}`). Without
+    services it only answers: `Services` has them in a process of their own.
     """
 
     def __init__(
@@ -161,8 +162,10 @@ class PrefectServer(_PrefectProcess):
         *,
         database_url: str | None = None,
         start_seconds: float = START_SECONDS,
+        with_services: bool = True,
     ) -> None:
         super().__init__('server', python, settings or {}, grace=5.0)
+        self._with_services = with_services
         self._database_url = database_url
         self._start_seconds = start_seconds
         self.port = _free_port()
@@ -182,6 +185,7 @@ class PrefectServer(_PrefectProcess):
         Raises RuntimeError with the end of the server's log when it ends or is not ready in time.
         """
         arguments = ['server', 'start', '--host', '127.0.0.1', '--port', str(self.port)]
+        arguments += [] if self._with_services else ['--no-services']
         try:
             self._launch([self._command, *arguments], {})
             self._wait_until_ready()
@@ -191,11 +195,14 @@ class PrefectServer(_PrefectProcess):
         return self
 
     def _environment(self) -> dict[str, str]:
-        database_url = self._database_url or f'sqlite+aiosqlite:///{self.folder}/prefect.db'
         return super()._environment() | {
-            'PREFECT_API_DATABASE_CONNECTION_URL': database_url,
+            'PREFECT_API_DATABASE_CONNECTION_URL': self.database_url,
             'PREFECT_SERVER_ALLOW_EPHEMERAL_MODE': 'false',
         }
+
+    @property
+    def database_url(self) -> str:
+        return self._database_url or f'sqlite+aiosqlite:///{self.folder}/prefect.db'
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_seconds
@@ -216,6 +223,24 @@ class PrefectServer(_PrefectProcess):
             return session.get(f'{self.api_url}/{path}', timeout=5).ok
         except requests.RequestException:
             return False
+
+
+class Services(_PrefectProcess):
+    """`prefect server services start`: the background services of a server, on its database, in their own process.
+
+    Events that clients send do not get here: the server's own broker of messages is within its process.
+    """
+
+    def __init__(
+        self, database_url: str, *, python: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__('services', python, settings or {}, grace=5.0)
+        self._database_url = database_url
+
+    def start(self) -> Self:
+        settings = {'PREFECT_API_DATABASE_CONNECTION_URL': self._database_url}
+        self._launch([self._command, 'server', 'services', 'start'], settings)
+        return self
 
 
 class Worker(_PrefectProcess):

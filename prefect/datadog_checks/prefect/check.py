@@ -217,7 +217,15 @@ class PrefectCheck(AgentCheck, ConfigMixin):
     def _run_context(self) -> RunContext:
         now = self._clock.now()
         settings = self._settings
-        inventory = Inventory(self._client, settings.filters, self._memory, now, self.log, settings.prefect_tags)
+        inventory = Inventory(
+            self._client,
+            settings.filters,
+            self._memory,
+            now,
+            self.log,
+            settings.prefect_tags,
+            settings.worker_retention,
+        )
         return RunContext(now=now, inventory=inventory, settings=settings, log=self.log)
 
     def _require_supported_version(self) -> None:

@@ -169,8 +169,8 @@ EVENTS_PENDING = _gauge(
 SERVICE_IS_HEALTHY = _gauge(
     'service.is_healthy',
     '',
-    'Of each background service of the server: 0 when work that it should have done stays undone, else 1. The health '
-    'of the server does not tell. Absent where the server shows no trace of that work.',
+    'Of each background service of the server: 0 when work stays undone for longer than it ever took, else 1. The '
+    'health of the server does not tell. Absent where the service has shown no work, or is switched off.',
     (tags.BACKGROUND_SERVICE,),
     1,
     group=BACKGROUND_SERVICES,
@@ -185,7 +185,13 @@ SERVICE_LAG = _gauge(
     group=BACKGROUND_SERVICES,
 )
 
-WORK_POOL_IS_READY = _gauge('work_pool.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_POOL_KEYS, 1)
+WORK_POOL_IS_READY = _gauge(
+    'work_pool.is_ready',
+    '',
+    '1 when the status is READY, else 0. A pool of the type prefect-agent is ready when one of its queues is.',
+    tags.WORK_POOL_KEYS,
+    1,
+)
 WORK_POOL_IS_NOT_READY = _gauge(
     'work_pool.is_not_ready',
     '',
@@ -302,7 +308,12 @@ WORK_QUEUE_CONCURRENCY_LIMIT = _gauge(
 )
 
 DEPLOYMENT_IS_READY = _gauge(
-    'deployment.is_ready', '', '1 when the status of the deployment is READY, else 0.', tags.DEPLOYMENT_KEYS, 1
+    'deployment.is_ready',
+    '',
+    '1 when the status of the deployment is READY, else 0. Of more than 50 deployments without a work pool, 50 are '
+    'read again at each check, and those that the events of the server tell of.',
+    tags.DEPLOYMENT_KEYS,
+    1,
 )
 
 DEPLOYMENT_CONCURRENCY_IN_USE = _gauge(

@@ -1,7 +1,6 @@
-"""Each background service of a real server is told apart as dead or alive by what it leaves undone.
+"""Each background service of a real server is told apart as dead, alive, or switched off, by what it leaves undone.
 
-The same happens on two servers: one has all of them, the other none. Their intervals are set to a second, and the check
-has less patience than it has in an Agent.
+The intervals of the servers are a second, and the check has less patience than it has in an Agent.
 """
 
 from __future__ import annotations
@@ -12,10 +11,12 @@ from datetime import timedelta
 
 import pytest
 
-from datadog_checks.prefect.collectors import background_services
+from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.models import ServiceSettings
+from datadog_checks.prefect.collectors import service_verdict
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
-from lab.prefect_server import FlowScript, PrefectServer
+from lab.prefect_server import FlowScript, PrefectServer, Services
 
 # Services by their value of the tag, and by their name in the settings.
 SERVICES = {
@@ -25,21 +26,26 @@ SERVICES = {
     'cancellation_cleanup': 'CANCELLATION_CLEANUP',
     'task_run_recorder': 'TASK_RUN_RECORDER',
 }
-QUICK = {
-    **{
-        f'PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS': '1' for name in SERVICES.values() if name != 'TASK_RUN_RECORDER'
-    },
-    'PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS': '1',
+# Those that need no events of clients, which reach the services of the same process only.
+OF_DATABASE = set(SERVICES) - {'task_run_recorder'}
+LOOPS = {
+    f'PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS': '1' for name in SERVICES.values() if name != 'TASK_RUN_RECORDER'
 }
+QUICK = LOOPS | {
+    'PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS': '1',
+    'PREFECT_SERVER_SERVICES_FOREMAN_WORK_QUEUE_LAST_POLLED_TIMEOUT_SECONDS': '5',
+}
+SLOW_TO_MARK = {'PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS': '25'}
 ALL_OFF = {f'PREFECT_SERVER_SERVICES_{name}_ENABLED': 'false' for name in SERVICES.values()}
-PATIENCE_SECONDS = 10
-LIMIT_SECONDS = 90
-WELL = dict.fromkeys(SERVICES, 1.0)
+PATIENCE_SECONDS = 8
+PATIENCE_WITHOUT_PROOF_SECONDS = 40
+LIMIT_SECONDS = 150
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background_services, '_PATIENCE', timedelta(seconds=PATIENCE_SECONDS))
+    monkeypatch.setattr(service_verdict, 'PATIENCE', timedelta(seconds=PATIENCE_SECONDS))
+    monkeypatch.setattr(service_verdict, 'PATIENCE_WITHOUT_PROOF', timedelta(seconds=PATIENCE_WITHOUT_PROOF_SECONDS))
 
 
 @pytest.fixture
@@ -48,37 +54,51 @@ def server(request: pytest.FixtureRequest) -> Iterator[PrefectServer]:
         yield server
 
 
-def of_services(result: CheckResult, series: str) -> dict[str, float]:
+def verdicts(result: CheckResult) -> dict[str, float]:
     assert result.error is None, result.error
     found = {}
     for point in result.points:
-        if point.name == f'prefect.server.{series}':
+        if point.name == 'prefect.server.service.is_healthy':
             (service,) = (tag.partition(':')[2] for tag in point.tags if tag.startswith('background_service:'))
             found[service] = point.value
     return found
 
 
-def give_work_to_all(api: PrefectApiDriver) -> None:
-    """Something to do for each of them but the recorder: a schedule, a late run, a lost worker, an orphan."""
-    api.create_work_pool('lost')
-    deployment = api.create_deployment(
-        flow_name='plan',
-        name='hourly',
-        entrypoint='outcomes.py:succeeds',
-        work_pool_name='lost',
-        work_queue_name='default',
-        schedules=[{'interval': 3600}],
-        paused=False,
-    )
-    api.create_flow_run(deployment)
-    api.request('POST', 'work_pools/lost/workers/heartbeat', {'name': 'gone', 'heartbeat_interval_seconds': 1})
-    flow = api.request('POST', 'flows/', {'name': 'family'})['id']
-    running = {'type': 'RUNNING', 'name': 'Running'}
-    parent = api.request('POST', 'flow_runs/', {'flow_id': flow, 'state': running})['id']
-    task_run = {'flow_run_id': parent, 'task_key': 'child', 'dynamic_key': '0'}
-    dummy = api.request('POST', 'task_runs/', task_run)['id']
-    api.request('POST', 'flow_runs/', {'flow_id': flow, 'state': running, 'parent_task_run_id': dummy})
-    api.set_flow_run_state(parent, 'CANCELLED', force=True)
+class Work:
+    """Something to do for each service that needs no events: a schedule, late runs, a lost worker, an orphan."""
+
+    def __init__(self, api: PrefectApiDriver) -> None:
+        self._api = api
+        api.create_work_pool('lost')
+        self._deployment = api.create_deployment(
+            flow_name='plan',
+            name='each minute',
+            entrypoint='outcomes.py:succeeds',
+            work_pool_name='lost',
+            work_queue_name='default',
+            schedules=[{'interval': 60}],
+            paused=False,
+        )
+        self._flow = api.request('POST', 'flows/', {'name': 'family'})['id']
+        self._number = 0
+
+    def give(self) -> None:
+        self._number += 1
+        self._api.create_flow_run(self._deployment)
+        self._api.request('POST', 'work_pools/lost/get_scheduled_flow_runs', {'work_queue_names': ['default']})
+        running = {'type': 'RUNNING', 'name': 'Running'}
+        parent = self._api.request('POST', 'flow_runs/', {'flow_id': self._flow, 'state': running})['id']
+        task_run = {'flow_run_id': parent, 'task_key': 'child', 'dynamic_key': str(self._number)}
+        dummy = self._api.request('POST', 'task_runs/', task_run)['id']
+        child = {'flow_id': self._flow, 'state': running, 'parent_task_run_id': dummy}
+        self._api.request('POST', 'flow_runs/', child)
+        # A check sees it before its parent is cancelled.
+        self._orphans = [parent]
+
+    def cancel_parents(self) -> None:
+        for parent in self._orphans:
+            self._api.set_flow_run_state(parent, 'CANCELLED', force=True)
+        self._orphans = []
 
 
 def run_tasks(server: PrefectServer) -> None:
@@ -86,36 +106,82 @@ def run_tasks(server: PrefectServer) -> None:
         assert script.wait(60) == 0
 
 
-@pytest.mark.parametrize('server', [ALL_OFF], indirect=True, ids=['all services off'])
-def test_dead_services_are_unhealthy(server: PrefectServer) -> None:
-    runner = CheckRunner({'prefect_url': server.api_url, 'collect_events': True})
-    assert of_services(runner.run(), 'service.is_healthy') == WELL
-    with PrefectApiDriver(server.api_url) as api:
-        give_work_to_all(api)
-    run_tasks(server)
-    deadline = time.monotonic() + LIMIT_SECONDS
-    health, result = WELL, None
-    while any(health.values()) and time.monotonic() < deadline:
-        result = runner.run()
-        health = of_services(result, 'service.is_healthy')
+def follow(runner: CheckRunner, seconds: float, *, until: dict[str, float] | None = None) -> list[dict[str, float]]:
+    """The verdicts of the checks of some seconds, one each second, or until they are these."""
+    found = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found.append(verdicts(runner.run()))
+        if until is not None and until.items() <= found[-1].items():
+            break
         time.sleep(1)
-    assert result is not None
-    assert health == dict.fromkeys(SERVICES, 0.0)
-    lags = of_services(result, 'service.lag_seconds')
-    assert all(lag >= PATIENCE_SECONDS - 1 for lag in lags.values()), lags
+    return found
+
+
+def test_services_of_a_process_of_their_own_are_judged_by_what_they_do() -> None:
+    """The API's process has other settings, and says that all services are switched on."""
+    with PrefectServer(settings=QUICK, with_services=False) as server, PrefectApiDriver(server.api_url) as api:
+        runner = CheckRunner({'prefect_url': server.api_url})
+        work = Work(api)
+        with Services(server.database_url, settings=QUICK | SLOW_TO_MARK):
+            found = follow(runner, 10)
+            for _ in range(3):
+                work.give()
+                found += follow(runner, 2)
+                work.cancel_parents()
+                found += follow(runner, 20)
+            alive = follow(runner, LIMIT_SECONDS, until=dict.fromkeys(OF_DATABASE, 1.0))
+            assert alive[-1] == dict.fromkeys(OF_DATABASE, 1.0)
+            found += alive
+            accused = {service for seen in found for service, value in seen.items() if not value}
+            assert accused == set()
+        work.give()
+        follow(runner, 2)
+        work.cancel_parents()
+        dead = follow(runner, LIMIT_SECONDS, until=dict.fromkeys(OF_DATABASE, 0.0))
+        assert dead[-1] == dict.fromkeys(OF_DATABASE, 0.0)
+
+
+@pytest.mark.parametrize('server', [ALL_OFF], indirect=True, ids=['all services off'])
+def test_services_that_are_switched_off_are_not_accused(server: PrefectServer) -> None:
+    runner = CheckRunner({'prefect_url': server.api_url})
+    with PrefectApiDriver(server.api_url) as api:
+        work = Work(api)
+        work.give()
+        work.cancel_parents()
+    run_tasks(server)
+    assert follow(runner, PATIENCE_WITHOUT_PROOF_SECONDS + 15)[-1] == {}
 
 
 @pytest.mark.parametrize('server', [{}], indirect=True, ids=['all services on'])
-def test_services_that_work_are_healthy_whether_idle_or_busy(server: PrefectServer) -> None:
-    runner = CheckRunner({'prefect_url': server.api_url, 'collect_events': True})
-    assert of_services(runner.run(), 'service.is_healthy') == WELL
+def test_services_that_work_are_healthy(server: PrefectServer) -> None:
+    runner = CheckRunner({'prefect_url': server.api_url})
+    assert verdicts(runner.run()) == {}
     with PrefectApiDriver(server.api_url) as api:
-        give_work_to_all(api)
-    run_tasks(server)
-    # As long as the dead ones need to be found out, and the newest event to be looked at.
-    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        result = runner.run()
-        assert of_services(result, 'service.is_healthy') == WELL
-        time.sleep(1)
-    assert of_services(result, 'service.lag_seconds') == dict.fromkeys(SERVICES, 0.0)
+        work = Work(api)
+        run_tasks(server)
+        work.give()
+        found = follow(runner, 2)
+        work.cancel_parents()
+        found += follow(runner, LIMIT_SECONDS, until=dict.fromkeys(SERVICES, 1.0))
+        assert found[-1] == dict.fromkeys(SERVICES, 1.0)
+        found += follow(runner, 2 * PATIENCE_SECONDS)
+    assert {value for seen in found for value in seen.values()} == {1.0}
+
+
+def test_dead_recorder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    enabled = dict.fromkeys(['task_run_recorder'], True)
+    monkeypatch.setattr(PrefectClient, 'service_settings', lambda self: ServiceSettings(enabled=enabled))
+    monkeypatch.setattr('datadog_checks.prefect.collectors.background_services._EVENTS_INTERVAL', timedelta(seconds=1))
+    database_url = f'sqlite+aiosqlite:///{tmp_path_factory.mktemp("database")}/prefect.db'
+    with PrefectServer(database_url=database_url) as server:
+        runner = CheckRunner({'prefect_url': server.api_url})
+        run_tasks(server)
+        alive = follow(runner, LIMIT_SECONDS, until={'task_run_recorder': 1.0})
+        assert alive[-1]['task_run_recorder'] == 1
+    off = {'PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED': 'false'}
+    with PrefectServer(database_url=database_url, settings=off) as server:
+        runner = CheckRunner({'prefect_url': server.api_url})
+        run_tasks(server)
+        dead = follow(runner, LIMIT_SECONDS, until={'task_run_recorder': 0.0})
+        assert dead[-1]['task_run_recorder'] == 0

@@ -138,6 +138,13 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'end_time': {'after_': ENDED, 'before_': '{flow_runs[crashed][end_time]}'}}},
     {'flow_runs': {'expected_start_time': {'before_': DUE}}},
     {'flow_runs': {'expected_start_time': {'after_': DUE}}},
+    {
+        'flow_runs': {
+            'deployment_id': {'any_': ['{deployments[ready][id]}']},
+            'expected_start_time': {'after_': ENDED},
+            'tags': {'all_': ['auto-scheduled']},
+        }
+    },
     {'flow_runs': {'next_scheduled_start_time': {'before_': DUE}}},
     {'flow_runs': {'next_scheduled_start_time': {'after_': DUE}}},
     {'flow_runs': {'parent_flow_run_id': {'any_': ['{flow_runs[running][id]}']}}},

@@ -69,7 +69,15 @@ class Bench:
     def context(self) -> RunContext:
         """A new run, now."""
         settings = self.settings
-        inventory = Inventory(self.client, settings.filters, self._memory, self.fake.now, LOG, settings.prefect_tags)
+        inventory = Inventory(
+            self.client,
+            settings.filters,
+            self._memory,
+            self.fake.now,
+            LOG,
+            settings.prefect_tags,
+            settings.worker_retention,
+        )
         return RunContext(self.fake.now, inventory, settings, LOG)
 
     def read(self, collector: SnapshotCollector) -> Values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -151,10 +151,12 @@ class PrefectClient:
     def work_pools(self) -> list[WorkPool]:
         return self._read_list('/work_pools/filter', {}, WorkPool)
 
-    def workers(self, work_pool_name: str) -> list[Worker]:
+    def workers(self, work_pool_name: str, since: datetime) -> list[Worker]:
         """The workers of one pool, those offline included; none if the pool is gone meanwhile.
 
-        None either of a pool whose name fits into no path: Prefect itself could not ask for it.
+        Of those that sent their last heartbeat before `since` only some: the server keeps each worker that there ever
+        was, and lists the newest heartbeat first. None of a pool whose name fits into no path: Prefect itself could not
+        ask for it.
         """
         name = _segment(work_pool_name)
         if name is None:
@@ -165,8 +167,9 @@ class PrefectClient:
                     self._transport.says(work_pool_name, 100),
                 )
             return []
+        path = f'/work_pools/{name}/workers/filter'
         try:
-            return self._read_list(f'/work_pools/{name}/workers/filter', {}, Worker)
+            return self._read_list(path, {}, Worker, lambda worker: _is_gone_since(worker, since))
         except NotFound:
             return []
 
@@ -213,10 +216,11 @@ class PrefectClient:
         """The flow runs of `body`, page by page, each once though the list changes meanwhile."""
         return chain.from_iterable(self.flow_run_pages(body, order))
 
-    def first_flow_run(self, body: Body, order: TimeOrder) -> FlowRun | None:
-        """The first of the flow runs of `body` in that order, None if there is none."""
-        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': 1}, FlowRun)
-        return next(iter(self._well_formed(rows, FlowRun)), None)
+    def first_flow_runs(self, body: Body, order: TimeOrder, number: int = 1) -> list[FlowRun]:
+        """The first of the flow runs of `body` in that order, at most so many as a page has."""
+        limit = min(number, self.page_size())
+        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': limit}, FlowRun)
+        return self._well_formed(rows, FlowRun)
 
     def flow_run_pages(self, body: Body, order: TimeOrder) -> Iterator[list[FlowRun]]:
         """The same by the page, each of which is parsed when it is taken."""
@@ -281,10 +285,10 @@ class PrefectClient:
     def count_events(self, names: dict[str, list[str]], time_range: TimeRange) -> int:
         return self._event_page(queries.events(names, time_range) | {'limit': 0}).total
 
-    def newest_event(self, names: dict[str, list[str]], time_range: TimeRange) -> Event | None:
-        """The newest event of a time range, None if there is none. `names` as for `event_pages`."""
-        body = queries.events(names, time_range, 'DESC') | {'limit': 1}
-        return next(iter(self._well_formed(self._event_page(body).rows, Event)), None)
+    def newest_events(self, names: dict[str, list[str]], time_range: TimeRange, number: int) -> list[Event]:
+        """The newest events of a time range, at most 50, the newest first. `names` as for `event_pages`."""
+        body = queries.events(names, time_range, 'DESC') | {'limit': number}
+        return self._well_formed(self._event_page(body).rows, Event)
 
     def _event_page(self, body: Body) -> TokenPage[Event | MalformedRow]:
         path = '/events/filter'
@@ -297,9 +301,11 @@ class PrefectClient:
         self._malformed.clear()
         return malformed
 
-    def _read_list(self, path: str, body: Body, model: type[M]) -> list[M]:
+    def _read_list(
+        self, path: str, body: Body, model: type[M], is_enough: Callable[[Any], bool] | None = None
+    ) -> list[M]:
         try:
-            rows = rows_by_offset(lambda page: self._fetch(path, page, model), body, self.page_size())
+            rows = rows_by_offset(lambda page: self._fetch(path, page, model), body, self.page_size(), is_enough)
         except PagingError as error:
             raise _unexpected(f'POST {path}', str(error)) from None
         return self._well_formed(rows, model)
@@ -403,6 +409,14 @@ def _unexpected(endpoint: str, what: str) -> PrefectApiError:
     return PrefectApiError(
         endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
     )
+
+
+def _is_gone_since(worker: object, since: datetime) -> bool:
+    """Whether a worker is offline and sent its last heartbeat before a time; False of one that is malformed."""
+    if not isinstance(worker, Worker):
+        return False
+    time = worker.last_heartbeat_time
+    return not worker.is_online and time is not None and time < since
 
 
 def _is_id(text: str) -> bool:

@@ -67,34 +67,42 @@ AWAITING_RETRY = 'AwaitingRetry'
 AWAITING_CONCURRENCY_SLOT = 'AwaitingConcurrencySlot'
 
 
-# Schedules between these are sure to have runs ahead for all the time that the scheduler plans: it makes 100 at most.
-_ENDLESS = (60.0, 7 * 86400.0)
-
-
 def _active_schedules(schedules: object) -> int:
     if not isinstance(schedules, list):
         return 0
     return sum(isinstance(item, dict) and item.get('active') is True for item in schedules)
 
 
-def _has_endless_schedule(schedules: object) -> bool:
-    return isinstance(schedules, list) and any(map(_is_endless, schedules))
+# Intervals of schedules that are judged. The scheduler plans no more than 100 runs ahead.
+_INTERVALS = (timedelta(minutes=1), timedelta(days=7))
 
 
-def _is_endless(schedule: object) -> bool:
-    """Whether an active schedule of a deployment comes round at least once a week, and has no end.
+def _longest_rest(schedules: object) -> timedelta | None:
+    """The shortest of the longest rests of the active schedules of a deployment, None if none of them has a bound."""
+    rests = map(_rest_of, schedules) if isinstance(schedules, list) else ()
+    return min((rest for rest in rests if rest is not None), default=None)
+
+
+def _rest_of(schedule: object) -> timedelta | None:
+    """The longest time between two runs of an active schedule without an end, None beyond a week.
 
     Of those that recur by a rule (`rrule`) that cannot be told, and a cron of days in a month may rest for a quarter.
     """
     if not isinstance(schedule, dict) or schedule.get('active') is not True:
-        return False
+        return None
     timing = schedule.get('schedule')
     if not isinstance(timing, dict) or schedule.get('max_scheduled_runs') is not None:
-        return False
+        return None
     interval, cron = timing.get('interval'), timing.get('cron')
     if isinstance(interval, (int, float)):
-        return _ENDLESS[0] <= interval <= _ENDLESS[1]
-    return isinstance(cron, str) and len(fields := cron.split()) == 5 and fields[2:4] == ['*', '*']
+        is_judged = _INTERVALS[0].total_seconds() <= interval <= _INTERVALS[1].total_seconds()
+        return timedelta(seconds=interval) if is_judged else None
+    if not isinstance(cron, str) or len(fields := cron.split()) != 5 or fields[2:4] != ['*', '*']:
+        return None
+    if fields[4] != '*':
+        return timedelta(days=7)
+    # A day of 25 hours, when the clocks are put back.
+    return timedelta(hours=1) if fields[1] == '*' else timedelta(hours=25)
 
 
 def _upstream_ids(task_inputs: object) -> tuple[str, ...]:
@@ -144,7 +152,7 @@ def _setting(service: str, key: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED."""
+    """`POST /work_pools/filter`. `status` is READY, NOT_READY or PAUSED, null for the type `prefect-agent` (3.8.8)."""
 
     id: Text
     name: Text
@@ -152,6 +160,10 @@ class WorkPool:
     status: OptionalText = None
     is_paused: IsTrue = False
     concurrency_limit: OptionalInteger = None
+
+    @property
+    def is_polled_by_agents(self) -> bool:
+        return self.type == 'prefect-agent'
 
     @property
     def needs_workers(self) -> bool:
@@ -193,7 +205,8 @@ class WorkQueue:
 class Deployment:
     """`POST /deployments/filter`. `status` is READY or NOT_READY; `concurrency_limit` is that of its runs (3.0.3).
 
-    Up to 3.6.1 there is no `work_queue_id`.
+    `longest_rest` is the longest time between two runs that one of its active schedules asks for, None where they may
+    end, or rest for longer than a week. Up to 3.6.1 there is no `work_queue_id`.
     """
 
     id: Identifier
@@ -208,7 +221,7 @@ class Deployment:
     work_queue_id: OptionalText = None
     work_queue_name: OptionalText = None
     tags: Texts = ()
-    has_endless_schedule: Annotated[bool, at('schedules'), PlainValidator(_has_endless_schedule)] = False
+    longest_rest: Annotated[timedelta | None, at('schedules'), PlainValidator(_longest_rest)] = None
 
     @property
     def work_queue_key(self) -> str | tuple[str | None, str] | None:
@@ -226,22 +239,22 @@ class ConcurrencyLimit:
     slots become free by themselves per second: not 0 for a rate limit.
     """
 
+    id: Text
     name: Text
     limit: Integer = 0
     active_slots: Integer = 0
     is_active: Annotated[IsNotFalse, at('active')] = True
     slot_decay: Annotated[Seconds, at('slot_decay_per_second')] = 0.0
-    id: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
 class TagLimit:
     """`POST /concurrency_limits/filter`. `holder_ids` are the task runs that hold its slots."""
 
+    id: Text
     tag: Text
     holder_ids: Annotated[tuple[str, ...], at('active_slots'), PlainValidator(_holder_ids)]
     limit: Annotated[Integer, at('concurrency_limit')] = 0
-    id: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +282,7 @@ class FlowRun:
     state_type: OptionalText = None
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
+    state_message: Annotated[OptionalText, at('state', 'message')] = None
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
     next_scheduled_start_time: OptionalTime = None
@@ -281,6 +295,7 @@ class FlowRun:
     work_pool_name: OptionalText = None
     work_queue_id: OptionalText = None
     work_queue_name: OptionalText = None
+    created: OptionalTime = None
 
     @property
     def ended_at(self) -> datetime | None:
@@ -399,12 +414,22 @@ class EventPage:
         return page
 
 
+def _switches(services: object) -> Mapping[str, bool]:
+    """Of each service whether it is switched on, as far as that is told."""
+    if not isinstance(services, dict):
+        return {}
+    told = {name: item.get('enabled') for name, item in services.items() if isinstance(item, dict)}
+    return {name: is_on for name, is_on in told.items() if isinstance(is_on, bool)}
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
 
     Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
-    does not end a cancellation by itself.
+    does not end a cancellation by itself. `enabled` tells of each service, by its key there, whether it is switched on;
+    a service that is missing there is unknown. The settings are those of the process that answers, and the services
+    may run in another one, with others.
     """
 
     scheduler_loop: Annotated[Duration, _setting('scheduler', 'loop_seconds')] = timedelta(seconds=60)
@@ -412,10 +437,6 @@ class ServiceSettings:
     late_runs_loop: Annotated[Duration, _setting('late_runs', 'loop_seconds')] = timedelta(seconds=5)
     late_after: Annotated[Duration, _setting('late_runs', 'after_seconds')] = timedelta(seconds=15)
     foreman_loop: Annotated[Duration, _setting('foreman', 'loop_seconds')] = timedelta(seconds=15)
-    heartbeats_missed: Annotated[Duration, _setting('foreman', 'inactivity_heartbeat_multiple')] = timedelta(seconds=3)
-    heartbeat_interval: Annotated[Duration, _setting('foreman', 'fallback_heartbeat_interval_seconds')] = timedelta(
-        seconds=30
-    )
     queue_polled_within: Annotated[Duration, _setting('foreman', 'work_queue_last_polled_timeout_seconds')] = timedelta(
         seconds=60
     )
@@ -424,6 +445,10 @@ class ServiceSettings:
         None
     )
     recorder_flush: Annotated[Duration, _setting('task_run_recorder', 'flush_interval')] = timedelta(seconds=5)
+
+    enabled: Annotated[Mapping[str, bool], at('server', 'services'), PlainValidator(_switches)] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def of(cls, document: object) -> ServiceSettings:

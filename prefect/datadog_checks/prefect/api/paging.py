@@ -73,6 +73,9 @@ class TimeOrder:
 
 FLOW_RUNS_BY_START = TimeOrder('START_TIME_ASC', 'start_time', ('start_time', 'expected_start_time'))
 FLOW_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_start_time', ('expected_start_time',))
+FLOW_RUNS_FARTHEST_FIRST = TimeOrder(
+    'EXPECTED_START_TIME_DESC', 'expected_start_time', ('expected_start_time',), descending=True
+)
 FLOW_RUNS_BY_NEXT_START = TimeOrder(
     'NEXT_SCHEDULED_START_TIME_ASC', 'next_scheduled_start_time', ('next_scheduled_start_time',)
 )
@@ -155,8 +158,12 @@ def pages_newest_first(
         size = min(page_size, size * _PART)
 
 
-def rows_by_offset(fetch: Fetch[R], body: Body, page_size: int) -> list[R]:
+def rows_by_offset(
+    fetch: Fetch[R], body: Body, page_size: int, is_enough: Callable[[R], bool] | None = None
+) -> list[R]:
     """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
+
+    A page whose last row `is_enough` is the last that is read: what comes after it is of no interest.
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
     the list is read again, cut at other places, until as many rows are known as were counted.
@@ -177,6 +184,8 @@ def rows_by_offset(fetch: Fetch[R], body: Body, page_size: int) -> list[R]:
             found += fresh
             if counted > page_size and (len(seen) + without_id) * _READS < counted:
                 raise PagingError('the pages repeat')
+            if is_enough is not None and rows and is_enough(rows[-1]):
+                break
         if len(seen) + without_id >= counted:
             break
     return found

@@ -118,14 +118,6 @@ def deployments_among(body: Body, ids: Iterable[str]) -> Body:
     return body | by_ids('deployments', ids)
 
 
-def deployments_planned_beyond(ids: Iterable[str], time: datetime) -> Body:
-    """Those of these deployments that have a flow run, in whatever state, that is expected to start later.
-
-    Index: the primary key, then ix_flow_run__deployment_id: of each deployment all runs are read that it ever had.
-    """
-    return by_ids('deployments', ids) | {'flow_runs': {'expected_start_time': _since(time)}}
-
-
 def live_flow_runs(where: ServerFilter) -> Body:
     """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING.
 
@@ -212,6 +204,19 @@ def flow_runs_ended_of(
     return _flow_runs(
         where, {'deployment_id': _any_of(deployment_ids), 'end_time': end} | _in_state(tuple(state_types))
     )
+
+
+def planned_flow_runs_of(deployment_id: str, since: datetime) -> Body:
+    """The flow runs of a deployment that the scheduler made and that were expected to start since a time, in any state.
+
+    Index: ix_flow_run__deployment_id: the past of the deployment is read, and sorted.
+    """
+    criteria = {
+        'deployment_id': _any_of([deployment_id]),
+        'expected_start_time': _since(since),
+        'tags': {'all_': ['auto-scheduled']},
+    }
+    return {'flow_runs': criteria}
 
 
 def slots_of_work_pool(work_pool_id: str) -> Body:

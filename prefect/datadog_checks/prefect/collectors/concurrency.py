@@ -67,7 +67,9 @@ class Concurrency:
         is_time = is_due(self._tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
         if not (is_time or are_slots_taken or self._has_tags_apart):
             return [
-                TagLimit(tag=tag, holder_ids=(), limit=item.limit) for item in limits if (tag := _tag(item)) is not None
+                TagLimit(id=item.id, tag=tag, holder_ids=(), limit=item.limit)
+                for item in limits
+                if (tag := _tag(item)) is not None
             ]
         found = run.inventory.tag_limits()
         self._tag_limits_asked_at = run.now
@@ -127,6 +129,7 @@ def _tags_and_global(limits: Sequence[ConcurrencyLimit], leaked: LeakedSlots) ->
         tag = _tag(limit)
         own_tags = make_tags(
             {
+                tags.CONCURRENCY_LIMIT_ID: limit.id,
                 tags.CONCURRENCY_LIMIT_NAME: limit.name if tag is None else tag,
                 tags.CONCURRENCY_LIMIT_TYPE: 'global' if tag is None else 'tag',
             }
@@ -145,5 +148,5 @@ def _tag(limit: ConcurrencyLimit) -> str | None:
 def _as_limit(item: TagLimit) -> ConcurrencyLimit:
     """A tag that the server keeps apart from the other limits: always enforced, one slot for each holder."""
     return ConcurrencyLimit(
-        TAG_LIMIT_PREFIX + item.tag, item.limit, len(item.holder_ids), is_active=True, slot_decay=0.0
+        item.id, TAG_LIMIT_PREFIX + item.tag, item.limit, len(item.holder_ids), is_active=True, slot_decay=0.0
     )

@@ -15,6 +15,7 @@ class LateReason(StrEnum):
 
     POOL_PAUSED = 'pool_paused'
     QUEUE_PAUSED = 'queue_paused'
+    QUEUE_DELETED = 'queue_deleted'
     DEPLOYMENT_PAUSED = 'deployment_paused'
     NO_WORKER = 'no_worker'
     POOL_LIMIT = 'pool_limit'
@@ -34,10 +35,14 @@ class Circumstances:
 
     `is_attended` tells whether somebody asks for work: a worker of the pool that is ONLINE, a process that serves the
     deployment. None stands for unknown.
+
+    `is_queue_gone` of a run that has no work queue any more, while its deployment has one: the queue, or its work pool,
+    was deleted, and the deployment has been given another (3.8.8).
     """
 
     is_pool_paused: bool = False
     is_queue_paused: bool = False
+    is_queue_gone: bool = False
     is_deployment_paused: bool = False
     is_attended: bool | None = None
     is_pool_full: bool = False
@@ -50,6 +55,7 @@ def late_reason(now: Circumstances) -> LateReason:
     reasons = (
         (now.is_pool_paused, LateReason.POOL_PAUSED),
         (now.is_queue_paused, LateReason.QUEUE_PAUSED),
+        (now.is_queue_gone, LateReason.QUEUE_DELETED),
         (now.is_deployment_paused, LateReason.DEPLOYMENT_PAUSED),
         (now.is_attended is False, LateReason.NO_WORKER),
         (now.is_pool_full, LateReason.POOL_LIMIT),

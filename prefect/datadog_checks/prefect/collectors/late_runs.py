@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -13,6 +13,8 @@ from datadog_checks.prefect.api.models import (
     DEPLOYMENT_SLOT_STATE_TYPES,
     Deployment,
     FlowRun,
+    WorkPool,
+    WorkQueue,
 )
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.late_reason import Circumstances, LateReason, late_reason
@@ -32,7 +34,7 @@ class LateRuns:
         tally, ages = Tally(FLOW_RUNS_LATE), Maxima(FLOW_RUNS_LATE_MAX_AGE)
         due = _due_flow_runs(run)
         late = [item for item, since in due.values() if run.now - since > run.settings.late_start_threshold]
-        surroundings = _Surroundings(run)
+        surroundings = _Surroundings(run, late)
         for flow_run, flow_run_tags in run.inventory.tag(late):
             reason_tag = make_tags({LATE_REASON: surroundings.reason(flow_run)})
             tags = merge_tags(flow_run_tags, reason_tag)
@@ -65,8 +67,9 @@ def _is_put_off(flow_run: FlowRun) -> bool:
 class _Surroundings:
     """What is so around the flow runs, in one run of the check. Nothing is looked up while no run is late."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, late: Collection[FlowRun]) -> None:
         self._run = run
+        self._served = Lazy(lambda: _served_deployments(run, late))
         self._work_queues = Lazy(lambda: {queue.id: queue for queue in run.inventory.work_queues()})
         self._deployment_slots = Lazy(lambda: _deployment_slots(run))
 
@@ -76,19 +79,29 @@ class _Surroundings:
         is_deployment_full = self._is_deployment_full(flow_run, deployment)
         pool = inventory.work_pools().get(flow_run.work_pool_name or '')
         if pool is None:
-            return late_reason(_without_pool(deployment, is_deployment_full))
+            served = self._served().get(flow_run.deployment_id or '')
+            is_queue_gone = flow_run.work_queue_id is None and served is not None and served.work_queue_key is not None
+            return late_reason(
+                Circumstances(is_queue_gone=True) if is_queue_gone else _without_pool(served, is_deployment_full)
+            )
         queue = self._work_queues().get(flow_run.work_queue_id or '')
         return late_reason(
             Circumstances(
                 is_pool_paused=pool.is_paused,
                 is_queue_paused=queue is not None and queue.is_paused,
-                is_attended=not pool.needs_workers or any(item.is_online for item in inventory.workers()[pool.name]),
+                is_attended=self._is_attended(pool, queue),
                 is_pool_full=_is_reached(pool.concurrency_limit, partial(inventory.taken_slots.of_work_pool, pool)),
                 is_queue_full=queue is not None
                 and _is_reached(queue.concurrency_limit, partial(inventory.taken_slots.of_work_queue, queue)),
                 is_deployment_full=is_deployment_full,
             )
         )
+
+    def _is_attended(self, pool: WorkPool, queue: WorkQueue | None) -> bool:
+        """Whether somebody asks for the work of a pool. Agents are no workers: they show in the queues."""
+        if pool.is_polled_by_agents:
+            return (queue.status if queue is not None else self._run.inventory.status_of(pool)) == 'READY'
+        return not pool.needs_workers or any(item.is_online for item in self._run.inventory.workers()[pool.name])
 
     def _is_deployment_full(self, flow_run: FlowRun, deployment: Deployment | None) -> bool:
         """By its slots; or the server says so, which knows of slots whose runs are gone."""
@@ -99,6 +112,12 @@ class _Surroundings:
         tried_again_at = flow_run.next_scheduled_start_time
         is_untried = tried_again_at is None or self._run.now - tried_again_at <= self._run.settings.late_start_threshold
         return _is_put_off(flow_run) and is_untried
+
+
+def _served_deployments(run: RunContext, late: Collection[FlowRun]) -> Mapping[str, Deployment]:
+    """The deployments of late runs without a work pool, as they are now."""
+    ids = {item.deployment_id for item in late if item.work_pool_name is None and item.deployment_id is not None}
+    return run.inventory.deployments_now(ids & run.inventory.deployments().keys())
 
 
 def _without_pool(deployment: Deployment | None, is_deployment_full: bool) -> Circumstances:

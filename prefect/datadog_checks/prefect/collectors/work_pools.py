@@ -17,5 +17,6 @@ class WorkPools:
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         for pool in run.inventory.work_pools().values():
+            current = run.inventory.status_of(pool)
             for status, spec in _SERIES.items():
-                yield Sample(spec, pool.status == status, work_pool_tags(pool))
+                yield Sample(spec, current == status, work_pool_tags(pool))

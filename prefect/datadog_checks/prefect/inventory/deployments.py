@@ -16,6 +16,7 @@ from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.api.models import Deployment, WorkQueue
 from datadog_checks.prefect.api.queries import Body
+from datadog_checks.prefect.api.time_range import TimeRange
 
 # Seconds for which one run of the check lists deployments; what is left is listed by the next.
 _LISTING_SECONDS = 12.0
@@ -26,11 +27,19 @@ _READS = 5
 _POLLED = timedelta(seconds=60)
 _NOT_POLLED = timedelta(seconds=80)
 # Deployments that are listed again at most in one run: because their queue says that their status has changed; because
-# they have no queue that could tell (a part of them); because somebody doubts them; and for good measure.
+# they have no queue that could tell, those that an event tells of coming first; because somebody doubts them; because
+# their status of now is needed; and for good measure.
 _CHANGED = 200
-_QUEUELESS_PARTS = 4
+_QUEUELESS = 50
 _DOUBTFUL = 20
+_NEEDED = 500
 _ANY = 10
+# Deployments of which one run makes sure that they are still there.
+_VERIFIED = 1000
+_STATUS_EVENTS = {'name': ['prefect.deployment.ready', 'prefect.deployment.not-ready']}
+# Events show within so long, and as many as one page has are looked at.
+_EVENT_DELAY = timedelta(seconds=60)
+_EVENTS = 50
 _QUEUE_IS_GONE = 'the queue is gone'
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -55,6 +64,11 @@ class DeploymentDirectory:
         self._listed_at: dict[str, int] = {}
         self._listings = 0
         self._listed_for: dict[str, str | None] = {}
+        # Those that were listed in this run, and when which was last known to be there, as a running number.
+        self._listed_now: set[str] = set()
+        self._verified_at: dict[str, int] = {}
+        self._verifications = 0
+        self._events_read_until: datetime | None = None
 
     def refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
         """All deployments, as far as their number and their edits tell.
@@ -68,11 +82,18 @@ class DeploymentDirectory:
                 self._forget()
         total = client.count_deployments(body)
         self._is_fresh = False
+        self._listed_now = set()
         if self._is_complete:
-            self._list_edited(client)
+            newest = self._list_edited(client)
             if len(self._by_id) > total - self._unaccounted:
                 self._remove_deleted(client, sorted(self._by_id))
-            self._is_complete = len(self._by_id) == total - self._unaccounted
+            else:
+                # A database that was restored has others instead, and may have as many.
+                self._remove_deleted(client, self._next_to_verify())
+            self._newest_edit = max((_edit(item) for item in self._by_id.values()), default=_EARLIEST)
+            is_same = len(self._by_id) == total - self._unaccounted
+            # Or it has them as they were before they were edited.
+            self._is_complete = is_same and (newest is None or newest == self._newest_edit)
         if not self._is_complete:
             self._list_all(client, total)
         return self._by_id
@@ -89,6 +110,7 @@ class DeploymentDirectory:
             status = _expected_status(queue, now)
             expected |= {queue.id: status, (queue.work_pool_name, queue.name): status}
         changed: list[str] = []
+        told: set[str] = set()
         queueless: list[str] = []
         others: list[str] = []
         for item in deployments:
@@ -99,22 +121,56 @@ class DeploymentDirectory:
                 changed.append(item.id)
             else:
                 others.append(item.id)
+        if len(queueless) > _QUEUELESS:
+            told = self._told_by_events(client, now).intersection(queueless)
         chosen = [
             *self._longest_not_listed(changed, _CHANGED),
-            *self._longest_not_listed(queueless, -(-len(queueless) // _QUEUELESS_PARTS)),
+            *sorted(told),
+            *self._longest_not_listed([key for key in queueless if key not in told], _QUEUELESS),
             *self._longest_not_listed(others, _ANY),
         ]
-        self._add(client.deployments_by_id(chosen))
-        self._listed_for.update((key, expected.get(self._by_id[key].work_queue_key)) for key in chosen)
+        found = self._list(client, chosen)
+        self._listed_for.update((key, expected.get(item.work_queue_key)) for key, item in found.items())
         return self._by_id
 
     def list_again(self, client: PrefectClient, ids: Iterable[str]) -> dict[str, Deployment]:
         """List again some of these, those that were not for longest first. None if all were listed in this run."""
         if self._is_fresh:
             return {}
-        chosen = self._longest_not_listed(list(ids), _DOUBTFUL)
-        self._add(client.deployments_by_id(chosen))
-        return {key: self._by_id[key] for key in chosen if key in self._by_id}
+        return self._list(client, self._longest_not_listed(list(ids), _DOUBTFUL))
+
+    def as_of_now(self, client: PrefectClient, ids: Iterable[str]) -> dict[str, Deployment]:
+        """These deployments as they are in this run; those that are gone are missing, and some of too many."""
+        wanted = set(ids)
+        if not self._is_fresh:
+            self._list(client, self._longest_not_listed(sorted(wanted - self._listed_now), _NEEDED))
+            wanted &= self._listed_now
+        return {key: self._by_id[key] for key in wanted if key in self._by_id}
+
+    def _list(self, client: PrefectClient, ids: list[str]) -> dict[str, Deployment]:
+        """List these again, and forget those that are gone."""
+        found = {item.id: item for item in client.deployments_by_id(ids)}
+        for key in set(ids) - found.keys():
+            self._remove(key)
+        self._add(found.values())
+        return found
+
+    def _told_by_events(self, client: PrefectClient, now: datetime) -> set[str]:
+        """The deployments whose status has changed since the last run, as far as events tell."""
+        since, self._events_read_until = self._events_read_until or now, now
+        try:
+            events = client.newest_events(_STATUS_EVENTS, TimeRange(since - _EVENT_DELAY, now), _EVENTS)
+        except PrefectApiError:
+            # Told by the collector that is about events. Without them each deployment has its turn.
+            return set()
+        return {event.resource.object_id for event in events}
+
+    def _next_to_verify(self) -> list[str]:
+        """The known deployments that were not made sure of for longest, in the order of their ids."""
+        self._verifications += 1
+        chosen = sorted(self._by_id, key=lambda key: self._verified_at.get(key, 0))[:_VERIFIED]
+        self._verified_at.update(dict.fromkeys(chosen, self._verifications))
+        return sorted(chosen)
 
     def _list_all(self, client: PrefectClient, total: int) -> None:
         """List from the newest edit to the oldest: what is edited or made meanwhile moves to the front, not past us.
@@ -148,16 +204,20 @@ class DeploymentDirectory:
         self._offset = 0
         return unreadable
 
-    def _list_edited(self, client: PrefectClient) -> None:
+    def _list_edited(self, client: PrefectClient) -> datetime | None:
+        """List what was edited since the last run. The result is the newest edit, None if it cannot be read."""
         newest_edit = self._newest_edit
+        newest: datetime | None = None
         offset = 0
         # Mostly nothing was edited: one row tells.
         page_size = 1
         while True:
             page, number_of_rows = client.deployment_page(self._body, offset, page_size)
             self._add(page)
+            if not offset and page:
+                newest = _edit(page[0])
             if number_of_rows < page_size or any(_edit(item) <= newest_edit for item in page):
-                return
+                return newest
             offset += number_of_rows
             page_size = min(10 * page_size, client.page_size())
 
@@ -170,12 +230,16 @@ class DeploymentDirectory:
                 continue
             if left == 0 or len(chunk) == 1:
                 for key in chunk:
-                    del self._by_id[key]
-                    self._listed_at.pop(key, None)
-                    self._listed_for.pop(key, None)
+                    self._remove(key)
                 continue
             self._remove_deleted(client, chunk[: len(chunk) // 2])
             self._remove_deleted(client, chunk[len(chunk) // 2 :])
+
+    def _remove(self, key: str) -> None:
+        self._by_id.pop(key, None)
+        self._listed_at.pop(key, None)
+        self._listed_for.pop(key, None)
+        self._verified_at.pop(key, None)
 
     def _longest_not_listed(self, ids: list[str], number: int) -> list[str]:
         return sorted(ids, key=lambda key: self._listed_at.get(key, 0))[:number]
@@ -185,6 +249,7 @@ class DeploymentDirectory:
         for item in deployments:
             self._by_id[item.id] = item
             self._listed_at[item.id] = self._listings
+            self._listed_now.add(item.id)
             self._newest_edit = max(self._newest_edit, _edit(item))
 
 

@@ -5,7 +5,7 @@ Each list is fetched at most once. What outlives the run is in `InventoryMemory`
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from datadog_checks.prefect.api.client import PrefectClient
@@ -30,20 +30,22 @@ class Inventory:
         now: datetime,
         log: Log,
         prefect_tags: NameFilter | None = None,
+        worker_retention: timedelta = timedelta(hours=1),
     ) -> None:
         memory.go_on(now)
-        selection = Selection(client, filters, memory.deployments, memory.flows, now)
+        selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
 
         self.has = client.has
 
         self.work_pools = selection.work_pools
+        self.status_of = selection.status_of
         self.work_queues = selection.work_queues
         self.workers = selection.workers
         self.deployments = selection.deployments
         self.deployments_anew = selection.deployments_anew
-        self.count_planned_beyond = selection.count_planned_beyond
+        self.deployments_now = selection.deployments_now
         self.allowed = selection.allowed
 
         self.tag = tagging.tag
@@ -64,6 +66,8 @@ class Inventory:
         self.flow_runs_ended_since = runs.flow_runs_ended_since
         self.newest_ends_of = runs.newest_ends_of
         self.last_success_of = runs.last_success_of
+        self.planned_flow_runs_of = runs.planned_flow_runs_of
+        self.flow_runs_by_id = client.flow_runs_by_id
         self.interrupted_flow_runs = runs.interrupted_flow_runs
         self.flow_run_states = runs.flow_run_states
         self.parents_not_alive = runs.parents_not_alive
@@ -88,4 +92,4 @@ class Inventory:
         self.service_settings = client.service_settings
         self.event_pages = client.event_pages
         self.count_events = client.count_events
-        self.newest_event = client.newest_event
+        self.newest_events = client.newest_events

@@ -13,6 +13,7 @@ from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_EXPECTED_START,
     FLOW_RUNS_BY_NEXT_START,
     FLOW_RUNS_BY_START,
+    FLOW_RUNS_FARTHEST_FIRST,
     TASK_RUNS_BY_END,
     TASK_RUNS_BY_EXPECTED_START,
     TimeOrder,
@@ -108,10 +109,15 @@ class Runs:
         body = queries.flow_runs_ended_of(self._selection.server_filter(), sorted(deployment_ids), state_types, until)
         return next(self._client.flow_run_pages(body, FLOW_RUNS_BY_END), [])
 
-    def last_success_of(self, deployment_id: str) -> FlowRun | None:
-        """The flow run of this deployment that succeeded last."""
+    def last_success_of(self, deployment_id: str) -> list[FlowRun]:
+        """The flow run of this deployment that succeeded last, if one did."""
         body = queries.flow_runs_ended_of(self._selection.server_filter(), [deployment_id], ('COMPLETED',))
-        return self._client.first_flow_run(body, FLOW_RUNS_BY_END)
+        return self._client.first_flow_runs(body, FLOW_RUNS_BY_END)
+
+    def planned_flow_runs_of(self, deployment_id: str, since: datetime, number: int) -> list[FlowRun]:
+        """So many flow runs that the scheduler made of this deployment, those first that are furthest ahead."""
+        body = queries.planned_flow_runs_of(deployment_id, since)
+        return self._client.first_flow_runs(body, FLOW_RUNS_FARTHEST_FIRST, number)
 
     def parents_not_alive(self, subflows: Iterable[FlowRun]) -> dict[str, FlowRun]:
         """The flow runs that these subflows belong to, as far as they do not live, by the id of the subflow."""

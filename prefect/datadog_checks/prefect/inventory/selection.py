@@ -7,7 +7,8 @@ The server applies what it can (`server_filter`); that may let more through than
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
@@ -33,13 +34,16 @@ class Selection:
         deployments: DeploymentDirectory,
         flows: FlowDirectory,
         now: datetime,
+        worker_retention: timedelta,
     ) -> None:
         self._client = client
         self._directory = deployments
         self._flows = flows
         self._now = now
+        self._worker_retention = worker_retention
         self.filters = filters
         self.all_work_queues = Lazy(client.work_queues)
+        self.queues_by_id = Lazy(self._read_queues_by_id)
         self.work_pools = Lazy(self._select_work_pools)
         self.work_queues = Lazy(self._select_work_queues)
         self.workers = Lazy(self._read_workers)
@@ -64,13 +68,27 @@ class Selection:
         """The name of a flow that is known; None of another, and of one that is gone."""
         return self._flows.names.get(flow_id)
 
+    def queue_name(self, work_queue_id: str | None, name: str | None) -> str | None:
+        """The name that a work queue has now; runs and deployments keep the one that it had (3.8.8)."""
+        queue = self.queues_by_id().get(work_queue_id or '')
+        return name if queue is None else queue.name
+
+    def deployments_now(self, deployment_ids: Iterable[str]) -> dict[str, Deployment]:
+        """These deployments as they are in this run of the check; those that are gone are missing, and some of many."""
+        return self._directory.as_of_now(self._client, deployment_ids)
+
     def deployments_anew(self, deployment_ids: Collection[str]) -> dict[str, Deployment]:
         """Some of these deployments as they are now: what was not edited is remembered, and schedules are no edit."""
         return self._directory.list_again(self._client, deployment_ids)
 
-    def count_planned_beyond(self, deployment_ids: Collection[str], time: datetime) -> int:
-        """How many of these deployments have a flow run that is expected to start after that time."""
-        return self._client.count_deployments(queries.deployments_planned_beyond(deployment_ids, time))
+    def status_of(self, pool: WorkPool) -> str | None:
+        """READY, NOT_READY or PAUSED. The server tells none of a pool of the type `prefect-agent`."""
+        if pool.status is not None:
+            return pool.status
+        if pool.is_paused:
+            return 'PAUSED'
+        is_polled = any(queue.status == 'READY' for queue in self.all_work_queues() if queue.work_pool_id == pool.id)
+        return 'READY' if is_polled else 'NOT_READY'
 
     def _select_work_pools(self) -> dict[str, WorkPool]:
         """The work pools that pass, by name."""
@@ -85,8 +103,9 @@ class Selection:
         ]
 
     def _read_workers(self) -> dict[str, list[Worker]]:
-        """The workers of each work pool that passes, by the name of the pool."""
-        return {name: self._client.workers(name) for name in self.work_pools()}
+        """The workers of each work pool that passes, by its name; of those that are gone for longer only some."""
+        since = self._now - self._worker_retention
+        return {name: self._client.workers(name, since) for name in self.work_pools()}
 
     def _select_flow_ids(self) -> set[str]:
         """The flows that pass. Without a filter on them nobody asks, and none are listed."""
@@ -102,21 +121,36 @@ class Selection:
             work_pool_names=sorted(self.work_pools()) if filters.work_pools.include else None,
             flow_ids=self._flow_ids_to_send(),
         )
-        passing = [
-            deployment
-            for deployment in self._directory.refresh(self._client, body).values()
-            if filters.work_pools.allows(deployment.work_pool_name)
-            and filters.work_queues.allows(deployment.work_queue_name)
+        known = self._directory.refresh(self._client, body).values()
+        passing = [deployment for deployment in known if self._allows_deployment(deployment)]
+        queues = self.queues_by_id().values()
+        renewed = self._directory.renew_statuses(self._client, passing, queues, self._now)
+        # What is listed again may be gone, or pass no more.
+        current = [self._with_current_names(renewed[item.id]) for item in passing if item.id in renewed]
+        return {deployment.id: deployment for deployment in current if self._allows_deployment(deployment)}
+
+    def _read_queues_by_id(self) -> dict[str, WorkQueue]:
+        try:
+            return {queue.id: queue for queue in self.all_work_queues()}
+        except PrefectApiError:
+            # Told by the collector that is about queues. Elsewhere they only say what has changed.
+            return {}
+
+    def _with_current_names(self, deployment: Deployment) -> Deployment:
+        """To rename a work queue is no edit of its deployments, so that they are remembered with the old name."""
+        queue = self.queues_by_id().get(deployment.work_queue_id or '')
+        if queue is None or queue.name == deployment.work_queue_name:
+            return deployment
+        return replace(deployment, work_queue_name=queue.name)
+
+    def _allows_deployment(self, deployment: Deployment) -> bool:
+        filters = self.filters
+        return (
+            filters.work_pools.allows(deployment.work_pool_name)
+            and filters.work_queues.allows(self.queue_name(deployment.work_queue_id, deployment.work_queue_name))
             and filters.deployments.allows(deployment.name)
             and self._allows_flow(deployment.flow_id)
-        ]
-        try:
-            queues = self.all_work_queues()
-        except PrefectApiError:
-            # Told by the collector that is about queues. Here they only say whose status may have changed.
-            queues = []
-        renewed = self._directory.renew_statuses(self._client, passing, queues, self._now)
-        return {deployment.id: renewed.get(deployment.id, deployment) for deployment in passing}
+        )
 
     def _build_server_filter(self) -> ServerFilter:
         """What the server is asked to leave out of the runs.
@@ -143,7 +177,9 @@ class Selection:
 
     def _allows(self, run: FlowRun) -> bool:
         filters = self.filters
-        if not filters.work_pools.allows(run.work_pool_name) or not filters.work_queues.allows(run.work_queue_name):
+        if not filters.work_pools.allows(run.work_pool_name):
+            return False
+        if not filters.work_queues.allows(self.queue_name(run.work_queue_id, run.work_queue_name)):
             return False
         if not self._allows_flow(run.flow_id):
             return False

@@ -104,7 +104,7 @@ class Tagging:
             run.work_pool_id,
             run.work_pool_name,
             run.work_queue_id,
-            run.work_queue_name,
+            self._selection.queue_name(run.work_queue_id, run.work_queue_name),
             run.deployment_id,
             run.flow_id,
         )

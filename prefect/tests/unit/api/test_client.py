@@ -168,10 +168,10 @@ class TestMalformed:
 class TestWorkers:
     def test_workers_of_a_pool_are_read(self, fake: FakePrefect, client: PrefectClient) -> None:
         worker: Row = fake.add_worker(fake.add_work_pool('prod'), 'worker 1')
-        assert [(item.id, item.name) for item in client.workers('prod')] == [(worker['id'], 'worker 1')]
+        assert [(item.id, item.name) for item in client.workers('prod', at(-3600))] == [(worker['id'], 'worker 1')]
 
     def test_pool_that_is_gone_has_none(self, client: PrefectClient) -> None:
-        assert client.workers('gone') == []
+        assert client.workers('gone', at(-3600)) == []
 
     def test_other_list_that_is_not_found_is_an_error(self, fake: FakePrefect, client: PrefectClient) -> None:
         fake.fault = failing('/work_pools/filter', 404)

@@ -14,8 +14,8 @@ from tests.unit.harness import Bench, Row, Values, at, failing, run_through, sen
 RUNNING = ('RUNNING', 'Running')
 
 
-def limit_tags(name: str, kind: str = 'global') -> tuple[str, ...]:
-    return tags_of(concurrency_limit_name=name, concurrency_limit_type=kind)
+def limit_tags(row: Row, name: str, kind: str = 'global') -> tuple[str, ...]:
+    return tags_of(concurrency_limit_id=row['id'], concurrency_limit_name=name, concurrency_limit_type=kind)
 
 
 class Checks:
@@ -116,12 +116,12 @@ class TestDeployments:
 
 class TestLimits:
     def test_global_limits_and_those_of_tags_are_told_apart(self, fake: FakePrefect, bench: Bench) -> None:
-        fake.add_concurrency_limit('database', 4, 3)
-        fake.add_concurrency_limit('tag:gpu', 2, 0, active=False)
+        database = fake.add_concurrency_limit('database', 4, 3)
+        gpu = fake.add_concurrency_limit('tag:gpu', 2, 0, active=False)
         expected: Values = {}
         for tags, percent, slots, limit, is_active in (
-            (limit_tags('database'), 75, 3, 4, 1),
-            (limit_tags('gpu', 'tag'), 0, 0, 2, 0),
+            (limit_tags(database, 'database'), 75, 3, 4, 1),
+            (limit_tags(gpu, 'gpu', 'tag'), 0, 0, 2, 0),
         ):
             expected |= {
                 ('concurrency_limit.in_use', tags): percent,
@@ -358,3 +358,11 @@ class TestLeaksOfTags:
     def test_it_is_not_told_of_a_tag_whose_holders_are_not_listed(self, fake: FakePrefect, checks: Checks) -> None:
         fake.add_concurrency_limit('tag:gpu', 4, 1)
         assert [checks.leaked(), checks.leaked()] == [[], []]
+
+
+def test_limits_whose_long_names_begin_alike_stay_apart(fake: FakePrefect, bench: Bench) -> None:
+    """The Agent's side cuts tags, and Datadog writes them in small letters."""
+    for name in ('x' * 300, 'x' * 301, 'Gpu', 'gpu', 'tag:gpu'):
+        fake.add_concurrency_limit(name, 4)
+    found = series(bench.read(Concurrency()), 'concurrency_limit.limit')
+    assert len({tuple(tag.lower() for tag in tags) for _, tags in found}) == 5

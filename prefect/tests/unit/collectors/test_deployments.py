@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from datadog_checks.prefect.collectors.deployments import Deployments
 from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.times import to_text
-from tests.unit.harness import Bench, Row, bodies, tags_of
+from tests.unit.harness import Bench, Row, Values, at, bodies, failing, sent, tags_of
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,133 @@ def test_flow_that_is_gone_has_an_id_and_no_name(fake: FakePrefect, bench: Bench
     fake.remove(flow)
     tags = tags_of(deployment=deployment, flow_id=flow['id'], is_paused=False)
     assert bench.read(Deployments()) == {('deployment.is_ready', tags): 1}
+
+
+def ready(found: Values) -> dict[str, float]:
+    """Whether each deployment is ready, by its name."""
+    return {
+        tag.partition(':')[2]: value
+        for (_, tags), value in found.items()
+        for tag in tags
+        if tag.startswith('deployment_name:')
+    }
+
+
+class TestServed:
+    """Without a work pool, whose queues would tell."""
+
+    def serve(self, fake: FakePrefect, number: int) -> list[Row]:
+        flow = fake.add_flow()
+        return [
+            fake.add_deployment(name=str(index), flow=flow, updated=at(-9000 - index), status='READY')
+            for index in range(number)
+        ]
+
+    def test_fifty_of_them_have_the_status_of_now_at_every_check(self, fake: FakePrefect, bench: Bench) -> None:
+        deployments = self.serve(fake, 50)
+        collector = Deployments()
+        bench.read(collector)
+        for status in ('NOT_READY', 'READY'):
+            for deployment in deployments:
+                deployment['status'] = status
+            assert set(ready(bench.read(collector)).values()) == {float(status == 'READY')}
+        assert not sent(fake, '/events/filter')
+
+    def test_of_more_those_that_events_tell_of_are_read_first(self, fake: FakePrefect, bench: Bench) -> None:
+        deployments = self.serve(fake, 400)
+        collector = Deployments()
+        bench.read(collector)
+        for _ in range(3):
+            fake.now += timedelta(seconds=15)
+            bench.read(collector)
+        for deployment in (deployments[3], deployments[399]):
+            deployment['status'] = 'NOT_READY'
+            resource = {'prefect.resource.id': f'prefect.deployment.{deployment["id"]}'}
+            fake.add_event('prefect.deployment.not-ready', occurred=fake.now, resource=resource, related=[])
+        fake.now += timedelta(seconds=15)
+        found = ready(bench.read(collector))
+        assert {name for name, value in found.items() if not value} == {'3', '399'}
+
+    def test_of_more_fifty_are_read_in_turn(self, fake: FakePrefect, bench: Bench) -> None:
+        deployments = self.serve(fake, 200)
+        collector = Deployments()
+        bench.read(collector)
+        for deployment in deployments:
+            deployment['status'] = 'NOT_READY'
+        left = [sum(ready(bench.read(collector)).values()) for _ in range(4)]
+        assert [-(-number // 50) for number in left] == [3, 2, 1, 0]
+
+    def test_server_without_events_has_them_in_turn(self, fake: FakePrefect, bench: Bench) -> None:
+        fake.fault = failing('/events/filter', 404)
+        self.serve(fake, 60)
+        collector = Deployments()
+        bench.read(collector)
+        assert len(ready(bench.read(collector))) == 60
+
+
+class TestRestoredDatabase:
+    """The server has other deployments, or older ones, than a moment ago."""
+
+    @pytest.mark.parametrize('changes', [{}, {'work_pool_names': {'include': ['pool']}}], ids=['all', 'filter'])
+    @pytest.mark.parametrize('number', [60, 1200])
+    def test_other_deployments_of_the_same_number_are_listed(
+        self, fake: FakePrefect, new_bench: Callable[..., Bench], changes: Row, number: int
+    ) -> None:
+        queue = fake.default_queue(fake.add_work_pool())
+        flow = fake.add_flow()
+        known = [
+            fake.add_deployment(name=str(index), flow=flow, work_queue=queue, updated=at(-9000 - index))
+            for index in range(number)
+        ]
+        bench, collector = new_bench(**changes), Deployments()
+        bench.read(collector)
+        # The last of which it is the turn to be listed again.
+        gone = known[-2]
+        fake.remove(gone)
+        fake.add_deployment(name='restored', flow=flow, work_queue=queue, updated=at(-99_999))
+        for _ in range(2):
+            found = ready(bench.read(collector)).keys()
+        assert gone['name'] not in found
+        assert 'restored' in found
+        assert len(found) == number
+
+    def test_deployment_as_it_was_before_an_edit_is_listed(self, fake: FakePrefect, bench: Bench) -> None:
+        queue = fake.default_queue(fake.add_work_pool())
+        deployments = [
+            fake.add_deployment(name=str(index), work_queue=queue, updated=at(-9000 - index)) for index in range(100)
+        ]
+        collector = Deployments()
+        bench.read(collector)
+        deployments[7] |= {'paused': True, 'updated': to_text(at(5))}
+        is_paused = [tags for (_, tags) in bench.read(collector) if 'is_paused:True' in tags]
+        assert len(is_paused) == 1
+        deployments[7] |= {'paused': False, 'updated': to_text(at(-9007))}
+        assert not [tags for (_, tags) in bench.read(collector) if 'is_paused:True' in tags]
+
+    def test_deployment_that_is_deleted_costs_no_listing(self, fake: FakePrefect, bench: Bench) -> None:
+        deployments = [fake.add_deployment(name=str(index), updated=at(-9000 - index)) for index in range(300)]
+        collector = Deployments()
+        bench.read(collector)
+        fake.remove(deployments[0])
+        fake.requests.clear()
+        assert len(bench.read(collector)) == 299
+        assert 'offset' not in [body for body in bodies(fake, '/deployments/filter') if body.get('limit') == 200]
+
+
+def test_renamed_work_queue_has_its_new_name_at_the_next_check(
+    fake: FakePrefect, new_bench: Callable[..., Bench]
+) -> None:
+    """Deployments and runs keep the old one, and nobody edits them."""
+    queue = fake.add_work_queue(fake.add_work_pool('prod'), 'low')
+    flow = fake.add_flow()
+    for index in range(30):
+        fake.add_deployment(name=str(index), flow=flow, work_queue=queue)
+    all_of_them, high = new_bench(), new_bench(work_queue_names={'include': ['^high$']})
+    collectors = Deployments(), Deployments()
+    assert len(all_of_them.read(collectors[0])) == 30
+    assert not high.read(collectors[1])
+    queue['name'] = 'high'
+    for bench, collector in zip((all_of_them, high), collectors, strict=True):
+        found = bench.read(collector)
+        assert len(found) == 30
+        assert all('work_queue_name:high' in tags for _, tags in found)

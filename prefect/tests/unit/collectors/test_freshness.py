@@ -245,6 +245,97 @@ class TestRetriesByHand:
         assert checks.of(deployment)[FAILURES] == 0
 
 
+class TestWhatAPersonDoes:
+    """A run that is set to another terminal state keeps its end."""
+
+    def force(self, fake: FakePrefect, run: Row, state_type: str) -> None:
+        end = run['end_time']
+        fake.set_flow_run_state(run, state_type)
+        assert run['end_time'] == end
+
+    def assert_as_a_fresh_agent(self, checks: Checks, deployment: Row) -> dict[str, float]:
+        found = checks.of(deployment)
+        checks.restart()
+        assert checks.of(deployment, after=0) == found
+        return found
+
+    @pytest.mark.parametrize('which', [0, 1, 2])
+    @pytest.mark.parametrize('by', ['COMPLETED', 'CANCELLED', 'delete'])
+    def test_failure_that_a_person_silences_is_none_at_the_next_check(
+        self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row], which: int, by: str
+    ) -> None:
+        ran(100)
+        failed = [ran(50, FAILED), ran(30, CRASHED), ran(10, FAILED)]
+        assert checks.of(deployment)[FAILURES] == 3
+        if by == 'delete':
+            fake.remove(failed[which])
+        else:
+            self.force(fake, failed[which], by)
+        found = self.assert_as_a_fresh_agent(checks, deployment)
+        assert found[FAILURES] == (2 - which if by == 'COMPLETED' else 2)
+        ends = (50, 30, 10)
+        assert found[AGE] == 30 + (ends[which] if by == 'COMPLETED' else 100)
+
+    @pytest.mark.parametrize('by', ['FAILED', 'CANCELLED', 'delete'])
+    def test_success_that_was_none_is_found_within_ten_minutes(
+        self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row], by: str
+    ) -> None:
+        ran(100)
+        ran(80, FAILED)
+        success = ran(50)
+        ran(10, FAILED)
+        begin = fake.now
+        assert checks.of(deployment)[FAILURES] == 1
+        if by == 'delete':
+            fake.remove(success)
+        else:
+            self.force(fake, success, by)
+        for _ in range(40):
+            found = checks.of(deployment)
+        assert fake.now - begin <= timedelta(minutes=11)
+        assert found == self.assert_as_a_fresh_agent(checks, deployment) | {AGE: found[AGE]}
+        assert found[FAILURES] == (3 if by == 'FAILED' else 2)
+        assert found[AGE] == (fake.now - begin).total_seconds() - 15 + 100
+
+    def test_failure_that_is_deleted_of_more_than_a_hundred_leaves_a_hundred(
+        self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row]
+    ) -> None:
+        failed = [ran(300 - ago, FAILED) for ago in range(150)]
+        assert checks.of(deployment)[FAILURES] == 100
+        fake.remove(failed[-1])
+        assert self.assert_as_a_fresh_agent(checks, deployment)[FAILURES] == 100
+
+    def test_many_failures_are_asked_for_in_turns(self, fake: FakePrefect, checks: Checks) -> None:
+        flow = fake.add_flow()
+        failed = []
+        for number in range(12):
+            deployment = fake.add_deployment(name=str(number), flow=flow)
+            for ago in range(100):
+                start = fake.now - timedelta(seconds=300 - ago)
+                failed.append(run_through(fake, deployment=deployment, start=start, seconds=1, end=FAILED))
+        # In a few runs of the check all is read.
+        for _ in range(6):
+            checks.next()
+        for run in failed:
+            self.force(fake, run, 'COMPLETED')
+        for _ in range(3):
+            fake.requests.clear()
+            found = checks.next()
+            by_id = [body for body in sent(fake, '/flow_runs/filter') if 'id' in body.body['flow_runs']]
+            assert len(by_id) <= 5
+        assert {values[FAILURES] for values in found.values()} == {0}
+
+    def test_nothing_is_asked_while_nothing_failed(
+        self, fake: FakePrefect, checks: Checks, ran: Callable[..., Row]
+    ) -> None:
+        ran(10)
+        checks.next()
+        fake.requests.clear()
+        for _ in range(40):
+            checks.next()
+        assert len([body for body in sent(fake, '/flow_runs/filter') if 'id' in body.body['flow_runs']]) == 2
+
+
 class TestLargeServers:
     def test_past_of_a_thousand_deployments_is_read_in_minutes(self, fake: FakePrefect, checks: Checks) -> None:
         """Every minute, every hour, every day, never; and one that fails all the time."""

@@ -14,6 +14,7 @@ README = Path(__file__).parents[3] / 'README.md'
 ALONE = {
     ('is_pool_paused', True): LateReason.POOL_PAUSED,
     ('is_queue_paused', True): LateReason.QUEUE_PAUSED,
+    ('is_queue_gone', True): LateReason.QUEUE_DELETED,
     ('is_deployment_paused', True): LateReason.DEPLOYMENT_PAUSED,
     ('is_attended', False): LateReason.NO_WORKER,
     ('is_pool_full', True): LateReason.POOL_LIMIT,
@@ -21,7 +22,7 @@ ALONE = {
     ('is_deployment_full', True): LateReason.DEPLOYMENT_LIMIT,
     ('is_attended', True): LateReason.WORK_NOT_PICKED_UP,
 }
-# All that can be, which is 3 * 2**6 combinations.
+# All that can be, which is 3 * 2**7 combinations.
 TABLE = [
     dict(zip(['is_attended', *names], values, strict=True))
     for names in [[field.name for field in fields(Circumstances) if field.name != 'is_attended']]
@@ -39,7 +40,7 @@ def test_without_anything_known_the_reason_is_unknown() -> None:
 
 
 def test_first_circumstance_that_holds_is_the_reason_in_every_combination() -> None:
-    assert len(TABLE) == 192
+    assert len(TABLE) == 384
     for row in TABLE:
         expected = next((reason for (name, value), reason in ALONE.items() if row[name] is value), LateReason.UNKNOWN)
         assert late_reason(Circumstances(**row)) is expected

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
@@ -150,6 +151,16 @@ class TestReasons:
         pool['type'] = pool_type
         assert reasons(bench.read(LateRuns())) == ['work_not_picked_up']
 
+    @pytest.mark.parametrize(('status', 'reason'), [('READY', 'work_not_picked_up'), ('NOT_READY', 'no_worker')])
+    def test_agents_show_in_the_queue_that_they_poll(
+        self, fake: FakePrefect, bench: Bench, pool: Row, queue: Row, status: str, reason: str
+    ) -> None:
+        """Another queue of the pool is polled; agents are no workers."""
+        fake.remove(fake.tables['workers'].newest()[0])
+        pool |= {'type': 'prefect-agent', 'status': None}
+        queue['status'] = status
+        assert reasons(bench.read(LateRuns())) == [reason]
+
     @pytest.mark.parametrize('changes', [{}, {'deployment_names': {'include': ['hourly']}}], ids=['all', 'filter'])
     def test_slots_of_the_pool_are_taken_by_runs_of_all_its_queues(
         self, fake: FakePrefect, new_bench: Callable[..., Bench], pool: Row, changes: Row
@@ -240,6 +251,32 @@ class TestWithoutPool:
     def test_reason_is_told_by_the_deployment(self, fake: FakePrefect, bench: Bench, columns: Row, reason: str) -> None:
         fake.add_flow_run(deployment=fake.add_deployment(**columns), scheduled_time=at(-60))
         assert reasons(bench.read(LateRuns())) == [reason]
+
+    def test_status_of_now_tells_the_reason(self, fake: FakePrefect, bench: Bench) -> None:
+        """Among so many it would not be the turn of its deployment to be listed again."""
+        flow = fake.add_flow()
+        deployments = [
+            fake.add_deployment(name=str(number), flow=flow, status='READY', updated=at(-9000 - number))
+            for number in range(300)
+        ]
+        bench.read(Deployments())
+        for deployment in deployments[::-1][:3]:
+            fake.add_flow_run(deployment=deployment, scheduled_time=at(-60))
+            deployment['status'] = 'NOT_READY'
+        assert reasons(bench.read(LateRuns())) == ['no_worker'] * 3
+
+    def test_run_of_a_work_queue_that_is_gone_is_seen_by_nobody(
+        self, fake: FakePrefect, bench: Bench, deployment: Row, queue: Row, pool: Row
+    ) -> None:
+        fake.add_flow_run(deployment=deployment, scheduled_time=at(-60))
+        assert reasons(bench.read(LateRuns())) == ['work_not_picked_up']
+        fake.remove(queue)
+        deployment |= {'status': 'NOT_READY'}
+        assert reasons(bench.read(LateRuns())) == ['no_worker']
+        other = fake.default_queue(pool)
+        deployment |= {'work_queue_id': other['id'], 'work_queue_name': other['name'], 'work_pool_name': pool['name']}
+        deployment |= {'status': 'READY', 'updated': at(5).isoformat()}
+        assert reasons(bench.read(LateRuns())) == ['queue_deleted']
 
     def test_reason_of_a_run_without_deployment_is_unknown(self, fake: FakePrefect, bench: Bench, flow: Row) -> None:
         fake.add_flow_run(flow=flow, scheduled_time=at(-60))

@@ -146,3 +146,24 @@ class TestRetention:
     def test_worker_that_never_sent_a_heartbeat_stays(self, fake: FakePrefect, bench: Bench) -> None:
         fake.add_worker(fake.add_work_pool(), status='OFFLINE', last_heartbeat_time=None)
         assert series(bench.read(Workers()), 'work_pool.worker.is_online')
+
+    def test_workers_that_are_gone_for_long_are_not_downloaded(self, fake: FakePrefect, bench: Bench) -> None:
+        fake.default_limit = 20
+        pool = fake.add_work_pool()
+        for number in range(25):
+            fake.add_worker(pool, f'new {number}', last_heartbeat_time=at(-number))
+        for number in range(300):
+            fake.add_worker(pool, f'dead {number}', status='OFFLINE', last_heartbeat_time=at(-4000 - number))
+        found = bench.read(Workers())
+        assert len(series(found, 'work_pool.worker.is_online')) == 25
+        assert len(sent(fake, f'/work_pools/{pool["name"]}/workers/filter')) == 2
+
+    def test_no_more_is_asked_for_when_the_first_page_ends_with_one_that_is_gone(
+        self, fake: FakePrefect, bench: Bench
+    ) -> None:
+        fake.default_limit = 20
+        pool = fake.add_work_pool()
+        for number in range(200):
+            fake.add_worker(pool, str(number), status='OFFLINE', last_heartbeat_time=at(-3500 - 10 * number))
+        assert len(series(bench.read(Workers()), 'work_pool.worker.is_online')) == 11
+        assert len(sent(fake, f'/work_pools/{pool["name"]}/workers/filter')) == 1

@@ -1,0 +1,124 @@
+"""Whether a background service lives, judged by what it did and by what it left undone; see `background_services`.
+
+The settings that the server tells are those of the process that answers. Services may run in another one (`prefect
+server services start`), with other settings, or be switched off there. So the settings alone accuse nobody: what a
+service does shows that it lives, and how long it takes shows its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+# A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.
+PATIENCE = timedelta(seconds=60)
+_INTERVALS = 4
+# And for so long when no work of its kind has been seen: the service may be set to take its time.
+PATIENCE_WITHOUT_PROOF = timedelta(minutes=15)
+# Delays that are remembered of each kind of work: one that an outage made long is forgotten after so many others.
+_DELAYS = 20
+
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A piece of work that is not done: for how long it is overdue by the settings of the process that answers.
+
+    `kind` are the pieces whose delays are alike. `slack` is for how much longer it may rightly stay undone whatever the
+    settings, as far as its delays are not known.
+    """
+
+    kind: str
+    lateness: timedelta
+    slack: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work that was done at a time, and how long it was overdue then; None if that is unknown."""
+
+    kind: str
+    at: datetime
+    delay: timedelta | None
+
+
+@dataclass(frozen=True)
+class ServiceRecord:
+    """What is known of a service from the runs of the check before.
+
+    `undone` has the time since when a piece of work is seen undone, without a break. Work done up to `off_since`, when
+    its settings were first seen to switch it off, proves nothing any more.
+    """
+
+    undone: Mapping[str, datetime] = field(default_factory=dict)
+    delays: Mapping[str, tuple[timedelta, ...]] = field(default_factory=dict)
+    last_work: datetime | None = None
+    off_since: datetime | None = None
+    looked_at: datetime | None = None
+    pause: timedelta = timedelta()
+
+    def after(
+        self,
+        now: datetime,
+        overdue: Mapping[str, Overdue],
+        works: Iterable[Work],
+        interval: timedelta,
+        *,
+        is_enabled: bool | None,
+    ) -> ServiceRecord:
+        """The record with what is seen now. `is_enabled` is what the settings say, None where they are unknown."""
+        pause = now - self.looked_at if self.looked_at is not None else timedelta()
+        # While the server was down nothing was looked at, nor could anything be done.
+        has_looked = pause <= 2 * self.pause + _patience(interval)
+        known = self.undone if has_looked else {}
+        new = [work for work in works if self.last_work is None or work.at > self.last_work]
+        return replace(
+            self,
+            undone={key: known.get(key, now) for key in overdue},
+            delays=_with_delays(self.delays, new),
+            last_work=max((work.at for work in new), default=self.last_work),
+            off_since=(self.off_since or now) if is_enabled is False else None,
+            looked_at=now,
+            pause=pause,
+        )
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the service has shown work that counts."""
+        return self.last_work is not None and (self.off_since is None or self.last_work > self.off_since)
+
+    def is_healthy(
+        self, now: datetime, overdue: Mapping[str, Overdue], interval: timedelta, *, is_enabled: bool | None
+    ) -> bool | None:
+        """Of the record with what is seen now; None where nothing can be said of the service."""
+        if not self.is_proven and not (is_enabled and overdue):
+            return None
+        if any(self._is_symptom(now, key, item, interval) for key, item in overdue.items()):
+            return False
+        return True if self.is_proven else None
+
+    def _is_symptom(self, now: datetime, key: str, item: Overdue, interval: timedelta) -> bool:
+        # Whoever did something meanwhile lives, and does not take this for its work, or not yet.
+        since = max(self.undone[key], self.last_work or EARLIEST)
+        delays = self.delays.get(item.kind) if self.is_proven else None
+        if delays:
+            return now - since >= _patience(interval) and item.lateness > max(delays) + _patience(interval)
+        patience = max(PATIENCE_WITHOUT_PROOF, _patience(interval))
+        return now - since >= patience and item.lateness > item.slack + patience
+
+
+def _patience(interval: timedelta) -> timedelta:
+    return max(PATIENCE, _INTERVALS * interval)
+
+
+def _with_delays(
+    delays: Mapping[str, tuple[timedelta, ...]], works: Sequence[Work]
+) -> dict[str, tuple[timedelta, ...]]:
+    """The last delays by kind, those of new work added; work that was not overdue has a delay of 0."""
+    result = dict(delays)
+    for work in sorted(works, key=lambda item: item.at):
+        if work.delay is not None:
+            result[work.kind] = (*result.get(work.kind, ()), max(timedelta(), work.delay))[-_DELAYS:]
+    return result
