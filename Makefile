@@ -167,7 +167,7 @@ requirements: ## write requirements/*.txt, with hashes, from *.in; what is pinne
 	@$(ENVIRONMENTS) uv
 	@for list in $(filter-out requirements/tools.in,$(sort $(wildcard requirements/*.in))); do \
 		echo "$$list"; \
-		.envs/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate $(if $(UPGRADE),--upgrade) \
+		.envs/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-annotate $(if $(UPGRADE),--upgrade) \
 			--python-version $$(case $$list in */ddev.in) echo 3.13;; *) echo 3.11;; esac) \
 			--custom-compile-command 'make requirements' "$$list" --output-file "$${list%.in}.txt" || exit 1; \
 	done
