@@ -4,11 +4,13 @@ The words of the API's filters (`any_`, `after_`, `is_null_` ...) stand nowhere 
 by `client` and `paging`.
 
 Each docstring ends with the index by which SQLite finds the rows, as EXPLAIN QUERY PLAN tells on a database of Prefect
-3.8.8, which holds no statistics (`tests/integration/test_queries.py` compares). That is so without filters of the
-instance. With one on deployments SQLite goes by `ix_flow_run__deployment_id` for the flow runs that are live, due,
-started, ended or to come: it reads the past of those deployments, and with an exclusion all runs that have none (1.7 s
-for a count of those that ended, instead of 2 ms, with 200,000 flow runs of 20 deployments). With one on work queues or
-flows it counts so, by `ix_flow_run__work_queue_id` and `ix_flow_run__flow_id`.
+3.8.8, which holds no statistics (`tests/integration/test_queries.py` compares). Of two that begin with the same column
+SQLite takes the one or the other, by the order in which the migrations made them.
+
+That is so without filters of the instance. With one on deployments SQLite goes by `ix_flow_run__deployment_id` for the
+flow runs that are live, due, started, ended or to come: it reads the past of those deployments, and with an exclusion
+all runs that have none (1.7 s for a count of those that ended, instead of 2 ms, with 200,000 flow runs of 20
+deployments). With one on work queues or flows it counts so, by `ix_flow_run__work_queue_id` and `ix_flow_run__flow_id`.
 """
 
 from __future__ import annotations
@@ -311,7 +313,7 @@ def open_task_runs(where: ServerFilter, time_range: TimeRange) -> list[Body]:
 def background_task_runs_that_take_slots() -> Body:
     """The task runs of no flow run that may hold slots: those of its tags it takes while it is PENDING.
 
-    Index: uq_task_run__flow_run_id_task_key_dynamic_key: all that belong to no flow run are read.
+    Index: ix_task_run__flow_run_id: all that belong to no flow run are read.
     """
     return {'task_runs': _in_state(SLOT_STATE_TYPES) | _background()}
 
@@ -328,7 +330,7 @@ def task_runs_that_take_slots_of(tag: str) -> Body:
 def background_task_runs_that_take_slots_of(tag: str) -> Body:
     """The same of no flow run.
 
-    Index: uq_task_run__flow_run_id_task_key_dynamic_key: all that belong to no flow run are read.
+    Index: ix_task_run__flow_run_id: all that belong to no flow run are read.
     """
     return {'task_runs': _in_state(SLOT_STATE_TYPES) | {'tags': {'all_': [tag]}} | _background()}
 
