@@ -62,12 +62,14 @@ class Bench:
     def __init__(self, fake: FakePrefect, url: str, **changes: Any) -> None:
         self.fake = fake
         self.settings = Settings.from_options(options(url, **changes))
-        self.client = PrefectClient(new_transport(url), LOG)
+        self._transport = new_transport(url)
+        self.client = PrefectClient(self._transport, LOG)
         self._memory = InventoryMemory()
         self._state = CheckState()
 
     def context(self) -> RunContext:
         """A new run, now."""
+        self._transport.start_run()
         settings = self.settings
         inventory = Inventory(
             self.client,

@@ -315,7 +315,7 @@ def test_any_date(date: str, only_our_errors: list[str]) -> None:
 def test_every_endpoint_is_there() -> None:
     """Those that the client names, whether or not the check asks them on this server."""
     source = inspect.getsource(client) + inspect.getsource(csrf)
-    named = re.findall(r"'(?:GET |POST )?(/[a-z0-9_/-]+)'", source.replace('{path_segment(work_pool_name)}', 'prod'))
+    named = re.findall(r"'(?:GET |POST )?(/[a-z0-9_/-]+)'", source.replace('/work_pools/{name}/', '/work_pools/prod/'))
     # Asked only beside another instance with the same ui_url: see TestOneUiUrl in test_check.py.
     assert set(named) - {'/flows/count'} == set(ENDPOINTS)
 
