@@ -64,6 +64,7 @@ class Inventory:
         self.flow_runs_ended_since = runs.flow_runs_ended_since
         self.newest_ends_of = runs.newest_ends_of
         self.last_success_of = runs.last_success_of
+        self.ends_are_read = runs.ends_are_read
         self.interrupted_flow_runs = runs.interrupted_flow_runs
         self.flow_run_states = runs.flow_run_states
         self.parents_not_alive = runs.parents_not_alive
