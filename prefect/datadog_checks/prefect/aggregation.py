@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 
@@ -74,43 +75,48 @@ class Durations:
             yield from summarize(self._gauges, values, tags)
 
 
+@dataclass(frozen=True, slots=True)
 class ReportedTagSets:
-    """Remembers tag sets that had a value, so that they are reported as 0 afterwards and monitors recover.
+    """Remembers when tag sets last had a value, so that they are reported as 0 afterwards and monitors recover."""
 
-    `linger` is for how long; at least one 0 is reported in any case.
-    """
+    last_active: Mapping[Tags, datetime] = field(default_factory=dict)
 
-    def __init__(self, linger: timedelta = timedelta()) -> None:
-        self._linger = linger
-        self._last_active: dict[Tags, datetime] = {}
+    def with_active(
+        self, now: datetime, active: Iterable[Tags], linger: timedelta = timedelta()
+    ) -> tuple[set[Tags], ReportedTagSets]:
+        """The tag sets to report now, the active ones and those that lately were, and what to remember.
 
-    def update(self, now: datetime, active: Iterable[Tags]) -> set[Tags]:
-        """The tag sets to report now: the active ones, and those that lately were."""
-        self._last_active.update(dict.fromkeys(active, now))
-        reported = set(self._last_active)
-        self._last_active = {
-            tags: last for tags, last in self._last_active.items() if last == now or now - last < self._linger
-        }
-        return reported
+        `linger` is for how long they are reported; at least one 0 is in any case.
+        """
+        last_active = {**self.last_active, **dict.fromkeys(active, now)}
+        kept = {tags: last for tags, last in last_active.items() if last == now or now - last < linger}
+        return set(last_active), ReportedTagSets(kept)
 
 
+@dataclass(frozen=True, slots=True)
 class LingeringSeries:
-    """Reports values whose tag sets come and go: afterwards each series goes on, as 0, for `linger`.
+    """Reports values whose tag sets come and go: afterwards each series goes on, as 0, for a while.
 
     Only where it had a value: all series of all task keys of the last minutes, or of all deployments, would be most of
     what a large server sends, and each is a metric that its owner pays for.
     """
 
-    def __init__(self, linger: timedelta = _LINGER) -> None:
-        self._linger = linger
-        self._reported: dict[MetricSpec, ReportedTagSets] = {}
+    by_series: Mapping[MetricSpec, ReportedTagSets] = field(default_factory=dict)
 
-    def samples(self, now: datetime, *values: Tally | Maxima, tag_sets: Collection[Tags] = ()) -> Iterator[Sample]:
-        """The values, what goes on as 0, and each series for each of `tag_sets`, 0 where there is no value."""
+    def samples(
+        self, now: datetime, *values: Tally | Maxima, tag_sets: Collection[Tags] = (), linger: timedelta = _LINGER
+    ) -> tuple[list[Sample], LingeringSeries]:
+        """The values, what goes on as 0, and each series for each of `tag_sets`, 0 where there is no value.
+
+        With it what to remember.
+        """
+        samples: list[Sample] = []
+        remembered: dict[MetricSpec, ReportedTagSets] = {}
         for spec, by_tags in chain.from_iterable(one.series() for one in values):
-            reported = self._reported.setdefault(spec, ReportedTagSets(self._linger))
-            for tags in {*tag_sets, *reported.update(now, by_tags)}:
-                yield Sample(spec, by_tags.get(tags, 0), tags)
+            reported = self.by_series.get(spec, ReportedTagSets())
+            to_report, remembered[spec] = reported.with_active(now, by_tags, linger)
+            samples += (Sample(spec, by_tags.get(tags, 0), tags) for tags in {*tag_sets, *to_report})
+        return samples, LingeringSeries(remembered)
 
 
 def nearest_rank(ordered: Sequence[float], percent: int) -> float:

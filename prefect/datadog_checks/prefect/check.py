@@ -26,12 +26,11 @@ from datadog_checks.prefect.api.session import BoundedHttp
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import differences, require_supported
 from datadog_checks.prefect.collectors import check_cost, health, snapshot_collectors, stream_collectors
-from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
+from datadog_checks.prefect.collectors.base import AnySnapshotCollector, AnyStreamCollector, RunContext
 from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
-from datadog_checks.prefect.outbox import Outbox
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cache_files import CacheFiles
@@ -65,7 +64,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         silence_telltales()
         self._clock = ServerClock()
         self._memory = InventoryMemory()
-        self._outbox = Outbox(self._submit)
+        # What each collector remembers, by its name: taken over once its samples are submitted.
+        self._memories: dict[str, Any] = {}
         # Names of the collectors that the last run had no time for.
         self._without_time: set[str] = set()
         self._version_asked_at: float | None = None
@@ -73,8 +73,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         # What `agent status` has shown and goes on showing, of which the log has one line.
         self._shown: set[str] = set()
         self._settings: Settings
-        self._snapshot_collectors: tuple[SnapshotCollector, ...]
-        self._stream_collectors: tuple[StreamCollector, ...]
+        self._snapshot_collectors: tuple[AnySnapshotCollector, ...]
+        self._stream_collectors: tuple[AnyStreamCollector, ...]
         self._transport: Transport
         self._client: PrefectClient
         self._member: Member
@@ -122,48 +122,48 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             raise CollectionError(failures)
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
-        # The streams first: they send most, and that is submitted while the snapshots are read.
-        collects: list[tuple[str, Callable[[], Exception | None]]] = [
+        # The streams first: what a snapshot shows now, it shows a little later, too.
+        transactions: list[tuple[str, Callable[[], None]]] = [
             *((item.name, partial(self._run_stream, item, run)) for item in self._stream_collectors),
             *((item.name, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
         ]
         # What the last run had no time for comes first, so that on a slow server each has its turn.
-        collects.sort(key=lambda item: item[0] not in self._without_time)
+        transactions.sort(key=lambda item: item[0] not in self._without_time)
         self._without_time = set()
-        try:
-            for name, collect in collects:
-                started = time.monotonic()
-                error = collect()
+        for name, transact in transactions:
+            started = time.monotonic()
+            try:
+                transact()
+            except Cancelled:
+                raise
+            except Exception as error:
                 self._report(name, error, started, failures)
                 if isinstance(error, OutOfTime):
                     self._without_time.add(name)
-        finally:
-            self._outbox.flush()
+            else:
+                self._report(name, None, started, failures)
         for problem, times in self._client.take_malformed().items():
             self.log.warning('Skipped %d malformed objects: %s', times, problem)
 
-    def _run_snapshot(self, collector: SnapshotCollector, run: RunContext) -> Exception | None:
-        try:
-            # Read to the end before anything is submitted.
-            self._outbox.put(tuple(collector.collect(run)))
-        except Exception as error:
-            return error
-        return None
+    def _run_snapshot(self, collector: AnySnapshotCollector, run: RunContext) -> None:
+        samples, memory = collector.collect(run, self._memories.get(collector.name, collector.initial_memory))
+        self._submit(samples)
+        self._memories[collector.name] = memory
 
-    def _run_stream(self, collector: StreamCollector, run: RunContext) -> Exception | None:
-        try:
-            batch = collector.collect(run, self._state.cursor(collector.name))
-        except Exception as error:
-            return error
+    def _run_stream(self, collector: AnyStreamCollector, run: RunContext) -> None:
+        name = collector.name
+        memory = self._memories.get(name, collector.initial_memory)
+        batch = collector.collect(run, self._state.cursor(name), memory)
         # In one go: an instance that takes the place of this one counts all of the batch or nothing of it.
         with self._alive():
             self._submit(batch.samples)
             self._submit_events(batch.events)
-            # A crash between the two repeats the batch; the other way round it would be lost.
-            self._state = self._state.advanced(collector.name, batch.cursor)
+            # Whatever fails up to here is done again by the next run. A crash before the state is written repeats the
+            # batch; the other way round it would be lost.
+            self._memories[name] = batch.memory
+            self._state = self._state.advanced(name, batch.cursor)
             size = self._store.save(self._state)
-        self.log.debug('%s: read up to %s, state is %d bytes', collector.name, batch.cursor.until, size)
-        return None
+        self.log.debug('%s: read up to %s, state is %d bytes', name, batch.cursor.until, size)
 
     def _report(self, collector: str, error: Exception | None, started: float, failures: dict[str, Exception]) -> None:
         collector_tags = make_tags({COLLECTOR: collector})
@@ -268,7 +268,6 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self._clock,
             self.log,
             auth_string=self._options().auth_string,
-            meanwhile=self._outbox.submit_some,
         )
         self._client = PrefectClient(self._transport, self.log)
         self._enter()

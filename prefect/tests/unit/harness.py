@@ -13,7 +13,13 @@ from datadog_checks.prefect.api.rows import read_rows
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.session import BoundedHttp
 from datadog_checks.prefect.api.transport import Transport
-from datadog_checks.prefect.collectors.base import RunContext, SnapshotCollector, StreamCollector
+from datadog_checks.prefect.collectors.base import (
+    AnySnapshotCollector,
+    AnyStreamCollector,
+    MemorylessCollector,
+    RunContext,
+    WithoutMemory,
+)
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
@@ -66,6 +72,7 @@ class Bench:
         self.client = PrefectClient(self._transport, LOG)
         self._memory = InventoryMemory()
         self._state = CheckState()
+        self._memories: dict[str, Any] = {}
 
     def context(self) -> RunContext:
         """A new run, now."""
@@ -82,30 +89,36 @@ class Bench:
         )
         return RunContext(self.fake.now, inventory, settings, LOG)
 
-    def read(self, collector: SnapshotCollector) -> Values:
-        """What a snapshot collector gives now."""
-        return values(collector.collect(self.context()))
+    def read(self, collector: AnySnapshotCollector | MemorylessCollector, run: RunContext | None = None) -> Values:
+        """What a snapshot collector gives now, or in that run; takes over its memory."""
+        remembering = collector if hasattr(collector, 'initial_memory') else WithoutMemory(collector)
+        memory = self._memories.get(collector.name, remembering.initial_memory)
+        samples, self._memories[collector.name] = remembering.collect(run or self.context(), memory)
+        return values(samples)
 
-    def follow(self, collector: StreamCollector) -> Values:
-        """What a stream collector gives now; moves its cursor."""
-        batch = self.batch(collector)
-        self._state = self._state.advanced(collector.name, batch.cursor)
-        return values(batch.samples)
+    def follow(self, collector: AnyStreamCollector, run: RunContext | None = None) -> Values:
+        """What a stream collector gives now, or in that run; takes over its cursor and memory."""
+        return self.follow_events(collector, run)[1]
 
-    def follow_events(self, collector: StreamCollector) -> tuple[list[AgentEvent], Values]:
+    def follow_events(
+        self, collector: AnyStreamCollector, run: RunContext | None = None
+    ) -> tuple[list[AgentEvent], Values]:
         """The same for a collector that gives events."""
-        batch = self.batch(collector)
+        batch = self.batch(collector, run)
         self._state = self._state.advanced(collector.name, batch.cursor)
+        self._memories[collector.name] = batch.memory
         return list(batch.events), values(batch.samples)
 
     def restart(self) -> None:
         """What is not persisted is forgotten."""
         self._memory = InventoryMemory()
+        self._memories = {}
         self._state = CheckState.loads(self._state.dumps())
 
-    def batch(self, collector: StreamCollector) -> Batch:
+    def batch(self, collector: AnyStreamCollector, run: RunContext | None = None) -> Batch[Any]:
         """What a stream collector returns now, as if what it returned were lost."""
-        return collector.collect(self.context(), self._state.cursor(collector.name))
+        memory = self._memories.get(collector.name, collector.initial_memory)
+        return collector.collect(run or self.context(), self._state.cursor(collector.name), memory)
 
 
 def values(samples: Iterable[Sample]) -> Values:

@@ -11,8 +11,10 @@ from datadog_checks.prefect.metrics import (
     FLOW_RUNS_PENDING_MAX_AGE,
     FLOW_RUNS_RUNNING,
 )
+from datadog_checks.prefect.tags import Tags
 from tests.unit.harness import at, five, values
 
+MINUTE = timedelta(seconds=60)
 A, B, C = ('x:a',), ('x:b',), ('x:c',)
 
 
@@ -48,20 +50,21 @@ def test_maxima_are_the_largest_values_those_of_0_included() -> None:
 
 
 def test_series_lingers_only_where_it_had_a_value() -> None:
-    reported = LingeringSeries(timedelta(seconds=60))
     first, later = Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING), Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING)
     first.add(FLOW_RUNS_PENDING, A, 3)
     later.add(FLOW_RUNS_RUNNING, B)
-    assert values(reported.samples(at(0), first)) == {('flow_runs.pending', A): 3}
-    assert values(reported.samples(at(59), later, tag_sets=[C])) == {
+    samples, reported = LingeringSeries().samples(at(0), first, linger=MINUTE)
+    assert values(samples) == {('flow_runs.pending', A): 3}
+    samples, reported = reported.samples(at(59), later, tag_sets=[C], linger=MINUTE)
+    assert values(samples) == {
         ('flow_runs.pending', A): 0,
         ('flow_runs.running', B): 1,
         ('flow_runs.pending', C): 0,
         ('flow_runs.running', C): 0,
     }
     none = Tally(FLOW_RUNS_PENDING, FLOW_RUNS_RUNNING)
-    list(reported.samples(at(61), none))
-    assert values(reported.samples(at(76), none)) == {('flow_runs.running', B): 0}
+    _, reported = reported.samples(at(61), none, linger=MINUTE)
+    assert values(reported.samples(at(76), none, linger=MINUTE)[0]) == {('flow_runs.running', B): 0}
 
 
 def test_durations_are_summed_up_per_tag_set() -> None:
@@ -82,32 +85,33 @@ def test_negative_duration_is_one_of_0(duration: timedelta | float) -> None:
     assert values(durations.samples()) == five('flow_runs.execution_duration', A, 0)
 
 
+def reports(*runs: tuple[float, set[Tags]], linger: timedelta = timedelta()) -> list[set[Tags]]:
+    """The tag sets that each run of the check reports: the second at which it runs, and those that have a value."""
+    memory = ReportedTagSets()
+    found = []
+    for seconds, active in runs:
+        reported, memory = memory.with_active(at(seconds), active, linger)
+        found.append(reported)
+    return found
+
+
 class TestReportedTagSets:
     def test_tag_set_is_reported_once_more(self) -> None:
-        reported = ReportedTagSets()
-        assert reported.update(at(0), {A, B}) == {A, B}
-        assert reported.update(at(15), {B}) == {A, B}
-        assert reported.update(at(30), {B}) == {B}
+        assert reports((0, {A, B}), (15, {B}), (30, {B})) == [{A, B}, {A, B}, {B}]
 
     def test_tag_set_is_reported_once_more_however_long_that_takes(self) -> None:
-        reported = ReportedTagSets()
-        reported.update(at(0), {A})
-        assert reported.update(at(86400), set()) == {A}
-        assert reported.update(at(86415), set()) == set()
+        assert reports((0, {A}), (86400, set()), (86415, set())) == [{A}, {A}, set()]
 
     def test_tag_set_lingers(self) -> None:
-        reported = ReportedTagSets(timedelta(seconds=60))
-        reported.update(at(0), {A})
-        found = [reported.update(at(seconds), set()) for seconds in (15, 45, 59, 75, 90)]
-        assert found == [{A}, {A}, {A}, {A}, set()]
+        later = [(seconds, set[Tags]()) for seconds in (15, 45, 59, 75, 90)]
+        assert reports((0, {A}), *later, linger=MINUTE) == [{A}, {A}, {A}, {A}, {A}, set()]
 
     def test_tag_set_that_is_active_again_starts_anew(self) -> None:
-        reported = ReportedTagSets(timedelta(seconds=60))
-        reported.update(at(0), {A})
-        reported.update(at(59), {A})
-        assert reported.update(at(118), set()) == {A}
+        assert reports((0, {A}), (59, {A}), (118, set()), linger=MINUTE)[-1] == {A}
 
     def test_clock_that_steps_back_keeps_it(self) -> None:
-        reported = ReportedTagSets(timedelta(seconds=60))
-        reported.update(at(1000), {A})
-        assert reported.update(at(0), set()) == {A}
+        assert reports((1000, {A}), (0, set()), linger=MINUTE)[-1] == {A}
+
+    def test_memory_that_is_not_taken_over_says_the_same_again(self) -> None:
+        _, memory = ReportedTagSets().with_active(at(0), {A})
+        assert memory.with_active(at(15), set())[0] == memory.with_active(at(30), set())[0] == {A}

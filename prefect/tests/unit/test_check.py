@@ -45,6 +45,14 @@ FILTERS = [
     if any({'include', 'exclude'} <= set(getattr(kind, 'model_fields', ())) for kind in get_args(option.annotation))
     and name not in ('prefect_tags', 'metric_patterns', 'event_names')
 ]
+# What a retried flow run with one task run adds to the sums.
+LATE_RUN = {
+    'flow_runs.completed.count': 1,
+    'flow_runs.throughput': 1,
+    'flow_runs.retry_gaps_duration.count': 1,
+    'task_runs.completed.count': 1,
+    'task_runs.throughput': 1,
+}
 
 
 def run_failing(check: PrefectCheck, aggregator: AggregatorStub) -> str:
@@ -58,6 +66,17 @@ def run_failing(check: PrefectCheck, aggregator: AggregatorStub) -> str:
 
 def failing_lookup(states: object) -> None:
     raise PrefectApiError('GET /flow_run_states/', 'answered 500')
+
+
+def refusing(submit: Callable[..., None], part: str) -> Callable[..., None]:
+    """The function, with an error for each series with that in its name."""
+
+    def submit_or_fail(name: str, *arguments: Any, **options: Any) -> None:
+        if part in name:
+            raise ZeroDivisionError
+        submit(name, *arguments, **options)
+
+    return submit_or_fail
 
 
 def total(aggregator: AggregatorStub, name: str) -> float:
@@ -501,6 +520,62 @@ class TestStreams:
         second = {name: total(aggregator, f'{name}.completed.count') for name in ('flow_runs', 'task_runs')}
         assert (first, second) == ({'flow_runs': 1, 'task_runs': 0}, {'flow_runs': 0, 'task_runs': 1})
 
+    def test_submission_that_raises_loses_nothing(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        aggregator: AggregatorStub,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The process goes on: what the streams remember must not say that the runs which showed late are counted."""
+        deployment = fake.add_deployment(name='hourly')
+        check = new_check()
+        for seconds in (0, 15, 30, 45):
+            fake.now = at(seconds)
+            run_check(check)
+        retried = run_through(fake, deployment=deployment, start=at(18), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
+        fake.set_flow_run_state(retried, 'RUNNING', at=at(20))
+        fake.set_flow_run_state(retried, 'COMPLETED', at=at(22))
+        run_task_through(fake, flow_run=retried, start=at(20), seconds=2)
+        fake.now = at(60)
+        with monkeypatch.context() as patch:
+            for submit in ('gauge', 'count'):
+                patch.setattr(check, submit, refusing(getattr(check, submit), '_runs.'))
+            assert 'unexpected ZeroDivisionError' in run_failing(check, aggregator)
+        already = {name: total(aggregator, name) for name in LATE_RUN}
+        fake.now = at(75)
+        run_check(check)
+        assert {name: already[name] + total(aggregator, name) for name in LATE_RUN} == LATE_RUN
+
+    def test_collectors_keep_nothing_by_themselves(
+        self, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
+    ) -> None:
+        """What they remember goes through the check. What is exempt holds facts of the server."""
+        exempt = {'_pasts', '_collector', 'name'}
+        check = new_check(collect_events=True)
+        run_check(check)
+        full_world()
+        run_check(check)
+        for collector in (*check._snapshot_collectors, *check._stream_collectors):
+            assert not vars(collector).keys() - exempt, collector.name
+            assert collector.name in check._memories
+
+    def test_series_that_was_not_submitted_as_0_is_submitted_so_later(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a monitor stays as it was: a run without a deployment is reported as 0 once."""
+        live = fake.add_flow_run(state=('RUNNING', 'Running'))
+        check = new_check()
+        assert total(run_check(check), 'flow_runs.running') == 1
+        fake.set_flow_run_state(live, 'COMPLETED', at=at(5))
+        fake.now = at(15)
+        with monkeypatch.context() as patch:
+            patch.setattr(check, 'gauge', refusing(check.gauge, 'flow_runs.running'))
+            assert check.run()
+        fake.now = at(30)
+        assert [metric.value for metric in run_check(check).metrics('prefect.server.flow_runs.running')] == [0]
+
     @pytest.mark.parametrize('written', [None, 0, 0.5, 0.99, 1])
     def test_crash_while_persisting_repeats_at_most_that_batch(
         self,
@@ -534,7 +609,7 @@ class TestStreams:
         fake.now = at(30)
         aggregator = run_check(new_check())
         assert total(aggregator, 'flow_runs.completed.count') == (written != 1)
-        assert total(aggregator, 'flow_runs.throughput') == 0
+        assert total(aggregator, 'flow_runs.throughput') == 1
         assert total(aggregator, 'task_runs.completed.count') == 1
         assert warnings(caplog) == []
 

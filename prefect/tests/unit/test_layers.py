@@ -19,7 +19,7 @@ LAYERS = (
     ('streams',),
     ('inventory',),
     ('collectors',),
-    ('check', 'outbox', 'unknown_options'),
+    ('check', 'unknown_options'),
 )
 RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Written by ddev, but for the validators, and read by the check only; the files that name the package.

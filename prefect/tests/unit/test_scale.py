@@ -23,10 +23,10 @@ SCHEDULE = {'id': '5b1c0f3e-0b7b-4c6f-8f2e-5b8a4b5c7d11', 'active': True, 'sched
 # Requests of a steady check besides those for the workers of each pool, while each list has one page.
 STEADY_REQUESTS = 36
 # What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
-STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 7, '/task_runs/filter': 4, '/task_runs/count': 4}
-# The total of future runs, and some groups of deployments in turn; what started and what ended.
+STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 4, '/task_runs/count': 4}
+# The total of future runs, and some groups of deployments in turn; what started, and which of it is known; what ended.
 FUTURE_COUNTS = 5
-STREAM_COUNTS = 2
+STREAM_COUNTS = 3
 
 Contexts = dict[tuple[str, frozenset[str]], float]
 

@@ -164,6 +164,15 @@ def started_flow_runs(where: ServerFilter, time_range: TimeRange) -> Body:
     return _flow_runs(where, criteria)
 
 
+def started_flow_runs_among(where: ServerFilter, time_range: TimeRange, ids: Iterable[str]) -> Body:
+    """Those of them that have one of these ids.
+
+    Index: the primary key.
+    """
+    criteria = {'start_time': _within(time_range) | {'is_null_': False}, 'id': _any_of(ids)}
+    return _flow_runs(where, criteria | _in_state(_ALL_STATE_TYPES))
+
+
 def flow_runs_ended_unstarted(where: ServerFilter, due_since: datetime) -> Body:
     """The flow runs that ended without a start and were due since a time.
 

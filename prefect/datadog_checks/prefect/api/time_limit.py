@@ -18,8 +18,6 @@ _NAMED = 3
 # How many calls may go on after nobody waits for them any longer.
 _MAX_LEFT_BEHIND = 4
 _IDLE_SECONDS = 2.0
-# How long a call has the interpreter for itself before some other work is done: it sends its request meanwhile.
-_TURN_SECONDS = 0.001
 
 
 class TimeLimit:
@@ -63,13 +61,9 @@ class BoundedCaller:
     The time-outs of the HTTP library are for one read of a socket: a server that sends a byte now and then, the
     resolver, or a source of tokens may take for ever. A call that nobody waits for any longer ends when its connection
     does; while too many of those go on, there is no new one.
-
-    `meanwhile` is called again and again during a call, for as long as it returns True: a bit of other work, of less
-    than a millisecond, that never raises.
     """
 
-    def __init__(self, meanwhile: Callable[[], bool] = lambda: False) -> None:
-        self._meanwhile = meanwhile
+    def __init__(self) -> None:
         self._worker = _Worker()
         self._left_behind: list[_Worker] = []
 
@@ -82,7 +76,7 @@ class BoundedCaller:
             self._worker = _Worker()
             self._worker.begin(function)
         try:
-            value, error = self._worker.end(seconds, self._meanwhile)
+            value, error = self._worker.end(seconds)
         except BaseException as problem:
             # Its outcome, when there is one, is not that of the next call.
             self._left_behind.append(self._worker)
@@ -121,16 +115,9 @@ class _Worker:
             self._thread.start()
         return True
 
-    def end(self, seconds: float, meanwhile: Callable[[], bool]) -> tuple[object, BaseException | None]:
+    def end(self, seconds: float) -> tuple[object, BaseException | None]:
         """What the function returned, or what it raised. Raises Empty if it takes longer than `seconds`."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > _TURN_SECONDS:
-            try:
-                return self._outcomes.get(timeout=_TURN_SECONDS)
-            except Empty:
-                if not meanwhile():
-                    break
-        return self._outcomes.get(timeout=max(0.0, left))
+        return self._outcomes.get(timeout=max(0.0, seconds))
 
     def _work(self) -> None:
         while True:

@@ -75,7 +75,6 @@ class Transport:
     """JSON in, JSON out, or a PrefectApiError that says what happened and what to do.
 
     `auth_string` is 'user:password'. It wins over user info in the URL, `username` and `password` win over both.
-    `meanwhile` is called while an answer is awaited, for as long as it returns True: a bit of other work.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Transport:
         log: Log,
         *,
         auth_string: str | None = None,
-        meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         self.base_url, user_info = split_user_info(prefect_url)
         self._http = http
@@ -103,7 +101,7 @@ class Transport:
             )
         self._clock = clock
         self._log = log
-        self._caller = BoundedCaller(meanwhile)
+        self._caller = BoundedCaller()
         self._csrf = CsrfToken()
         # The time from the first byte that is sent to the last one that is received.
         self._answer_seconds = max(self._timeouts())

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
-from datadog_checks.prefect.collectors.base import SnapshotCollector, StreamCollector
+from datadog_checks.prefect.collectors.base import (
+    AnySnapshotCollector,
+    AnyStreamCollector,
+    MemorylessCollector,
+    WithoutMemory,
+)
 from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
@@ -20,27 +25,35 @@ from datadog_checks.prefect.collectors.workers import Workers
 from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
 
 # Those that can be switched off, by their key in the option `collect`.
-_BY_GROUP: tuple[tuple[str, Callable[[], SnapshotCollector]], ...] = (
+_BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (LATE_RUNS, LateRuns),
     (RUN_AGES, FlowRunAges),
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
     (CONCURRENCY, Concurrency),
-    (BACKGROUND_SERVICES, BackgroundServices),
+    (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
 )
 
 
-def snapshot_collectors(groups: Collection[str]) -> tuple[SnapshotCollector, ...]:
-    """New snapshot collectors, with empty memories: those of these groups, and those that are always on."""
-    always = (WorkPools(), Workers(), WorkQueues(), Deployments(), FlowRuns(), TaskRuns())
+def snapshot_collectors(groups: Collection[str]) -> tuple[AnySnapshotCollector, ...]:
+    """New snapshot collectors: those of these groups, and those that are always on."""
+    memoryless: tuple[MemorylessCollector, ...] = (WorkPools(), Workers(), WorkQueues(), Deployments())
+    always: tuple[AnySnapshotCollector, ...] = (*(WithoutMemory(item) for item in memoryless), FlowRuns(), TaskRuns())
     return (*always, *(new() for group, new in _BY_GROUP if group in groups))
 
 
-def stream_collectors(*, collect_events: bool = False) -> tuple[StreamCollector, ...]:
-    """New stream collectors, with empty memories.
+def stream_collectors(*, collect_events: bool = False) -> tuple[AnyStreamCollector, ...]:
+    """New stream collectors.
 
-    Retry gaps come after the flow runs that ended, which notice what shows late. The task runs that started come before
-    those that ended: see `StartedTaskRuns`. Events come last, when the flow runs of most task runs are known.
+    The flow runs that ended come first: what shows late among them is looked at by the other two streams of flow runs.
+    The task runs that started come before those that ended: see `StartedTaskRuns`. Events come last, when the flow runs
+    of most task runs are known.
     """
-    of_runs = (StartedFlowRuns(), FinishedFlowRuns(), RetryGaps(), StartedTaskRuns(), FinishedTaskRuns())
+    of_runs: tuple[AnyStreamCollector, ...] = (
+        FinishedFlowRuns(),
+        StartedFlowRuns(),
+        RetryGaps(),
+        StartedTaskRuns(),
+        FinishedTaskRuns(),
+    )
     return (*of_runs, Events()) if collect_events else of_runs

@@ -1,19 +1,26 @@
-"""What a collector is given and what it gives back. It never sees the check, and it never submits."""
+"""What a collector is given and what it gives back. It never sees the check, and it never submits.
+
+What it remembers is given to it, and what it will remember is given back with the samples: the check takes that over
+once they are submitted. A memory never changes, so whatever fails before has no trace, and the next run of the check
+does the same again. (What the inventory keeps of the server's facts is no such memory.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
-from datadog_checks.prefect.streams.counted_rows import CountedRows
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
+from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import MARGIN, StreamWindow
+
+M = TypeVar('M')
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,27 @@ class RunContext:
         self,
         stream: str,
         cursor: StreamCursor | None,
-        counted: CountedRows | None = None,
+        known: KnownRows | None = None,
         *,
         margin: timedelta = MARGIN,
     ) -> StreamWindow:
         """The window of a stream that this run is to read; most of its rows show within `margin`."""
-        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, counted, margin=margin)
+        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, known, margin=margin)
 
 
-class SnapshotCollector(Protocol):
+class SnapshotCollector(Protocol[M]):
     """Describes the moment of the run. `name` is the value of its `collector` tag."""
+
+    name: str
+    initial_memory: M
+
+    def collect(self, run: RunContext, memory: M) -> tuple[list[Sample], M]:
+        """The samples of this moment, and what to remember. Raises a PrefectApiError."""
+        ...
+
+
+class MemorylessCollector(Protocol):
+    """A snapshot collector that has nothing to remember."""
 
     name: str
 
@@ -47,14 +65,32 @@ class SnapshotCollector(Protocol):
         ...
 
 
-class StreamCollector(Protocol):
+class WithoutMemory:
+    """The snapshot collector that such a one is."""
+
+    initial_memory = None
+
+    def __init__(self, collector: MemorylessCollector) -> None:
+        self.name = collector.name
+        self._collector = collector
+
+    def collect(self, run: RunContext, memory: None) -> tuple[list[Sample], None]:
+        return list(self._collector.collect(run)), memory
+
+
+class StreamCollector(Protocol[M]):
     """Counts what happened since its cursor. `name` is the value of its `collector` tag and the key of its cursor."""
 
     name: str
+    initial_memory: M
 
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: M) -> Batch[M]:
         """What happened since `cursor`, and the next cursor; None stands for the very first run, which reads nothing.
 
-        Raises a PrefectApiError, and then nothing is submitted and the cursor stays.
+        Raises a PrefectApiError.
         """
         ...
+
+
+AnySnapshotCollector = SnapshotCollector[Any]
+AnyStreamCollector = StreamCollector[Any]

@@ -14,7 +14,7 @@ from datadog_checks.prefect import tags
 from datadog_checks.prefect.api.models import DEPLOYMENT_LIMIT_PREFIX, TAG_LIMIT_PREFIX, ConcurrencyLimit, TagLimit
 from datadog_checks.prefect.api.times import is_due
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.leaked_slots import LeakedSlots, Leaks
+from datadog_checks.prefect.collectors.leaked_slots import NOTHING, LeakedSlots, Observation, find_leaks
 from datadog_checks.prefect.inventory.slots import percent_in_use
 from datadog_checks.prefect.inventory.tagging import work_pool_tags, work_queue_status_tags
 from datadog_checks.prefect.metrics import (
@@ -41,39 +41,47 @@ from datadog_checks.prefect.tags import Tags, make_tags
 _TAG_LIMITS_INTERVAL = timedelta(minutes=10)
 
 
+@dataclass(frozen=True)
+class ConcurrencyMemory:
+    """`has_tags_apart` says that the server keeps limits of tags which are not among the other limits."""
+
+    last: Observation = NOTHING
+    tag_limits_asked_at: datetime | None = None
+    has_tags_apart: bool = False
+
+
 class Concurrency:
     name = 'concurrency'
+    initial_memory = ConcurrencyMemory()
 
-    def __init__(self) -> None:
-        self._leaks = Leaks()
-        self._tag_limits_asked_at: datetime | None = None
-        self._has_tags_apart = False
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
-        yield from _work_pools(run)
-        yield from _work_queues(run)
+    def collect(self, run: RunContext, memory: ConcurrencyMemory) -> tuple[list[Sample], ConcurrencyMemory]:
+        samples = [*_work_pools(run), *_work_queues(run)]
         limits = run.inventory.concurrency_limits()
-        tag_limits = self._read_tag_limits(run, limits)
-        leaked = self._leaks.find(run, limits, tag_limits)
-        yield from _deployments(run, limits, leaked)
+        tag_limits, asked_at = _read_tag_limits(run, limits, memory)
+        leaked, observation = find_leaks(run, memory.last, limits, tag_limits)
         names = {limit.name for limit in limits}
         apart = [_as_limit(item) for item in tag_limits if TAG_LIMIT_PREFIX + item.tag not in names]
-        self._has_tags_apart = bool(apart)
-        yield from _tags_and_global((*limits, *apart), leaked)
+        samples += (*_deployments(run, limits, leaked), *_tags_and_global((*limits, *apart), leaked))
+        return samples, ConcurrencyMemory(observation, asked_at, bool(apart))
 
-    def _read_tag_limits(self, run: RunContext, limits: Sequence[ConcurrencyLimit]) -> list[TagLimit]:
-        """Who holds the slots of tags. Not asked if there is nothing to hold, but that a server may keep tags apart."""
-        are_slots_taken = any(item.active_slots and item.name.startswith(TAG_LIMIT_PREFIX) for item in limits)
-        is_time = is_due(self._tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
-        if not (is_time or are_slots_taken or self._has_tags_apart):
-            return [
-                TagLimit(id=item.id, tag=tag, holder_ids=(), limit=item.limit)
-                for item in limits
-                if (tag := _tag(item)) is not None
-            ]
-        found = run.inventory.tag_limits()
-        self._tag_limits_asked_at = run.now
-        return found
+
+def _read_tag_limits(
+    run: RunContext, limits: Sequence[ConcurrencyLimit], memory: ConcurrencyMemory
+) -> tuple[list[TagLimit], datetime | None]:
+    """Who holds the slots of tags, and when that was asked last.
+
+    It is not if there is nothing to hold, but that a server may keep tags apart.
+    """
+    are_slots_taken = any(item.active_slots and item.name.startswith(TAG_LIMIT_PREFIX) for item in limits)
+    is_time = is_due(memory.tag_limits_asked_at, run.now, _TAG_LIMITS_INTERVAL)
+    if is_time or are_slots_taken or memory.has_tags_apart:
+        return run.inventory.tag_limits(), run.now
+    tag_limits = [
+        TagLimit(id=item.id, tag=tag, holder_ids=(), limit=item.limit)
+        for item in limits
+        if (tag := _tag(item)) is not None
+    ]
+    return tag_limits, memory.tag_limits_asked_at
 
 
 @dataclass(frozen=True)

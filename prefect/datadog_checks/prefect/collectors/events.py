@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
-from itertools import islice
 
 from datadog_checks.prefect.api.models import Event
 from datadog_checks.prefect.api.time_range import TimeRange
@@ -18,6 +17,7 @@ from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.metrics import EVENTS_PENDING
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
+from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 
@@ -38,22 +38,25 @@ class Events:
     """The events whose names pass, each once by its id. Those of a flood wait for the next runs of the check."""
 
     name = 'events'
+    initial_memory = KnownRows()
 
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor, margin=_MARGIN)
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: KnownRows) -> Batch[KnownRows]:
+        window = run.window(self.name, cursor, memory, margin=_MARGIN)
         new, pending = _read(run, window)
         named = [event for event in new if run.settings.event_names.allows(event.name)]
-        events = tuple(_convert(run, named))
-        return Batch((Sample(EVENTS_PENDING, pending),), window.next_cursor(), events)
+        samples = [Sample(EVENTS_PENDING, pending)]
+        return Batch(samples, window.next_cursor(), window.next_known(), tuple(_convert(run, named)))
 
 
 def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
     """The new events, and the number of those that are left to the next run."""
     names = run.settings.event_names.criterion
     count = partial(run.inventory.count_events, names)
-    time_ranges = window.time_ranges_to_read(count)
+    # To count events by their ids takes a server longer than to send those that are about to leave the overlap: 130 ms
+    # for 2,000 ids, against 13 ms for a page of 50 (3.8.8 on SQLite).
+    time_ranges = window.time_ranges(count)
     new: list[Event] = []
-    for number, time_range in enumerate(time_ranges):
+    for number, time_range in enumerate(time_ranges, 1):
         read: list[Event] = []
         for events, left in run.inventory.event_pages(names, time_range):
             read += events
@@ -61,10 +64,8 @@ def _read(run: RunContext, window: StreamWindow) -> tuple[list[Event], int]:
             if left and len(new) >= MOST_PER_RUN:
                 reached = new[-1].occurred
                 window.cut(reached)
-                new += _select_new(
-                    window, _read_if_torn(run, TimeRange(time_range.since, reached.replace(microsecond=0)), read)
-                )
-                return new, left + sum(map(count, islice(time_ranges, number + 1, None)))
+                new += _select_new(window, _read_if_torn(run, TimeRange(time_range.since, reached), read))
+                return new, left + sum(map(count, time_ranges[number:]))
     return new, 0
 
 
@@ -82,6 +83,7 @@ def _read_if_torn(run: RunContext, passed: TimeRange, read: list[Event]) -> list
 
 
 def _select_new(window: StreamWindow, events: list[Event]) -> list[Event]:
+    window.know((event, event.occurred) for event in events)
     return [event for event in events if window.is_new(event.id, event.occurred)]
 
 

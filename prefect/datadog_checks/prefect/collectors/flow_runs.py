@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 
 from datadog_checks.prefect.aggregation import Durations, ReportedTagSets, Tally
 from datadog_checks.prefect.api.models import FlowRun, FlowRunState
@@ -27,6 +27,7 @@ from datadog_checks.prefect.metrics import (
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.streams import state_history
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
+from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import StreamWindow
 from datadog_checks.prefect.tags import Tags
 
@@ -37,17 +38,18 @@ _TERMINAL_SERIES = {
     'CRASHED': FLOW_RUNS_CRASHED,
     'CANCELLED': FLOW_RUNS_CANCELLED,
 }
+# Flow runs that may have left a state unseen, by the id of the state in which their history was read, with the time at
+# which they entered it. None after a start.
+LookedAt = Mapping[str | None, datetime] | None
 
 
 class FlowRuns:
     """How many flow runs are SCHEDULED, PENDING, RUNNING and PAUSED now."""
 
     name = 'flow_runs'
+    initial_memory = ReportedTagSets()
 
-    def __init__(self) -> None:
-        self._reported = ReportedTagSets()
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
+    def collect(self, run: RunContext, memory: ReportedTagSets) -> tuple[list[Sample], ReportedTagSets]:
         future = run.inventory.future_runs()
         tally = Tally(*_LIVE_SERIES.values(), *([] if future is None else [FLOW_RUNS_SCHEDULED]))
         for flow_run, tags in run.inventory.tag(run.inventory.live_flow_runs()):
@@ -58,52 +60,58 @@ class FlowRuns:
                 tally.add(FLOW_RUNS_SCHEDULED, tags)
             for tags, count in future.counts.items():
                 tally.add(FLOW_RUNS_SCHEDULED, tags, count)
-        yield from tally.samples(_tag_sets_to_report(run, self._reported, tally.tag_sets()))
+        tag_sets, reported = _tag_sets_to_report(run, memory, tally)
+        return list(tally.samples(tag_sets)), reported
+
+
+@dataclass(frozen=True)
+class StreamMemory:
+    """What a stream of flow runs remembers."""
+
+    known: KnownRows = field(default_factory=KnownRows)
+    looked_at: LookedAt = None
+    reported: ReportedTagSets = field(default_factory=ReportedTagSets)
 
 
 class FinishedFlowRuns:
     """The flow runs that ended. A run that is retried by hand ends again, at another time, and counts again."""
 
     name = 'flow_runs.finished'
+    initial_memory = StreamMemory()
 
-    def __init__(self) -> None:
-        self._histories = Histories()
-        self._reported = ReportedTagSets()
-
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor)
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+        window = run.window(self.name, cursor, memory.known)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
         inventory = run.inventory
         finished = window.read(inventory.finished_flow_runs, inventory.count_finished_flow_runs)
+        inventory.ends_are_read(window.since)
         for flow_run, tags in inventory.tag(window.select_new(finished, lambda item: item.ended_at)):
             if flow_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[flow_run.state_type], tags)
             if flow_run.run_count:
                 durations.add(tags, flow_run.total_run_time)
         # Ends that a retry by hand has taken back on the row meanwhile.
-        for flow_run, tags, states in self._histories.read(run, window):
+        histories, looked_at = _read_histories(run, window, memory.looked_at)
+        for flow_run, tags, states in histories:
             for state, running_seconds in state_history.ends(states):
                 if window.is_new_for(flow_run, state.timestamp):
                     tally.add(_TERMINAL_SERIES[state.type], tags)
                     if running_seconds is not None:
                         durations.add(tags, running_seconds)
-        tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
-        self._histories.commit()
-        return Batch(chain(tally.samples(tag_sets), durations.samples()), window.next_cursor())
+        tag_sets, reported = _tag_sets_to_report(run, memory.reported, tally)
+        samples = [*tally.samples(tag_sets), *durations.samples()]
+        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), looked_at, reported))
 
 
 class StartedFlowRuns:
     """The flow runs that entered RUNNING for the first time, and how long after the expected time they did."""
 
     name = 'flow_runs.started'
+    initial_memory = StreamMemory()
 
-    def __init__(self) -> None:
-        self._histories = Histories()
-        self._reported = ReportedTagSets()
-
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor)
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+        window = run.window(self.name, cursor, memory.known)
         tally = Tally(FLOW_RUNS_THROUGHPUT, FLOW_RUNS_LATE_START)
         waits = Durations(FLOW_RUNS_QUEUE_WAIT_DURATION)
 
@@ -114,87 +122,70 @@ class StartedFlowRuns:
             if wait > run.settings.late_start_threshold:
                 tally.add(FLOW_RUNS_LATE_START, tags)
 
-        started = window.read(run.inventory.started_flow_runs, run.inventory.count_started_flow_runs)
+        count = run.inventory.count_started_flow_runs
+        started = window.read(run.inventory.started_flow_runs, count, count)
         # The row of a run that ended without a start, and then was retried, keeps that end as its start.
         doubtful = [item for item in started if item.was_interrupted]
+        window.know((item, item.start_time) for item in doubtful if item.start_time is not None)
         plain = window.select_new((item for item in started if not item.was_interrupted), lambda item: item.start_time)
         for flow_run, tags in run.inventory.tag(plain):
             # A run that ended without having run has a start, but no run count.
             if flow_run.start_time is not None and flow_run.run_count:
                 add(flow_run, flow_run.start_time, tags)
-        for flow_run, tags, states in self._histories.read(run, window, doubtful):
+        histories, looked_at = _read_histories(run, window, memory.looked_at, doubtful)
+        for flow_run, tags, states in histories:
             first = state_history.start(states)
             if first is not None and window.is_new_for(flow_run, first.timestamp):
                 add(flow_run, first.timestamp, tags)
-        tag_sets = _tag_sets_to_report(run, self._reported, tally.tag_sets())
-        self._histories.commit()
-        return Batch(chain(tally.samples(tag_sets), waits.samples()), window.next_cursor())
+        tag_sets, reported = _tag_sets_to_report(run, memory.reported, tally)
+        samples = [*tally.samples(tag_sets), *waits.samples()]
+        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), looked_at, reported))
 
 
 class RetryGaps:
     """How long flow runs waited from AwaitingRetry to the RUNNING state that followed."""
 
     name = 'flow_runs.retry_gaps'
+    initial_memory: LookedAt = None
 
-    def __init__(self) -> None:
-        self._histories = Histories()
-
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: LookedAt) -> Batch[LookedAt]:
         window = run.window(self.name, cursor)
         gaps = Durations(FLOW_RUNS_RETRY_GAPS_DURATION)
-        for _, tags, states in self._histories.read(run, window):
+        histories, looked_at = _read_histories(run, window, memory)
+        for _, tags, states in histories:
             for running, gap in state_history.retry_gaps(states):
                 if running.timestamp >= window.known_since and window.is_new(running.id, running.timestamp):
                     gaps.add(tags, gap)
-        self._histories.commit()
-        return Batch(gaps.samples(), window.next_cursor())
+        return Batch(list(gaps.samples()), window.next_cursor(), looked_at)
 
 
-class Histories:
-    """The states of the flow runs that may have left one unseen.
+def _read_histories(
+    run: RunContext, window: StreamWindow, looked_at: LookedAt, more: Iterable[FlowRun] = ()
+) -> tuple[list[tuple[FlowRun, Tags, list[FlowRunState]]], LookedAt]:
+    """The flow runs of the window, and of `more`, that may have left a state unseen, each with its tags and all states.
 
-    They are only to be had run by run, so each run is looked at once per state that it is found in. `commit` makes that
-    final, once nothing can fail any more. What was found so is not persisted: after a start all of the window is read.
+    These are only to be had run by run, so each run is looked at once per state that it is found in. After a start all
+    of the window is.
     """
-
-    def __init__(self) -> None:
-        # State id -> when the run entered it; None before the first commit.
-        self._looked_at: dict[str | None, datetime] | None = None
-        self._uncommitted: dict[str | None, datetime] = {}
-
-    def read(
-        self, run: RunContext, window: StreamWindow, more: Iterable[FlowRun] = ()
-    ) -> Iterator[tuple[FlowRun, Tags, list[FlowRunState]]]:
-        """Each such run of the window, and of `more`, with its tags and all its states."""
-        looked_at = self._looked_at or {}
-        self._uncommitted = {state: entered for state, entered in looked_at.items() if entered >= window.since}
-        candidates = {(item.id, item.state_id): item for item in (*self._interrupted(run, window), *more)}
-        unread = [
-            item
-            for item in candidates.values()
-            if _entered(run, item) >= window.since and item.state_id not in self._uncommitted
-        ]
-        for flow_run, tags in run.inventory.tag(unread):
-            self._uncommitted[flow_run.state_id] = _entered(run, flow_run)
-            yield flow_run, tags, run.inventory.flow_run_states(flow_run.id)
-
-    def commit(self) -> None:
-        self._looked_at = self._uncommitted
-
-    def _interrupted(self, run: RunContext, window: StreamWindow) -> list[FlowRun]:
-        if not window.time_ranges:
-            return []
-        return run.inventory.interrupted_flow_runs(
-            window.time_ranges if self._looked_at is not None else [window.everything]
-        )
+    known = {state: entered for state, entered in (looked_at or {}).items() if entered >= window.since}
+    if window.is_first:
+        return [], known
+    interrupted = run.inventory.interrupted_flow_runs(window.everything, is_anew=looked_at is None)
+    candidates = {(item.id, item.state_id): item for item in (*interrupted, *more)}
+    unread = [
+        item for item in candidates.values() if item.state_id not in known and _entered(run, item) >= window.since
+    ]
+    found = [
+        (flow_run, tags, run.inventory.flow_run_states(flow_run.id)) for flow_run, tags in run.inventory.tag(unread)
+    ]
+    return found, known | {item.state_id: _entered(run, item) for item in unread}
 
 
 def _entered(run: RunContext, flow_run: FlowRun) -> datetime:
     return flow_run.state_time or run.now
 
 
-def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, active: Iterable[Tags]) -> set[Tags]:
+def _tag_sets_to_report(run: RunContext, reported: ReportedTagSets, tally: Tally) -> tuple[set[Tags], ReportedTagSets]:
     """The tag sets with a value, those that are to be 0 now, and those of every deployment: these at each run."""
-    of_deployments = set(run.inventory.deployment_tags().values())
-    # Last, for it forgets what was reported as 0: a lookup that fails must come before.
-    return of_deployments | reported.update(run.now, active)
+    tag_sets, reported = reported.with_active(run.now, tally.tag_sets())
+    return tag_sets | set(run.inventory.deployment_tags().values()), reported

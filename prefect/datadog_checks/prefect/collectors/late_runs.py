@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -26,11 +26,9 @@ from datadog_checks.prefect.tags import LATE_REASON, make_tags, merge_tags
 
 class LateRuns:
     name = 'late_runs'
+    initial_memory = LingeringSeries()
 
-    def __init__(self) -> None:
-        self._reported = LingeringSeries()
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
+    def collect(self, run: RunContext, memory: LingeringSeries) -> tuple[list[Sample], LingeringSeries]:
         tally, ages = Tally(FLOW_RUNS_LATE), Maxima(FLOW_RUNS_LATE_MAX_AGE)
         due = _due_flow_runs(run)
         late = [item for item, since in due.values() if run.now - since > run.settings.late_start_threshold]
@@ -40,7 +38,7 @@ class LateRuns:
             tags = merge_tags(flow_run_tags, reason_tag)
             tally.add(FLOW_RUNS_LATE, tags)
             ages.add(FLOW_RUNS_LATE_MAX_AGE, tags, (run.now - due[flow_run.id][1]).total_seconds())
-        yield from self._reported.samples(run.now, tally, ages)
+        return memory.samples(run.now, tally, ages)
 
 
 def _due_flow_runs(run: RunContext) -> dict[str, tuple[FlowRun, datetime]]:

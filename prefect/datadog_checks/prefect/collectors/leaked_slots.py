@@ -29,7 +29,7 @@ LeakedSlots = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class _Observation:
+class Observation:
     """What one run of the check saw: slots by limit, and who may have held them."""
 
     at: datetime
@@ -42,35 +42,33 @@ class _Observation:
     unnamed_slots: Mapping[str, int] = field(default_factory=dict)
 
 
-_NOTHING = _Observation(at=datetime.min.replace(tzinfo=UTC), slots={}, flow_run_ids={}, is_anything_alive=False)
+NOTHING = Observation(at=datetime.min.replace(tzinfo=UTC), slots={}, flow_run_ids={}, is_anything_alive=False)
 
 
-class Leaks:
-    """Compares each run of the check with the one before."""
+def find_leaks(
+    run: RunContext, last: Observation, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]
+) -> tuple[LeakedSlots, Observation]:
+    """The leaked slots of each limit, 0 included, and what this run of the check saw; `last` is what the last one saw.
 
-    def __init__(self) -> None:
-        self._last = _NOTHING
-
-    def find(self, run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> LeakedSlots:
-        """The leaked slots of each limit, 0 included; a limit of which it cannot be told is missing."""
-        now = _observe(run, limits, tag_limits)
-        last, self._last = self._last, now
-        leaked: dict[str, int] = {}
-        for limit in limits:
-            taken = min(last.slots.get(limit.name, 0), limit.active_slots)
-            if limit.name.startswith(DEPLOYMENT_LIMIT_PREFIX):
-                leaked[limit.name] = _leaked_by_deployment(run, limit, taken, last, now)
-            elif _is_global(limit):
-                leaked[limit.name] = _leaked_by_all(run, taken, last, now)
-        for tag, dead in now.dead_holders.items():
-            unnamed = min(last.unnamed_slots.get(tag, 0), now.unnamed_slots[tag])
-            leaked[TAG_LIMIT_PREFIX + tag] = len(dead & last.dead_holders.get(tag, set())) + unnamed
-        return leaked
+    A limit of which it cannot be told is missing.
+    """
+    now = _observe(run, limits, tag_limits)
+    leaked: dict[str, int] = {}
+    for limit in limits:
+        taken = min(last.slots.get(limit.name, 0), limit.active_slots)
+        if limit.name.startswith(DEPLOYMENT_LIMIT_PREFIX):
+            leaked[limit.name] = _leaked_by_deployment(run, limit, taken, last, now)
+        elif _is_global(limit):
+            leaked[limit.name] = _leaked_by_all(run, taken, last, now)
+    for tag, dead in now.dead_holders.items():
+        unnamed = min(last.unnamed_slots.get(tag, 0), now.unnamed_slots[tag])
+        leaked[TAG_LIMIT_PREFIX + tag] = len(dead & last.dead_holders.get(tag, set())) + unnamed
+    return leaked, now
 
 
-def _observe(run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> _Observation:
+def _observe(run: RunContext, limits: Sequence[ConcurrencyLimit], tag_limits: Sequence[TagLimit]) -> Observation:
     slots = {item.name: item.active_slots for item in limits}
-    return _Observation(
+    return Observation(
         at=run.now,
         slots=slots,
         flow_run_ids=_holders_by_deployment(run),
@@ -109,7 +107,7 @@ def _dead_holders(run: RunContext, tag_limits: Sequence[TagLimit]) -> Mapping[st
 
 
 def _leaked_by_deployment(
-    run: RunContext, limit: ConcurrencyLimit, taken: int, last: _Observation, now: _Observation
+    run: RunContext, limit: ConcurrencyLimit, taken: int, last: Observation, now: Observation
 ) -> int:
     """How many of the slots that were `taken` in both runs exceed all flow runs that may have held one."""
     deployment_id = limit.name.removeprefix(DEPLOYMENT_LIMIT_PREFIX)
@@ -120,7 +118,7 @@ def _leaked_by_deployment(
     return max(0, taken - len(holders | ended))
 
 
-def _leaked_by_all(run: RunContext, taken: int, last: _Observation, now: _Observation) -> int:
+def _leaked_by_all(run: RunContext, taken: int, last: Observation, now: Observation) -> int:
     """All slots that were `taken` in both runs, if nothing was alive that may have held one."""
     if not taken or last.is_anything_alive or now.is_anything_alive:
         return 0

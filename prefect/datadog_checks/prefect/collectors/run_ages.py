@@ -5,7 +5,8 @@ All is told by the rows that other collectors read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from datadog_checks.prefect.aggregation import LingeringSeries, Maxima, Tally
@@ -39,16 +40,21 @@ _WAITING_FLOW_RUNS = {
 _TASK_RUN_AGES = {'PENDING': TASK_RUNS_PENDING_MAX_AGE, 'RUNNING': TASK_RUNS_RUNNING_MAX_AGE}
 
 
+@dataclass(frozen=True)
+class AgesMemory:
+    """`pending_since` is when each PENDING run became so, by id."""
+
+    pending_since: Mapping[str, datetime] = field(default_factory=dict)
+    reported: LingeringSeries = field(default_factory=LingeringSeries)
+
+
 class FlowRunAges:
     name = 'flow_runs.ages'
+    initial_memory = AgesMemory()
 
-    def __init__(self) -> None:
-        self._pending = PendingSince()
-        self._reported = LingeringSeries()
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
+    def collect(self, run: RunContext, memory: AgesMemory) -> tuple[list[Sample], AgesMemory]:
         live = run.inventory.live_flow_runs()
-        pending_since = self._pending.update(live)
+        pending_since = _pending_since(live, memory.pending_since)
         tally = Tally(FLOW_RUNS_CANCELLING, *_WAITING_FLOW_RUNS.values())
         ages = Maxima(*_FLOW_RUN_AGES.values())
         for flow_run, tags in run.inventory.tag(live):
@@ -61,21 +67,19 @@ class FlowRunAges:
         for flow_run, tags in run.inventory.tag(run.inventory.restarting_flow_runs()):
             if flow_run.state_type == 'SCHEDULED' and flow_run.state_name in _WAITING_FLOW_RUNS:
                 tally.add(_WAITING_FLOW_RUNS[flow_run.state_name], tags)
-        yield from self._reported.samples(run.now, tally, ages)
+        samples, reported = memory.reported.samples(run.now, tally, ages)
+        return samples, AgesMemory(pending_since, reported)
 
 
 class TaskRunAges:
     """The task runs that `TaskRuns` counts."""
 
     name = 'task_runs.ages'
+    initial_memory = AgesMemory()
 
-    def __init__(self) -> None:
-        self._pending = PendingSince()
-        self._reported = LingeringSeries()
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
+    def collect(self, run: RunContext, memory: AgesMemory) -> tuple[list[Sample], AgesMemory]:
         live = run.inventory.live_task_runs()
-        pending_since = self._pending.update(live)
+        pending_since = _pending_since(live, memory.pending_since)
         tally = Tally(TASK_RUNS_AWAITING_RETRY)
         ages = Maxima(*_TASK_RUN_AGES.values())
         for task_run, tags in run.inventory.tag_task_runs(live):
@@ -85,24 +89,20 @@ class TaskRunAges:
                 ages.add(spec, tags, age_seconds(since, run.now))
             if task_run.state_type == 'SCHEDULED':
                 tally.add(TASK_RUNS_AWAITING_RETRY, tags)
-        yield from self._reported.samples(run.now, tally, ages)
+        samples, reported = memory.reported.samples(run.now, tally, ages)
+        return samples, AgesMemory(pending_since, reported)
 
 
-class PendingSince:
-    """When each PENDING run became so.
+def _pending_since(
+    runs: Iterable[FlowRun] | Iterable[TaskRun], known: Mapping[str, datetime]
+) -> Mapping[str, datetime]:
+    """When each PENDING run became so, by id.
 
     It may go through several PENDING states (Pending, Submitting, InfrastructurePending; NotReady), of which its row
     has the last, so the first that was seen is remembered: it is right to the time between two runs of the check.
     """
-
-    def __init__(self) -> None:
-        self._since: dict[str, datetime] = {}
-
-    def update(self, runs: Iterable[FlowRun] | Iterable[TaskRun]) -> dict[str, datetime]:
-        """The times of those of `runs` that are PENDING, by id; the others are forgotten."""
-        self._since = {
-            item.id: min(item.state_time, self._since.get(item.id, item.state_time))
-            for item in runs
-            if item.state_type == 'PENDING' and item.state_time is not None
-        }
-        return self._since
+    return {
+        item.id: min(item.state_time, known.get(item.id, item.state_time))
+        for item in runs
+        if item.state_type == 'PENDING' and item.state_time is not None
+    }

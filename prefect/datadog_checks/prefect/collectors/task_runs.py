@@ -6,9 +6,8 @@ stands for a subflow in its parent is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 
 from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Tally
 from datadog_checks.prefect.api.models import TaskRun
@@ -28,8 +27,8 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_THROUGHPUT,
 )
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.streams.counted_rows import CountedRows
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
+from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import OVERLAP, StreamWindow
 
 _LIVE_SERIES = {'PENDING': TASK_RUNS_PENDING, 'RUNNING': TASK_RUNS_RUNNING, 'PAUSED': TASK_RUNS_PAUSED}
@@ -48,29 +47,32 @@ class TaskRuns:
     """
 
     name = 'task_runs'
+    initial_memory = LingeringSeries()
 
-    def __init__(self) -> None:
-        self._reported = LingeringSeries()
-
-    def collect(self, run: RunContext) -> Iterator[Sample]:
+    def collect(self, run: RunContext, memory: LingeringSeries) -> tuple[list[Sample], LingeringSeries]:
         tally = Tally(*_LIVE_SERIES.values())
         for task_run, tags in run.inventory.tag_task_runs(run.inventory.live_task_runs()):
             if task_run.state_type in _LIVE_SERIES:
                 tally.add(_LIVE_SERIES[task_run.state_type], tags)
-        yield from self._reported.samples(run.now, tally, tag_sets=tally.tag_sets())
+        return memory.samples(run.now, tally, tag_sets=tally.tag_sets())
+
+
+@dataclass(frozen=True)
+class StreamMemory:
+    """What a stream of task runs remembers."""
+
+    known: KnownRows = field(default_factory=KnownRows)
+    reported: LingeringSeries = field(default_factory=LingeringSeries)
 
 
 class FinishedTaskRuns:
     """The task runs that ended, each once per end."""
 
     name = 'task_runs.finished'
+    initial_memory = StreamMemory()
 
-    def __init__(self) -> None:
-        self._reported = LingeringSeries()
-        self._counted = CountedRows()
-
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor, self._counted)
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+        window = run.window(self.name, cursor, memory.known)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(TASK_RUNS_EXECUTION_DURATION)
         finished = self._read(run, window)
@@ -81,8 +83,9 @@ class FinishedTaskRuns:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
-        samples = chain(self._reported.samples(run.now, tally, tag_sets=tally.tag_sets()), durations.samples())
-        return Batch(samples, window.next_cursor())
+        samples, reported = memory.reported.samples(run.now, tally, tag_sets=tally.tag_sets())
+        samples += durations.samples()
+        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), reported))
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
         """The task runs that ended. Some servers have no filter on their end, but a sort by it."""
@@ -97,20 +100,14 @@ class StartedTaskRuns:
     """The task runs that entered RUNNING for the first time, and how long after the end of their upstreams they did."""
 
     name = 'task_runs.started'
+    initial_memory = StreamMemory()
 
-    def __init__(self) -> None:
-        self._counted = CountedRows()
-        self._reported = LingeringSeries()
-
-    def collect(self, run: RunContext, cursor: StreamCursor | None) -> Batch:
-        window = run.window(self.name, cursor, self._counted)
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+        window = run.window(self.name, cursor, memory.known)
         tally = Tally(TASK_RUNS_THROUGHPUT, TASK_RUNS_LATE_START)
         waits = Durations(TASK_RUNS_DEPENDENCY_WAIT_DURATION)
-        started = window.read(
-            run.inventory.started_task_runs,
-            run.inventory.count_started_task_runs,
-            run.inventory.count_started_task_runs,
-        )
+        count = run.inventory.count_started_task_runs
+        started = window.read(run.inventory.started_task_runs, count, count)
         run.inventory.remember_ends(started)
         upstream_ends = run.inventory.task_run_ends({upstream for item in started for upstream in item.upstream_ids})
         complete = (item for item in started if not _is_incomplete(item, upstream_ends, run.now))
@@ -125,8 +122,9 @@ class StartedTaskRuns:
             ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
             if ends:
                 waits.add(tags, task_run.start_time - max(ends))
-        samples = chain(self._reported.samples(run.now, tally, tag_sets=tally.tag_sets()), waits.samples())
-        return Batch(samples, window.next_cursor())
+        samples, reported = memory.reported.samples(run.now, tally, tag_sets=tally.tag_sets())
+        samples += waits.samples()
+        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), reported))
 
 
 def _is_incomplete(task_run: TaskRun, upstream_ends: dict[str, datetime], now: datetime) -> bool:

@@ -68,6 +68,7 @@ class Inventory:
         self.last_success_of = runs.last_success_of
         self.planned_flow_runs_of = runs.planned_flow_runs_of
         self.flow_runs_by_id = client.flow_runs_by_id
+        self.ends_are_read = runs.ends_are_read
         self.interrupted_flow_runs = runs.interrupted_flow_runs
         self.flow_run_states = runs.flow_run_states
         self.parents_not_alive = runs.parents_not_alive

@@ -43,6 +43,7 @@ class Runs:
         self._memory = memory
         self._now = now
         self._finished: dict[TimeRange, list[FlowRun]] = {}
+        self._ends_read_since: datetime | None = None
         self._finished_task_runs: dict[TimeRange, list[TaskRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
         self._ended_unstarted = Lazy(self._read_ended_unstarted)
@@ -56,10 +57,12 @@ class Runs:
         body = queries.started_flow_runs(self._selection.server_filter(), time_range)
         return self._read_flow_runs(body, FLOW_RUNS_BY_START)
 
-    def count_started_flow_runs(self, time_range: TimeRange) -> int:
-        """Those that the server's part of the filters lets through."""
-        body = queries.started_flow_runs(self._selection.server_filter(), time_range)
-        return self._client.count_flow_runs(body)
+    def count_started_flow_runs(self, time_range: TimeRange, ids: Collection[str] | None = None) -> int:
+        """How many there are, of these ids or at all, that the server's part of the filters lets through."""
+        server_filter = self._selection.server_filter()
+        if ids is None:
+            return self._client.count_flow_runs(queries.started_flow_runs(server_filter, time_range))
+        return self._client.count_flow_runs(queries.started_flow_runs_among(server_filter, time_range, ids))
 
     def finished_flow_runs(self, time_range: TimeRange) -> list[FlowRun]:
         """The flow runs that ended in a time range and are still ended."""
@@ -81,15 +84,19 @@ class Runs:
         """Those that ended since the last check, at that time: what their stream reads in the steady state."""
         return self.finished_flow_runs(fresh_time_range(last_check, self._now))
 
-    def interrupted_flow_runs(self, time_ranges: Iterable[TimeRange]) -> list[FlowRun]:
-        """The flow runs that may have left a state in these time ranges that their rows do not show any more.
+    def ends_are_read(self, since: datetime) -> None:
+        """By now all flow runs that ended since then, and show, were read in this run of the check or in one before."""
+        self._ends_read_since = since
 
-        Those that were read lately, in other time ranges and by other collectors, are among them: what ended there
-        may have shown late, when a collector that looks for such states failed. A run may be there
-        twice, in two states or in the same.
+    def interrupted_flow_runs(self, everything: TimeRange, *, is_anew: bool) -> list[FlowRun]:
+        """The flow runs that may have left a state in that time range that their rows do not show any more.
+
+        It is read if that was not done by another collector in this run, or if all is to be looked at anew. What was
+        read before is among them: what ended there may have shown late, when a collector that looks for such states
+        failed. A run may be there twice, in two states or in the same.
         """
-        for time_range in time_ranges:
-            self.finished_flow_runs(time_range)
+        if is_anew or self._ends_read_since is None or self._ends_read_since > everything.since:
+            self.finished_flow_runs(everything)
         live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
         return [*self._memory.interrupted.values(), *live]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from datadog_checks.prefect.api.times import format_time, parse_time
 from datadog_checks.prefect.sample import AgentEvent, Sample
+
+M = TypeVar('M')
 
 VERSION = 1
 
@@ -57,16 +60,13 @@ class StreamCursor:
         return json.dumps(row, separators=(',', ':'))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one read of a stream found, and the cursor to persist once all of it is submitted.
+@dataclass(frozen=True)
+class Batch(Generic[M]):
+    """What one read of a stream found, and the cursor and memory to take over once all of it is submitted."""
 
-    `samples` are to be taken once: made as they are submitted, thousands of them need not be there at a time. All that
-    can fail comes before.
-    """
-
-    samples: Iterable[Sample]
+    samples: list[Sample]
     cursor: StreamCursor
+    memory: M
     events: tuple[AgentEvent, ...] = ()
 
 

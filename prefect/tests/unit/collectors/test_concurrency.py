@@ -79,9 +79,10 @@ class TestWorkPoolsAndQueues:
     def test_slots_are_counted_once_for_all_collectors(
         self, fake: FakePrefect, new_bench: Callable[..., Bench], deployment: Row
     ) -> None:
-        run = new_bench(deployment_names={'exclude': ['x']}).context()
-        for collector in (WorkQueues(), Concurrency()):
-            list(collector.collect(run))
+        bench = new_bench(deployment_names={'exclude': ['x']})
+        run = bench.context()
+        bench.read(WorkQueues(), run)
+        bench.read(Concurrency(), run)
         assert len(sent(fake, '/flow_runs/count')) == 2
 
 
@@ -224,13 +225,13 @@ class TestLeaksOfDeployments:
         self, fake: FakePrefect, bench: Bench, deployment: Row, limit: Row
     ) -> None:
         """Two collectors, one request."""
-        concurrency, finished, cursor = Concurrency(), FinishedFlowRuns(), None
+        concurrency, finished = Concurrency(), FinishedFlowRuns()
         for _ in range(20):
             fake.now += timedelta(seconds=15)
             run = bench.context()
-            list(concurrency.collect(run))
+            bench.read(concurrency, run)
             before = len(sent(fake, '/flow_runs/filter'))
-            cursor = finished.collect(run, cursor).cursor
+            bench.follow(finished, run)
         # What the overlap leaves behind; what came is there already.
         assert len(sent(fake, '/flow_runs/filter')) - before == 1
 

@@ -326,11 +326,11 @@ def test_nothing_is_asked_for_that_other_collectors_do_not_ask_for(
     pool['concurrency_limit'] = queue['concurrency_limit'] = 3
     fake.add_flow_run(deployment=deployment, scheduled_time=at(-60))
     run = bench.context()
-    list(Workers().collect(run))
-    list(WorkQueues().collect(run))
+    bench.read(Workers(), run)
+    bench.read(WorkQueues(), run)
     run.inventory.deployments(), run.inventory.restarting_flow_runs(), run.inventory.tag(run.inventory.due_flow_runs())
     asked = len(fake.requests)
-    list(LateRuns().collect(run))
+    bench.read(LateRuns(), run)
     assert len(fake.requests) == asked
 
 

@@ -130,10 +130,10 @@ class TestFlowRuns:
     ) -> None:
         fake.add_flow_run(deployment=deployment, state=('RUNNING', 'Running'))
         run = bench.context()
-        list(FlowRuns().collect(run))
+        bench.read(FlowRuns(), run)
         run.inventory.restarting_flow_runs()
         asked = len(fake.requests)
-        list(FlowRunAges().collect(run))
+        bench.read(FlowRunAges(), run)
         assert len(fake.requests) == asked
 
 
@@ -206,7 +206,7 @@ class TestTaskRuns:
     def test_rows_are_read_once_for_states_and_ages(self, fake: FakePrefect, bench: Bench, flow_run: Row) -> None:
         fake.add_task_run(flow_run=flow_run, task_key='load', state=('RUNNING', 'Running'))
         run = bench.context()
-        list(TaskRuns().collect(run))
+        bench.read(TaskRuns(), run)
         asked = len(fake.requests)
-        list(TaskRunAges().collect(run))
+        bench.read(TaskRunAges(), run)
         assert len(fake.requests) == asked

@@ -9,8 +9,8 @@ import pytest
 
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.streams import window as window_module
-from datadog_checks.prefect.streams.counted_rows import CountedRows
 from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import OVERLAP, StreamWindow
 from tests.unit.harness import LOG, START, at
 
@@ -42,10 +42,6 @@ def cursor() -> StreamCursor:
 @dataclass
 class StubRun:
     id: str
-
-
-def span_holds(time_range: TimeRange, second: float) -> bool:
-    return time_range.since <= at(second) and (time_range.until is None or at(second) < time_range.until)
 
 
 class TestFirstRead:
@@ -146,23 +142,20 @@ class TestCut:
     def test_next_read_goes_on_there(self, cursor: StreamCursor) -> None:
         cursor = self.cut(cursor, 60, 20.5, [10, 20.5])
         assert cursor.until == at(60)
-        assert window(cursor, 75).time_ranges == (TimeRange(at(20), at(195)),)
+        assert window(cursor, 75).time_ranges() == (TimeRange(at(20.5), at(195)),)
         assert read(cursor, 75, [10, 20.5, 21, 50])[0] == [21, 50]
 
     def test_what_comes_late_before_it_is_found(self, cursor: StreamCursor) -> None:
         _, cursor = read(cursor, 300, [])
         cursor = self.cut(cursor, 315, 310.5, [250, 310.5])
-        current = window(cursor, 330)
-        assert current.time_ranges == (TimeRange(at(195), at(211)), TimeRange(at(310), at(450)))
-        assert current.time_ranges_to_read(lambda time_range: 1) == current.time_ranges
-        assert current.time_ranges_to_read(lambda time_range: 2) == (TimeRange(at(195), at(450)),)
+        assert window(cursor, 330).time_ranges() == (TimeRange(at(195), at(210)), TimeRange(at(310.5), at(450)))
 
     @pytest.mark.parametrize('later', [121, 300, 1000, 3000])
     def test_nothing_before_it_is_read_again_once_the_overlap_has_passed(
         self, cursor: StreamCursor, later: float
     ) -> None:
         cursor = self.cut(cursor, 200, 20.5, [10, 20.25, 20.5])
-        assert window(cursor, 200 + later).since == at(20)
+        assert window(cursor, 200 + later).since == at(20.5)
         assert read(cursor, 200 + later, [20.25, 20.5, 20.75, 30])[0] == [20.75, 30]
 
     def test_identities_are_kept_as_long_as_they_may_be_read_again(self, cursor: StreamCursor) -> None:
@@ -250,101 +243,112 @@ def test_identities_do_not_collide(cursor: StreamCursor) -> None:
     assert len(read(cursor, 60, [index / 1000 for index in range(1, 20_000)])[0]) == 19_999
 
 
-class TestRead:
-    """Which rows are asked for: those of two time ranges, and all if the number of those between them has changed."""
-
-    def time_ranges(
-        self, cursor: StreamCursor, seconds: float, shown: Iterable[float]
-    ) -> list[tuple[float, float | None]]:
-        """The time ranges that are read when these happenings show, in seconds from the start."""
-        asked: list[tuple[float, float | None]] = []
-
-        def rows(time_range: TimeRange) -> list[StubRun]:
-            asked.append(
-                (
-                    (time_range.since - START).total_seconds(),
-                    time_range.until and (time_range.until - START).total_seconds(),
-                )
-            )
-            return []
-
-        def count(time_range: TimeRange) -> int:
-            return sum(span_holds(time_range, second) for second in shown)
-
-        window(cursor, seconds).read(rows, count)
-        return asked
+class TestReadWithoutCounts:
+    """What is new, and what the overlap is about to leave behind."""
 
     def test_first_read_asks_for_nothing(self) -> None:
-        assert window(None, 0).time_ranges == ()
+        assert window(None, 0).time_ranges() == ()
 
-    def test_what_was_seen_is_not_read_again(self, cursor: StreamCursor) -> None:
-        happened = [200, 250, 290]
-        _, cursor = read(cursor, 300, happened)
-        assert self.time_ranges(cursor, 315, happened) == [(180, 196), (298, 435)]
-
-    @pytest.mark.parametrize('shown', [[200, 250, 280, 290], [200, 290], []], ids=['one more', 'one less', 'none'])
-    def test_other_number_than_was_seen_reads_all(self, cursor: StreamCursor, shown: list[float]) -> None:
+    def test_what_was_seen_is_read_again_once(self, cursor: StreamCursor) -> None:
         _, cursor = read(cursor, 300, [200, 250, 290])
-        assert self.time_ranges(cursor, 315, shown) == [(180, 435)]
+        assert window(cursor, 315).time_ranges() == (TimeRange(at(180), at(195)), TimeRange(at(298), at(435)))
 
     def test_catch_up_reads_all(self, cursor: StreamCursor) -> None:
         _, cursor = read(cursor, 300, [])
-        assert self.time_ranges(cursor, 600, []) == [(180, 720)]
+        assert window(cursor, 600).everything == TimeRange(at(180), at(720))
+        assert [item.since for item in window(cursor, 600).time_ranges()] == [at(180), at(298)]
 
     @pytest.mark.parametrize('interval', [1, 15, 60, 119, 121, 600])
     def test_every_moment_is_read_again_when_its_row_must_show(self, cursor: StreamCursor, interval: float) -> None:
-        """Even if one row comes late while another goes, so that their number stays the same."""
         read_again: set[int] = set()
         _, cursor = read(cursor, 1000, [])
         for index in range(1, 2 + int(1200 / interval)):
             now = 1000 + index * interval
             current = window(cursor, now)
-            moments = [moment for moment in range(1000, 1900) if now >= moment + OVERLAP.total_seconds()]
+            time_ranges = current.time_ranges()
+            moments = [moment for moment in range(1000, 1900) if now > moment + OVERLAP.total_seconds()]
             read_again |= {
-                moment
-                for moment in moments
-                if any(span_holds(time_range, moment) for time_range in current.time_ranges)
+                moment for moment in moments if any(time_range.holds(at(moment)) for time_range in time_ranges)
             }
             cursor = current.next_cursor()
         assert read_again == set(range(1000, 1900))
 
 
-class TestReadOfKnownRows:
-    """With the ids of what was counted, only what is fresh is read while these rows, and no others, are there."""
+class TestReadWithCount:
+    """What the overlap leaves behind is read again, and everything if the number of rows is another one."""
 
-    def follow(self, shown: Callable[[float], dict[str, float]], until: int) -> tuple[list[str], list[list[float]]]:
-        """The ids that are counted over reads every 15 s, and the begins of the time ranges of each read.
+    @pytest.mark.parametrize(
+        ('shown', 'begins'),
+        [
+            ([200, 250, 290], [180, 298]),
+            ([200, 250, 280, 290], [180]),
+            ([200, 290], [180]),
+            ([], [180]),
+        ],
+        ids=['as many', 'one more', 'one less', 'none'],
+    )
+    def test_other_number_than_is_known_reads_everything(
+        self, cursor: StreamCursor, shown: list[float], begins: list[float]
+    ) -> None:
+        current = window(cursor, 300)
+        current.time_ranges()
+        current.select_new([StubRun(f'{second}') for second in (200, 250, 290)], lambda run: at(float(run.id)))
+        following = StreamWindow('runs', current.next_cursor(), at(315), HOUR, LOG, current.next_known())
 
-        `shown` are the rows that the server has at that second, with the second at which each happened.
+        def count(time_range: TimeRange) -> int:
+            return sum(time_range.holds(at(second)) for second in shown)
+
+        assert [item.since for item in following.time_ranges(count)] == [at(second) for second in begins]
+
+    def test_after_a_start_everything_is_read(self, cursor: StreamCursor) -> None:
+        _, cursor = read(cursor, 300, [])
+        assert window(cursor, 315).time_ranges(lambda time_range: 0) == (window(cursor, 315).everything,)
+
+
+class TestReadWithCounts:
+    """Only what is new is read while the rows that were read before, and no others, are there."""
+
+    def follow(
+        self, shown: Callable[[float], dict[str, float]], until: int, most_requests: int = 3
+    ) -> tuple[list[str], list[list[float]]]:
+        """The ids that are counted, read by read, and the begins of the time ranges of each read.
+
+        `shown` are the rows that the server has at that second, with the second at which each happened. The number of
+        requests is that of a read of what is new, of what is about to leave, and of a count, or less.
         """
-        counted_rows = CountedRows()
+        known = KnownRows()
         cursor: StreamCursor | None = None
         counted: list[str] = []
         begins: list[list[float]] = []
         for now in range(0, until, 15):
             rows = shown(now)
-            current = StreamWindow('runs', cursor, at(now), HOUR, LOG, counted_rows)
+            current = StreamWindow('runs', cursor, at(now), HOUR, LOG, known)
             asked: list[float] = []
+            counts: list[TimeRange] = []
 
             def read_rows(
                 time_range: TimeRange, rows: dict[str, float] = rows, asked: list[float] = asked
             ) -> list[StubRun]:
                 asked.append((time_range.since - START).total_seconds())
-                return [StubRun(key) for key, second in rows.items() if span_holds(time_range, second)]
+                return [StubRun(key) for key, second in rows.items() if time_range.holds(at(second))]
 
-            def count(time_range: TimeRange, rows: dict[str, float] = rows) -> int:
-                return sum(span_holds(time_range, second) for second in rows.values())
+            def count(
+                time_range: TimeRange,
+                ids: list[str] | None = None,
+                rows: dict[str, float] = rows,
+                counts: list[TimeRange] = counts,
+            ) -> int:
+                counts.append(time_range)
+                return sum(time_range.holds(at(second)) and (ids is None or key in ids) for key, second in rows.items())
 
-            def count_of(time_range: TimeRange, ids: list[str], rows: dict[str, float] = rows) -> int:
-                return sum(span_holds(time_range, rows[key]) for key in set(ids) if key in rows)
-
-            found = current.read(read_rows, count, count_of)
-            counted += [run.id for run in found if current.is_new_for(run, at(rows[run.id]))]
-            cursor = current.next_cursor()
+            found = current.read(read_rows, count, count)
+            counted += [run.id for run in current.select_new(found, lambda run, rows=rows: at(rows[run.id]))]  # type: ignore[misc]
+            cursor, known = current.next_cursor(), current.next_known()
             begins.append(asked)
+            assert len(asked) + len(counts) <= most_requests
         return counted, begins
 
-    def test_only_what_is_fresh_is_read(self) -> None:
+    def test_only_what_is_new_is_read(self) -> None:
         happened = {f'run {second}': second + 0.5 for second in range(0, 600, 7)}
         counted, begins = self.follow(
             lambda now: {key: second for key, second in happened.items() if second <= now}, 600
@@ -353,15 +357,16 @@ class TestReadOfKnownRows:
         assert [len(asked) for asked in begins] == [0, *[1] * 39]
         assert begins[30] == [30 * 15 - 15 - 2]
 
-    def test_row_that_comes_late_while_another_goes_is_counted(self) -> None:
-        """Their number stays the same: it shows in the rows themselves, before the overlap leaves them behind."""
+    @pytest.mark.parametrize('late', [130.5, 199.5, 200.5, 201.5])
+    def test_row_that_comes_late_while_another_goes_is_counted_at_once(self, late: float) -> None:
+        """Their number stays the same, and the older of the two may leave the overlap first."""
 
         def shown(now: float) -> dict[str, float]:
-            return {'goes': 200.5} if now < 240 else {'comes': 201.5}
+            return {'goes': 200.5} if now < 240 else {'comes': late}
 
-        counted, begins = self.follow(shown, 600)
+        counted, begins = self.follow(shown, 255)
         assert counted == ['goes', 'comes']
-        assert max(len(asked) for asked in begins) == 2
+        assert begins[-1] == [240 - 15 - OVERLAP.total_seconds()]
 
     def test_row_that_comes_late_is_counted_at_once(self) -> None:
         def shown(now: float) -> dict[str, float]:
@@ -370,3 +375,43 @@ class TestReadOfKnownRows:
         counted, begins = self.follow(shown, 255)
         assert counted == ['a', 'late']
         assert begins[-1] == [240 - 15 - OVERLAP.total_seconds()]
+
+    def test_row_that_goes_is_one_read_of_everything(self) -> None:
+        def shown(now: float) -> dict[str, float]:
+            return {'a': 200.5, 'b': 201.5} if now < 240 else {'a': 200.5}
+
+        counted, begins = self.follow(shown, 600)
+        assert counted == ['a', 'b']
+        assert begins[16:19] == [[105.0], [238.0], [253.0]]
+
+    @pytest.mark.parametrize('late', [180.5, 185.5, 190.5])
+    def test_of_more_rows_than_go_into_a_request_those_that_leave_are_looked_at(
+        self, monkeypatch: pytest.MonkeyPatch, late: float
+    ) -> None:
+        """An older row comes late while a younger one goes, which the overlap still holds when the other leaves it."""
+        monkeypatch.setattr(window_module, '_IDS_PER_REQUEST', 4)
+        happened = {f'run {second}': second + 0.25 for second in range(0, 400, 5)}
+
+        def shown(now: float) -> dict[str, float]:
+            rows = {key: second for key, second in happened.items() if second <= now}
+            if now < 240:
+                return rows
+            return {key: second for key, second in rows.items() if key != 'run 215'} | {'late': late}
+
+        counted, _ = self.follow(shown, 400, most_requests=7)
+        assert sorted(counted) == sorted({*(key for key, second in happened.items() if second <= 390), 'late'})
+
+    def test_read_that_is_given_up_is_read_again(self) -> None:
+        """Nothing changes in what a window is made of."""
+        first = window(None, 0)
+        cursor, known = first.next_cursor(), first.next_known()
+
+        def counted() -> list[str]:
+            current = StreamWindow('runs', cursor, at(15), HOUR, LOG, known)
+            found = current.read(lambda time_range: [StubRun('a')])
+            new = current.select_new(found, lambda run: at(5))
+            current.next_cursor()
+            current.next_known()
+            return [run.id for run in new]
+
+        assert counted() == counted() == ['a']
