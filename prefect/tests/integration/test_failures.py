@@ -573,12 +573,19 @@ CASES = [
     Case(
         'Pages that never end',
         every(full_pages(repeating=False), WORK_POOLS),
-        "the check's time of 30 s is used up by POST /work_pools/filter",
+        'POST /work_pools/filter',
         timeouts=3,
+        up_to=True,
         depends_on_speed=True,
     ),
-    Case('An answer of 50 MB', every(large(50), WORK_POOLS), '', is_good=True),
-    Case('An answer of 70 MB', every(large(70), WORK_POOLS), 'too large to be read'),
+    Case(
+        'An answer of 70 MB',
+        every(large(70), WORK_POOLS),
+        'POST /work_pools/filter',
+        timeouts=3,
+        up_to=True,
+        depends_on_speed=True,
+    ),
     Case('`Date` says the year 9999', every(dated('Fri, 31 Dec 9999 23:59:59 GMT')), '', is_good=True),
 ]
 
@@ -612,10 +619,12 @@ def row_of(stage: Stage, case: Case, timeout: float) -> str:
     run_until_good(check)
     stage.api.complete_flow_run(stage.api.create_flow(FLOW))
     if case.restarted_with is not None:
+        check.cancel()
         check = stage.new_check(front, timeout=timeout, **case.restarted_with)
     with case.begin(stage), listening() as log:
         broken = check.run()
     if case.restarted_with is not None:
+        check.cancel()
         check = stage.new_check(front, timeout=timeout)
     after = run_until_good(check)
 
@@ -638,7 +647,7 @@ def row_of(stage: Stage, case: Case, timeout: float) -> str:
     assert leaks(SECRETS, broken, log) == []
     # The Agent base looks for a missing intermediate certificate, and says so.
     warnings = [line for line in broken.log if 'AIA chasing' not in line]
-    assert all(line.startswith('WARNING Skipped ') for line in warnings)
+    assert all(line.startswith(('WARNING Skipped ', 'WARNING The Date header ')) for line in warnings)
     assert broken.warnings == ()
 
     assert values(after[-1], HEALTH) == values(after[-1], READY) == [1]

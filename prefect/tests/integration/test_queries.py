@@ -80,6 +80,7 @@ TASK_RUNS: Mapping[str, list[Request]] = {
         *listed('task_runs', queries.started_task_runs(NO_FILTER, RANGE), TASK_RUNS_BY_EXPECTED_START),
         *counted('task_runs', queries.started_task_runs(NO_FILTER, RANGE)),
     ],
+    'started_flow_runs_among': counted('flow_runs', queries.started_flow_runs_among(NO_FILTER, RANGE, [IDENTITY])),
     'started_task_runs_among': counted('task_runs', queries.started_task_runs_among(NO_FILTER, RANGE, [IDENTITY])),
     'open_task_runs': listed('task_runs', queries.open_task_runs(NO_FILTER, RANGE), TASK_RUNS_BY_EXPECTED_START),
     'background_task_runs_that_take_slots': counted('task_runs', queries.background_task_runs_that_take_slots()),

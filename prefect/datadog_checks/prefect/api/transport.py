@@ -119,7 +119,7 @@ class Transport:
 
     def _begin_run(self) -> None:
         self._refusal: PrefectApiError | None = None
-        self._requests: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
 
     def get(
@@ -261,9 +261,9 @@ class Transport:
     def _send_once(self, endpoint: str, method: str, path: str, url: str, options: dict[str, Any]) -> _Answer:
         if self.budget.is_used_up:
             raise OutOfTime(self.budget)
-        self._requests[endpoint] += 1
-        if self._requests.total() > _MAX_REQUESTS:
-            raise TooMuch(endpoint, f'{_MAX_REQUESTS:,} requests', self._requests)
+        self._sent[endpoint] += 1
+        if self._sent.total() > _MAX_REQUESTS:
+            raise TooMuch(endpoint, f'{_MAX_REQUESTS:,} requests', self._sent)
         send = self._http.get if method == 'GET' else self._http.post
         started = time.monotonic()
         limit = min(self._answer_seconds, self.budget.remaining)
