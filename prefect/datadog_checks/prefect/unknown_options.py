@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datadog_checks import base
+from datadog_checks.base.utils import http
 from datadog_checks.base.utils.http import DEFAULT_REMAPPED_FIELDS, STANDARD_FIELDS
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.safe_text import without_control
@@ -40,6 +40,6 @@ def warn_of_unknown_options(options: Mapping[str, Any], known: Collection[str], 
 @cache
 def options_of_the_base() -> frozenset[str]:
     """The options that the Agent base reads itself, out of its source: each version has others."""
-    folder = Path(base.__file__).parent
+    folder = Path(http.__file__).parent.parent
     files = [file for pattern in _SOURCES for file in folder.glob(pattern)]
     return frozenset(option for file in files for option in _READ.findall(file.read_text(encoding='utf-8')))
