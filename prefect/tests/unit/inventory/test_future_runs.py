@@ -229,6 +229,7 @@ def test_runs_that_take_too_long_to_read_are_left_to_the_next_checks(
         seconds += 5 if request.path == '/api/flow_runs/filter' else 0
 
     schedules.fake.fault = each_page_takes_a_while
+    monkeypatch.setattr(future_runs, '_READING_SECONDS', 10.0)
     monkeypatch.setattr(future_runs, 'time', SimpleNamespace(monotonic=lambda: seconds))
 
     seen = [schedules.check(1) for _ in range(8)]
