@@ -171,6 +171,9 @@ class TestWords:
                 )
             elif path == '/admin/version':
                 connection.answer(200, json.dumps(text).encode())
+            elif path == '/ready':
+                # A header without a colon.
+                connection.write(b'HTTP/1.1 200 OK\r\n' + text.encode() + b'\r\nContent-Length: 4\r\n\r\ntrue')
             else:
                 return False
             return True

@@ -6,6 +6,7 @@ What `requests` does by default and this does not: credentials from `~/.netrc`, 
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 import urllib.request
@@ -94,6 +95,19 @@ class Exchange:
 
 
 _current: ContextVar[Exchange | None] = ContextVar('exchange', default=None)
+
+
+def _is_not_about_an_exchange(record: logging.LogRecord) -> bool:
+    """Leave out what urllib3 warns of in one of ours: it repeats the server's words as they are.
+
+    It does so with headers that it cannot parse (2.8.0); an answer that is broken off has some. Our own errors say what
+    is wrong with an answer.
+    """
+    return record.levelno < logging.WARNING or _current.get() is None
+
+
+for _name in ('urllib3.connection', 'urllib3.connectionpool', 'urllib3.response'):
+    logging.getLogger(_name).addFilter(_is_not_about_an_exchange)
 
 
 class BoundedHttp(RequestsWrapper):
