@@ -24,17 +24,17 @@ def observed(seconds: float, sent: datetime = START, received: datetime = START)
     return clock
 
 
-@pytest.mark.parametrize('seconds', [90, -90, 3, -3, 3599, -3600])
+@pytest.mark.parametrize('seconds', [90, -90, 3, -7, 3599, -3600])
 def test_offset_is_that_of_date_and_half_a_second(seconds: int) -> None:
     assert observed(seconds).offset == timedelta(seconds=seconds + 0.5)
 
 
 @pytest.mark.parametrize(
     ('seconds', 'offset'),
-    [(0, 0), (1, 0), (-2, 0), (2, 2.5), (-3, -2.5)],
-    ids=['0.5', '1.5', '-1.5', '2.5', '-2.5'],
+    [(0, 0), (1, 0), (2, 2.5), (-2, 0), (-6, 0), (-7, -6.5)],
+    ids=['0.5', '1.5', '2.5', '-1.5', '-5.5', '-6.5'],
 )
-def test_offset_under_two_seconds_is_ignored(seconds: int, offset: float) -> None:
+def test_offset_under_two_seconds_or_that_of_a_late_date_is_ignored(seconds: int, offset: float) -> None:
     assert observed(seconds).offset == timedelta(seconds=offset)
 
 
@@ -54,6 +54,20 @@ def test_slow_answer_that_contradicts_nothing_moves_no_time(seconds: int) -> Non
         header = format_datetime(at(seconds + written), usegmt=True)
         clock.observe(header, at(0), at(20))
         assert clock.offset == before
+
+
+def test_late_dates_of_a_busy_server_move_no_time() -> None:
+    clock = observed(90)
+    for late in (4, 5, 3, 5):
+        observe(clock, 90 - late)
+        assert clock.offset == timedelta(seconds=90.5)
+
+
+def test_estimate_from_late_dates_is_mended_by_fresh_ones() -> None:
+    clock = observed(90 - 4)
+    observe(clock, 90)
+    observe(clock, 90)
+    assert clock.offset == timedelta(seconds=90.5)
 
 
 def test_clock_that_agrees_again_has_no_offset() -> None:
