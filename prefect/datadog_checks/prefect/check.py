@@ -119,7 +119,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         if CHECK_COST in self._settings.groups:
             self._submit(check_cost.costs(self._transport.stats))
         if failures:
-            raise CollectionError(failures)
+            raise CollectionError(failures, 1 + len(self._snapshot_collectors) + len(self._stream_collectors))
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
         # The streams first: what a snapshot shows now, it shows a little later, too.

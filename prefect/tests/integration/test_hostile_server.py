@@ -262,7 +262,7 @@ class TestOddAnswers:
         assert all(path.count('/') == 4 for path in asked)
         online = {tag for _, tags in cost.values['prefect.server.work_pool.worker.is_online'] for tag in tags}
         assert 'work_pool_name:good' in online
-        warnings = [line for line in cost.log if 'it cannot be asked for' in line]
+        warnings = [line for line in cost.log if 'does not work in a URL' in line]
         assert len(warnings) == 1
         assert len(warnings[0]) < 400
 

@@ -115,7 +115,7 @@ class PrefectClient:
             self._learn('')
             raise
         if not isinstance(version, str):
-            raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+            raise PrefectApiError('GET /admin/version', 'the answer is not a string')
         self._learn(version)
         return self._transport.says(version, _MAX_VERSION_BYTES)
 
@@ -163,7 +163,7 @@ class PrefectClient:
             if not self._has_warned_of_names:
                 self._has_warned_of_names = True
                 self._log.warning(
-                    'No workers of the work pool %r: with this name it cannot be asked for. Give it another one',
+                    'Skipped the workers of work pool %r: this name does not work in a URL. Rename the work pool',
                     self._transport.says(work_pool_name, 100),
                 )
             return []
@@ -368,7 +368,7 @@ class PrefectClient:
                 answer = {'limit': _DEFAULT_PAGE_SIZE}
             limit = answer.get('limit') if isinstance(answer, dict) else None
             if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_COUNT:
-                raise _unexpected(f'POST {endpoint}', 'the answer does not tell the page limit')
+                raise _unexpected(f'POST {endpoint}', 'the answer has no page limit')
             self._page_size = limit
         return self._page_size
 
@@ -379,7 +379,7 @@ class PrefectClient:
         well_formed: list[M] = []
         for row in rows:
             if row is TOO_LARGE:
-                self._malformed[f'{model.__name__}: too large to be read'] += 1
+                self._malformed[f'{model.__name__}: too large to read'] += 1
             elif isinstance(row, MalformedRow):
                 self._malformed[f'{model.__name__}: {row.problem(model)}'] += 1
             else:
@@ -406,9 +406,7 @@ def _token_page(page: EventPage) -> TokenPage[Event | MalformedRow]:
 
 
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:
-    return PrefectApiError(
-        endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
-    )
+    return PrefectApiError(endpoint, f'{what}. Is this a supported Prefect server, and does a proxy cache its answers?')
 
 
 def _is_gone_since(worker: object, since: datetime) -> bool:
