@@ -740,7 +740,8 @@ def shown(message: str) -> str:
 
 def series_of(case: Case, failed: set[str], warnings: list[str]) -> str:
     if case.is_good:
-        said = '; '.join(f'`{re.sub("[0-9]+", "N", line.removeprefix("WARNING "), count=1)}`' for line in warnings)
+        lines = (re.sub('[0-9][0-9,.]*', 'N', line.removeprefix('WARNING '), count=1) for line in warnings)
+        said = '; '.join(f'`{line}`' for line in lines)
         return f'all but those of the malformed objects; the log warns: {said}' if said else 'all'
     if case.is_down:
         return '`health` 0, `ready` 0, `collector.success` 0 for `health`; nothing else'
