@@ -718,8 +718,9 @@ Answers that try to hurt the Agent are in [hostile-server.md](hostile-server.md)
 
 How to read the tables:
 
-- **Error** is the line that `datadog-agent status` shows. `HOST:PORT` is the address of `prefect_url`. `N` and
-  `M` are numbers that differ from run to run. A long list of collectors is cut here ("and others"); the real error names all of them.
+- **Error** is the line that `datadog-agent status` shows. `HOST:PORT` is the address of `prefect_url`. `N` and `M`
+  are numbers that differ from run to run. A long list of collectors is cut here ("and others"); the real error names
+  all of them.
 - **Series**: "only health" means that the check sends `health`, `ready` and `collector.success`, and nothing else. "All
   but theirs" means that `collector.success` is 0 for the collectors in the error, that their other series are not sent,
   and that everything else is sent as usual.
