@@ -158,6 +158,15 @@ API_DURATION = _gauge(
     group=CHECK_COST,
 )
 
+CHECK_SERIES = _gauge(
+    'check.series',
+    'item',
+    'Different series that the check sent in this run, by the first word of their names. Each tag set counts.',
+    (tags.FAMILY,),
+    -1,
+    group=CHECK_COST,
+)
+
 EVENTS_PENDING = _gauge(
     'events.pending',
     'event',

@@ -58,6 +58,12 @@ class InstanceOptions(Protocol):
     def flow_names(self) -> Names | None: ...
 
     @property
+    def report_idle(self) -> bool | None: ...
+
+    @property
+    def max_series(self) -> float | None: ...
+
+    @property
     def collect_events(self) -> bool | None: ...
 
     @property
@@ -106,6 +112,9 @@ class Settings:
     filters: ResourceFilters
     prefect_tags: NameFilter | None
     groups: frozenset[str]
+    report_idle: bool
+    max_series: float
+    min_collection_interval: timedelta
     collect_events: bool
     event_names: EventNames
     late_start_threshold: timedelta
@@ -138,6 +147,9 @@ class Settings:
             ),
             prefect_tags=_name_filter(options.prefect_tags, 'prefect_tags') if options.prefect_tags else None,
             groups=frozenset(group for group, is_on in options.collect or () if is_on),
+            report_idle=bool(options.report_idle),
+            max_series=options.max_series or 0,
+            min_collection_interval=timedelta(seconds=interval),
             collect_events=bool(options.collect_events),
             event_names=EventNames(_name_filter(options.event_names, 'event_names')),
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),

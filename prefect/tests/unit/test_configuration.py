@@ -447,6 +447,8 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'ui_url',
         *FILTERS,
         'collect',
+        'report_idle',
+        'max_series',
         'collect_events',
         'late_start_threshold',
         'max_catchup',
@@ -454,6 +456,6 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'auth_string',
     }
     defaults = load()
-    numbers = ('late_start_threshold', 'max_catchup', 'worker_retention')
-    for option in ('collect', 'collect_events', 'event_names', *numbers):
+    numbers = ('late_start_threshold', 'max_catchup', 'max_series', 'worker_retention')
+    for option in ('collect', 'collect_events', 'report_idle', 'event_names', *numbers):
         assert getattr(load(**instance), option) == getattr(defaults, option), option

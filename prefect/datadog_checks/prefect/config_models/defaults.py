@@ -85,11 +85,19 @@ def instance_max_catchup():
     return 3600
 
 
+def instance_max_series():
+    return 100000
+
+
 def instance_min_collection_interval():
     return 15
 
 
 def instance_persist_connections():
+    return True
+
+
+def instance_report_idle():
     return True
 
 

@@ -5,7 +5,7 @@ Each list is fetched at most once. What outlives the run is in `InventoryMemory`
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -40,6 +40,9 @@ class Inventory:
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
 
+        self._memory = memory
+        self._runs = runs
+        self._now = now
         self.has = client.has
 
         self.work_pools = selection.work_pools
@@ -99,3 +102,17 @@ class Inventory:
         self.event_pages = client.event_pages
         self.count_events = client.count_events
         self.newest_events = client.newest_events
+
+    def idle_deployments(self, linger: timedelta, *, reads_back: bool) -> Set[str]:
+        """The deployments that do no work now and did none within `linger`, by id.
+
+        Only after a start this asks for more than the collectors do: `reads_back` adds what ended within `linger`.
+        """
+        deployments, activity, runs, now = self.deployments(), self._memory.activity, self._runs, self._now
+        earliest = now - linger
+        since = max(activity.read_until or (earliest if reads_back else now), earliest)
+        ended = runs.flow_runs_ended_since(since) if since < now else []
+        # What ends between these requests is in neither, but was at work in the run before.
+        working = (*runs.due_flow_runs(), *runs.restarting_flow_runs(), *runs.live_flow_runs())
+        activity.note(working, ended, now, linger)
+        return deployments.keys() - activity.deployment_ids
