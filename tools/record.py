@@ -23,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer
-from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Answer, Api, Row, World, build_world, wait_until
+from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Row, World, build_world, wait_until
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
 CREDENTIALS = 'recorder:secret'
@@ -36,7 +37,7 @@ Request = tuple[str, str, object | None]
 class Recorder:
     """Sends requests and writes each with its answer to `<folder>/<endpoint>/<case>.json`."""
 
-    def __init__(self, api: Api, folder: Path) -> None:
+    def __init__(self, api: PrefectApiDriver, folder: Path) -> None:
         self._api = api
         self._folder = folder
         self.count = 0
@@ -113,7 +114,7 @@ def by(path: str, collection: str, **criterion: str) -> Request:
     return 'POST', path, {collection: {key: {'any_': [value]} for key, value in criterion.items()}}
 
 
-def record_engine_runs(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
         if script.wait(SETTLE_SECONDS) != 0:
@@ -136,7 +137,7 @@ def next_path(token: str) -> str:
     return f'/events/filter/next?page-token={urllib.parse.quote(token)}'
 
 
-def names_of_events(api: Api, flow_name: str | None = None) -> set[str]:
+def names_of_events(api: PrefectApiDriver, flow_name: str | None = None) -> set[str]:
     """Return the names of all events, or of those that are about runs of a flow."""
     events = [event for page in event_pages(api) for event in page]
     if flow_name is not None:
@@ -145,12 +146,12 @@ def names_of_events(api: Api, flow_name: str | None = None) -> set[str]:
     return {event['event'] for event in events}
 
 
-def event_pages(api: Api) -> Iterator[list[Row]]:
-    page = api.post('/events/filter', {})
+def event_pages(api: PrefectApiDriver) -> Iterator[list[Row]]:
+    page = api.request('POST', '/events/filter', {})
     yield page['events']
     while page['next_page']:
         token = urllib.parse.parse_qs(urllib.parse.urlsplit(page['next_page']).query)['page-token'][0]
-        page = api.get(next_path(token))
+        page = api.request('GET', next_path(token))
         yield page['events']
 
 
@@ -183,7 +184,7 @@ def record_refusals(recorder: Recorder) -> None:
         recorder.record('errors', case, request, status=status)
 
 
-def record_guarded_server(recorder: Recorder, api: Api) -> None:
+def record_guarded_server(recorder: Recorder, api: PrefectApiDriver) -> None:
     """Record the errors of a server with credentials and CSRF protection, and its token."""
     basic = {'Authorization': f'Basic {b64encode(CREDENTIALS.encode()).decode()}'}
     runs: Request = ('POST', '/flow_runs/filter', {})
@@ -196,7 +197,7 @@ def record_guarded_server(recorder: Recorder, api: Api) -> None:
     recorder.record('csrf-token', 'ok', ('GET', '/csrf-token?client=recorder', None), headers=basic)
 
 
-def lose_database(api: Api, server: PrefectServer) -> Answer:
+def lose_database(api: PrefectApiDriver, server: PrefectServer) -> Answer:
     """Take the server's database away, so that it cannot open a connection, and return how it says so."""
     for file in server.folder.glob('prefect.db*'):
         file.unlink()
@@ -222,7 +223,7 @@ def main() -> int:
     folder = parser.parse_args().folder / PREFECT_VERSION
     shutil.rmtree(folder, ignore_errors=True)
     with PrefectServer(settings=QUICK_SERVICES) as server:
-        api = Api(server.api_url)
+        api = PrefectApiDriver(server.api_url)
         recorder = Recorder(api, folder)
         record_refusals(recorder)
         world = build_world(api)
@@ -235,7 +236,7 @@ def main() -> int:
         'PREFECT_SERVER_CSRF_PROTECTION_ENABLED': 'true',
     }
     with PrefectServer(settings=guarded) as server:
-        api = Api(server.api_url)
+        api = PrefectApiDriver(server.api_url)
         recorder = Recorder(api, folder)
         record_guarded_server(recorder, api)
         recorder.write('ready', 'database_lost', ('GET', '/ready', None), lose_database(api, server))
