@@ -21,6 +21,7 @@ from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect.submitted import SubmittedSeries
 
 _NUMBERS = count()
 
@@ -41,7 +42,8 @@ class CheckResult:
 
     `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
     JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
-    lines of level WARNING and above. `began` is when it began, in seconds since 1970 by the clock of this machine.
+    lines of level WARNING and above. `submitted` are its series, of which `report_idle: false` would save `idle`.
+    `began` is when it began, in seconds since 1970 by the clock of this machine.
     """
 
     points: tuple[Point, ...]
@@ -51,6 +53,8 @@ class CheckResult:
     answer: str
     warnings: tuple[str, ...]
     log: tuple[str, ...]
+    submitted: SubmittedSeries
+    idle: int
     seconds: float
     began: float
 
@@ -175,6 +179,8 @@ class CheckRunner:
             answer=answer,
             warnings=tuple(str(warning) for warning in self._check.get_warnings()),
             log=tuple(log),
+            submitted=self._check._submitted,
+            idle=self._check._idle.count(self._check._submitted),
             seconds=seconds,
             began=began,
         )

@@ -13,7 +13,7 @@ from lab.agent import CheckResult
 
 # The series in three parts: those that are always on, those of the groups of the option `collect`, and those of the
 # check about itself.
-OWN_FAMILIES = ('collector', 'api', 'events')
+OWN_FAMILIES = ('collector', 'api', 'check', 'events')
 OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family in OWN_FAMILIES}
 DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if not spec.group and spec.full_name not in OWN}
 FURTHER = {spec.full_name: spec for spec in METRICS.values() if spec.group and spec.full_name not in OWN}
@@ -141,6 +141,11 @@ class Recording:
             # A warning for `agent status` is logged too; it is told once.
             logged = [line for line in result.log if line.partition(' ')[2] not in result.warnings]
             yield from (*result.warnings, *logged)
+
+    @property
+    def largest(self) -> CheckResult:
+        """The run that sent most series, the last of them."""
+        return max(reversed(self.results), key=lambda result: result.submitted.total)
 
     @property
     def seconds(self) -> tuple[float, float, float]:

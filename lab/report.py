@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -133,6 +134,24 @@ def events_table(recording: Recording) -> RenderableType:
     return Group(heading, Padding(table, (0, 0, 0, 2)))
 
 
+def cost_table(recording: Recording) -> RenderableType:
+    """The number of series of the largest run: by family, what each option saves, what filters can leave out."""
+    result = recording.largest
+    submitted = result.submitted
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    table.add_column(justify='right')
+    table.add_column()
+    for family, count in submitted.by_family().most_common():
+        table.add_row(number(count), f'of {family}')
+    for option, count in submitted.by_option(result.idle).items():
+        table.add_row(number(count), Text.assemble('saved by ', (option, 'bold')))
+    for item in submitted.by_filter():
+        text = Text.assemble('selected by ', (item.option, 'bold'), f': {item.objects:,} names, {item.most:,} of ')
+        table.add_row(number(item.series), text.append(item.largest, style='dim'))
+    heading = Text.assemble(('Number of series', 'bold'), f': {submitted.total:,} at most in one check')
+    return Group(heading, Padding(table, (0, 0, 0, 2)))
+
+
 def metadata_line(recording: Recording) -> Text:
     values = ', '.join(f'{name}: {value}' for name, value in sorted(recording.metadata.items()))
     return Text.assemble(('Metadata', 'bold'), f': {values or "none"}')
@@ -213,6 +232,7 @@ def full_report(recording: Recording, *, title: str, wants_all: bool, tag_sets: 
         series_table(recording, tag_sets=tag_sets),
         Text(''),
         events_table(recording),
+        cost_table(recording),
         metadata_line(recording),
         checks_line(recording),
         problems(recording),
@@ -281,8 +301,19 @@ def as_json(recording: Recording) -> dict[str, Any]:
             'warnings': dict(recording.warnings),
         },
         'metadata': dict(recording.metadata),
+        'number_of_series': _cost_as_json(recording),
         'series': [_series_as_json(series) for series in recording.series],
         'events': [dict(event) for event in recording.events],
+    }
+
+
+def _cost_as_json(recording: Recording) -> Mapping[str, Any]:
+    submitted = recording.largest.submitted
+    return {
+        'total': submitted.total,
+        'by_family': submitted.by_family(),
+        'saved_by_option': submitted.by_option(recording.largest.idle),
+        'selected_by_filter': [asdict(item) for item in submitted.by_filter()],
     }
 
 

@@ -29,6 +29,7 @@ from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Row, World, bui
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
 CREDENTIALS = 'recorder:secret'
+NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
 
 # Method, path below `/api`, body.
 Request = tuple[str, str, object | None]
@@ -114,6 +115,47 @@ def by(path: str, collection: str, **criterion: str) -> Request:
     return 'POST', path, {collection: {key: {'any_': [value]} for key, value in criterion.items()}}
 
 
+def record_automation(recorder: Recorder, api: PrefectApiDriver, world: World) -> None:
+    """Record an automation, of which one action works and two fail: its events are recorded with those of the engine.
+
+    The failing ones run a deployment that is not there, and call a web hook where nobody listens.
+    """
+    automation = api.request('POST', '/automations/', new_automation(api, world.flow_runs['scheduled']))
+    recorder.record('automations_filter', 'three_actions', ('POST', '/automations/filter', {}))
+    for state in ('PENDING', 'RUNNING', 'COMPLETED'):
+        api.request(
+            'POST', f'/flow_runs/{world.flow_runs["scheduled"]}/set_state', {'state': {'type': state}, 'force': True}
+        )
+    wanted = {'prefect.automation.action.executed', 'prefect.automation.action.failed'}
+    wait_until(lambda: wanted <= names_of_events(api), 'the events of the automation')
+    api.call('DELETE', f'/automations/{automation["id"]}')
+
+
+def new_automation(api: PrefectApiDriver, flow_run_id: str) -> Row:
+    """An automation that reacts when a flow run completes."""
+    slug = {'block_types': {'slug': {'any_': ['webhook']}}}
+    (block_type,) = api.request('POST', '/block_types/filter', slug)
+    of_type = {'block_schemas': {'block_type_id': {'any_': [block_type['id']]}}}
+    schema = api.request('POST', '/block_schemas/filter', of_type)[0]
+    hook = {'name': 'recorded-hook', 'block_type_id': block_type['id'], 'block_schema_id': schema['id']}
+    url = {'method': 'POST', 'url': 'http://127.0.0.1:9/nobody', 'allow_private_urls': True}
+    block = api.request('POST', '/block_documents/', hook | {'data': url})
+    trigger = {
+        'type': 'event',
+        'posture': 'Reactive',
+        'expect': ['prefect.flow-run.Completed'],
+        'match': {'prefect.resource.id': f'prefect.flow-run.{flow_run_id}'},
+        'threshold': 1,
+        'within': 0,
+    }
+    actions = [
+        {'type': 'do-nothing'},
+        {'type': 'run-deployment', 'source': 'selected', 'deployment_id': NO_DEPLOYMENT},
+        {'type': 'call-webhook', 'block_document_id': block['id'], 'payload': 'completed'},
+    ]
+    return {'name': 'recorded-automation', 'enabled': True, 'trigger': trigger, 'actions': actions}
+
+
 def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
@@ -128,6 +170,8 @@ def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: Prefec
     for name in sorted(names_of_events(api)):
         body = {'filter': {'event': {'name': [name]}}, 'limit': 1}
         recorder.record('events_filter', name, ('POST', '/events/filter', body))
+    beats = {'filter': {'event': {'name': ['prefect.flow-run.heartbeat']}}}
+    recorder.record('events_count-by_resource', 'heartbeats', ('POST', '/events/count-by/resource', beats))
     page = recorder.record('events_filter', 'page', ('POST', '/events/filter', {'limit': 2}))
     token = urllib.parse.parse_qs(urllib.parse.urlsplit(page['next_page']).query)['page-token'][0]
     recorder.record('events_filter_next', 'page', ('GET', next_path(token), None))
@@ -228,6 +272,7 @@ def main() -> int:
         record_refusals(recorder)
         world = build_world(api)
         record_objects(recorder, world)
+        record_automation(recorder, api, world)
         record_engine_runs(recorder, api, server)
         record_server(recorder)
         count = recorder.count

@@ -384,8 +384,9 @@ COLLECTION = group(
         limits=SECONDS_OF_CHECK,
     ),
     graph('Requests by endpoint', show('sum', 'api.requests', ('endpoint_family',)), display='bars'),
-    graph('Bytes by endpoint', show('sum', 'api.response_bytes', ('endpoint_family',)), display='bars', width=6),
-    graph('Wait for answers by endpoint', show('sum', 'api.duration_seconds', ('endpoint_family',)), width=6),
+    graph('Bytes by endpoint', show('sum', 'api.response_bytes', ('endpoint_family',)), display='bars'),
+    graph('Wait for answers by endpoint', show('sum', 'api.duration_seconds', ('endpoint_family',))),
+    graph('Series that the check sends', show('sum', 'check.series', ('family',)), display='area'),
 )
 
 OVERVIEW = Dashboard(

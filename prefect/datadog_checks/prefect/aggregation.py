@@ -16,7 +16,7 @@ from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import Tags
 
 # What comes and goes with the runs, and had a value, is reported as 0 for so long.
-_LINGER = timedelta(minutes=5)
+LINGER = timedelta(minutes=5)
 
 
 class Tally:
@@ -104,7 +104,7 @@ class LingeringSeries:
     by_series: Mapping[MetricSpec, ReportedTagSets] = field(default_factory=dict)
 
     def samples(
-        self, now: datetime, *values: Tally | Maxima, tag_sets: Collection[Tags] = (), linger: timedelta = _LINGER
+        self, now: datetime, *values: Tally | Maxima, tag_sets: Collection[Tags] = (), linger: timedelta = LINGER
     ) -> tuple[list[Sample], LingeringSeries]:
         """The values, what goes on as 0, and each series for each of `tag_sets`, 0 where there is no value.
 

@@ -27,6 +27,7 @@ from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import differences, require_supported
 from datadog_checks.prefect.collectors import check_cost, health, snapshot_collectors, stream_collectors
 from datadog_checks.prefect.collectors.base import AnySnapshotCollector, AnyStreamCollector, RunContext
+from datadog_checks.prefect.collectors.idle import IdleDeployments
 from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
@@ -37,6 +38,7 @@ from datadog_checks.prefect.streams.cache_files import CacheFiles
 from datadog_checks.prefect.streams.cursor import CheckState
 from datadog_checks.prefect.streams.registry import REGISTRY, Cancelled, Member
 from datadog_checks.prefect.streams.store import Cache, StateStore
+from datadog_checks.prefect.submitted import SubmittedSeries
 from datadog_checks.prefect.tags import COLLECTOR, make_tags
 from datadog_checks.prefect.unknown_options import warn_of_unknown_options
 
@@ -72,6 +74,10 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._cancelled = Event()
         # What `agent status` has shown and goes on showing, of which the log has one line.
         self._shown: set[str] = set()
+        # What the present run has sent, and the number of series of which the warning was given, 0 for none.
+        self._submitted = SubmittedSeries(self.should_send_metric)
+        self._too_many: tuple[int, str] = (0, '')
+        self._idle = IdleDeployments()
         self._settings: Settings
         self._snapshot_collectors: tuple[AnySnapshotCollector, ...]
         self._stream_collectors: tuple[AnyStreamCollector, ...]
@@ -106,6 +112,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _run(self) -> None:
         self._transport.start_run()
+        self._idle.start_run()
+        self._submitted = SubmittedSeries(self.should_send_metric)
         started = time.monotonic()
         samples, error = health.collect(self._client)
         self._submit(samples)
@@ -114,10 +122,13 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         if samples[0].value:
             self._require_supported_version()
             self._tell_server_from_others()
-            self._collect(self._run_context(), failures)
+            run = self._run_context()
+            self._collect(run, failures)
+            self._idle.refresh(run)
         self._submit(check_cost.authorization(self._transport.stats))
         if CHECK_COST in self._settings.groups:
             self._submit(check_cost.costs(self._transport.stats))
+            self._submit(check_cost.series(self._submitted))
         if failures:
             raise CollectionError(failures)
 
@@ -147,16 +158,17 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _run_snapshot(self, collector: AnySnapshotCollector, run: RunContext) -> None:
         samples, memory = collector.collect(run, self._memories.get(collector.name, collector.initial_memory))
-        self._submit(samples)
+        self._submit(self._idle.needed(run, samples))
         self._memories[collector.name] = memory
 
     def _run_stream(self, collector: AnyStreamCollector, run: RunContext) -> None:
         name = collector.name
         memory = self._memories.get(name, collector.initial_memory)
         batch = collector.collect(run, self._state.cursor(name), memory)
+        samples = self._idle.needed(run, batch.samples)
         # In one go: an instance that takes the place of this one counts all of the batch or nothing of it.
         with self._alive():
-            self._submit(batch.samples)
+            self._submit(samples)
             self._submit_events(batch.events)
             # Whatever fails up to here is done again by the next run. A crash before the state is written repeats the
             # batch; the other way round it would be lost.
@@ -180,12 +192,13 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         failures[collector] = error
 
     def _submit(self, samples: Iterable[Sample]) -> None:
-        gauge, count, instance_tags = self.gauge, self.count, self._settings.tags
+        gauge, count, instance_tags, note = self.gauge, self.count, self._settings.tags, self._submitted.add
         with self._alive():
             for spec, value, tags in samples:
                 submit = gauge if spec.type == 'gauge' else count
                 # The base would put the name together for each value, an eighth of all that it does with one.
                 submit(spec.full_name, value, tags=[*tags, *instance_tags], raw=True)
+                note(spec, tags)
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
@@ -225,6 +238,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self.log,
             settings.prefect_tags,
             settings.worker_retention,
+            settings.counted_event_names,
         )
         return RunContext(now=now, inventory=inventory, settings=settings, log=self.log)
 
@@ -260,8 +274,9 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _initialize(self) -> None:
         self._settings = Settings.from_options(self._options())
+        self._idle = IdleDeployments(self._settings.min_collection_interval, report_idle=self._settings.report_idle)
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
-        self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
+        self._stream_collectors = stream_collectors(self._settings.groups, collect_events=self._settings.collect_events)
         self._transport = Transport(
             BoundedHttp(self.instance, self.init_config, self.HTTP_CONFIG_REMAPPER, self.log),
             self._settings.prefect_url,
@@ -325,7 +340,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
 
     def _show_lasting_problems(self) -> None:
         """In `agent status` for as long as they last, in the log once. The Agent forgets warnings at each run."""
-        problems = [self._store.problem] if self._store.problem else []
+        problems = [problem for problem in (self._store.problem, self._describe_too_many_series()) if problem]
         member = self._member
         if not self._cancelled.is_set():
             if REGISTRY.counting_the_same(member):
@@ -342,6 +357,18 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         for problem in problems:
             self._show(problem)
         self._shown = set(problems)
+
+    def _describe_too_many_series(self) -> str:
+        """Empty if there are no more than `max_series`. The numbers are those of when it was last put into words."""
+        total, most = self._submitted.total, self._settings.max_series
+        if total <= most:
+            self._too_many = (0, '')
+        elif not 0.9 < total / (self._too_many[0] or 1) < 1.1:
+            # Otherwise each run would log other numbers.
+            advice = self._submitted.advice(self._idle.count(self._submitted))
+            problem = f'The check sends {total:,} series, more than max_series ({most:,.0f}). All are sent. {advice}'
+            self._too_many = (total, problem)
+        return self._too_many[1]
 
     def _show(self, problem: str) -> None:
         if problem not in self._shown:

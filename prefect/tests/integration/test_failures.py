@@ -40,7 +40,7 @@ COMPLETED = 'prefect.server.flow_runs.completed.count'
 # What the check tells of its own requests, whatever comes of them.
 COSTS = {spec.full_name for spec in METRICS.values() if spec.group == CHECK_COST}
 GROUPS = defaults.instance_collect()
-COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(GROUPS), *stream_collectors()))}
+COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(GROUPS), *stream_collectors(GROUPS)))}
 # The option `timeout`, seconds; the default is what the page tells.
 DEFAULT_TIMEOUT = 10.0
 # What hangs is tried with a short one, which a good answer of a busy machine takes no longer than.

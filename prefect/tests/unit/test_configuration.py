@@ -60,6 +60,7 @@ def test_defaults() -> None:
         r'^prefect\.task-run\..*$',
         r'^prefect\.flow-run\..*$',
         r'^prefect\.[a-z-]+\.(ready|not-ready)$',
+        r'^prefect\.automation\.action\.failed$',
     )
     assert config.event_names.exclude == (r'^prefect\.flow-run\.heartbeat$',)
 
@@ -446,6 +447,8 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'ui_url',
         *FILTERS,
         'collect',
+        'report_idle',
+        'max_series',
         'collect_events',
         'late_start_threshold',
         'max_catchup',
@@ -453,6 +456,6 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'auth_string',
     }
     defaults = load()
-    numbers = ('late_start_threshold', 'max_catchup', 'worker_retention')
-    for option in ('collect', 'collect_events', 'event_names', *numbers):
+    numbers = ('late_start_threshold', 'max_catchup', 'max_series', 'worker_retention')
+    for option in ('collect', 'collect_events', 'report_idle', 'event_names', *numbers):
         assert getattr(load(**instance), option) == getattr(defaults, option), option

@@ -14,7 +14,19 @@ PACKAGE = Path(datadog_checks.prefect.__file__).parent
 MAP = (Path(__file__).parents[3] / 'DEVELOPING.md').read_text().partition('## The map')[2].partition('\n## ')[0]
 # From the top: a module may import those of its own layer and of the layers above it, for its types too.
 LAYERS = (
-    ('tags', 'metrics', 'sample', 'aggregation', 'filters', 'event_names', 'safe_text', 'urls', 'ui_links', 'settings'),
+    (
+        'tags',
+        'metrics',
+        'sample',
+        'aggregation',
+        'filters',
+        'event_names',
+        'safe_text',
+        'urls',
+        'ui_links',
+        'settings',
+        'submitted',
+    ),
     ('api',),
     ('streams',),
     ('inventory',),

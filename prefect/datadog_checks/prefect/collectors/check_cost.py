@@ -1,13 +1,14 @@
-"""What a run of the check cost the server, and whether the server accepts its credentials."""
+"""What a run of the check cost: requests of the server, series to pay for. Whether its credentials are accepted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from datadog_checks.prefect.api.request_stats import RequestStats
-from datadog_checks.prefect.metrics import API_AUTHORIZED, API_DURATION, API_REQUESTS, API_RESPONSE_BYTES
+from datadog_checks.prefect.metrics import API_AUTHORIZED, API_DURATION, API_REQUESTS, API_RESPONSE_BYTES, CHECK_SERIES
 from datadog_checks.prefect.sample import Sample
-from datadog_checks.prefect.tags import ENDPOINT_FAMILY, make_tags
+from datadog_checks.prefect.submitted import SubmittedSeries
+from datadog_checks.prefect.tags import ENDPOINT_FAMILY, FAMILY, make_tags
 
 
 def authorization(stats: RequestStats) -> Iterator[Sample]:
@@ -23,3 +24,11 @@ def costs(stats: RequestStats) -> Iterator[Sample]:
         yield Sample(API_REQUESTS, requests, family_tags)
         yield Sample(API_RESPONSE_BYTES, stats.received_bytes[family], family_tags)
         yield Sample(API_DURATION, stats.seconds[family], family_tags)
+
+
+def series(submitted: SubmittedSeries) -> Iterator[Sample]:
+    """How many series of each family were sent, these included."""
+    numbers = submitted.by_family()
+    numbers[CHECK_SERIES.family] += len(numbers.keys() | {CHECK_SERIES.family})
+    for family, number in numbers.items():
+        yield Sample(CHECK_SERIES, number, make_tags({FAMILY: family}))

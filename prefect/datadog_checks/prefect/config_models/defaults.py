@@ -29,6 +29,7 @@ def instance_collect():
         'worker_counts': True,
         'background_services': True,
         'check_cost': True,
+        'automations': True,
     }
 
 
@@ -54,6 +55,7 @@ def instance_event_names():
             '^prefect\\.task-run\\..*$',
             '^prefect\\.flow-run\\..*$',
             '^prefect\\.[a-z-]+\\.(ready|not-ready)$',
+            '^prefect\\.automation\\.action\\.failed$',
         ],
         'exclude': ['^prefect\\.flow-run\\.heartbeat$'],
     }
@@ -83,11 +85,19 @@ def instance_max_catchup():
     return 3600
 
 
+def instance_max_series():
+    return 100000
+
+
 def instance_min_collection_interval():
     return 15
 
 
 def instance_persist_connections():
+    return True
+
+
+def instance_report_idle():
     return True
 
 

@@ -36,6 +36,7 @@ class Collect(BaseModel):
         arbitrary_types_allowed=True,
         frozen=True,
     )
+    automations: Optional[bool] = None
     background_services: Optional[bool] = None
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None
@@ -152,6 +153,7 @@ class InstanceConfig(BaseModel):
     late_start_threshold: Optional[float] = None
     log_requests: Optional[bool] = None
     max_catchup: Optional[float] = None
+    max_series: Optional[float] = None
     metric_patterns: Optional[MetricPatterns] = None
     min_collection_interval: Optional[float] = None
     ntlm_domain: Optional[str] = None
@@ -161,6 +163,7 @@ class InstanceConfig(BaseModel):
     prefect_url: str
     proxy: Optional[Proxy] = None
     read_timeout: Optional[float] = None
+    report_idle: Optional[bool] = None
     request_size: Optional[float] = None
     service: Optional[str] = None
     skip_proxy: Optional[bool] = None

@@ -170,6 +170,14 @@ def instance_collect_events(value: Any, field: Any) -> bool:
     return _yes_or_no('collect_events', value, 'true')
 
 
+def instance_report_idle(value: Any, field: Any) -> bool:
+    return _yes_or_no('report_idle', value, 'false')
+
+
+def instance_max_series(value: Any, field: Any) -> float:
+    return _number('max_series', value, 'series', minimum=1, example=100000)
+
+
 def instance_late_start_threshold(value: Any, field: Any) -> float:
     return _seconds('late_start_threshold', value, minimum=0, example=60)
 

@@ -5,6 +5,7 @@ Each list is fetched at most once. What outlives the run is in `InventoryMemory`
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -13,6 +14,7 @@ from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.inventory.lazy import Lazy
 from datadog_checks.prefect.inventory.memory import InventoryMemory
+from datadog_checks.prefect.inventory.named_events import NamedEvents
 from datadog_checks.prefect.inventory.runs import Runs
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.inventory.slots import SlotHolders, TakenSlots
@@ -31,12 +33,16 @@ class Inventory:
         log: Log,
         prefect_tags: NameFilter | None = None,
         worker_retention: timedelta = timedelta(hours=1),
+        counted_event_names: Collection[str] = (),
     ) -> None:
         memory.go_on(now)
         selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
 
+        self._memory = memory
+        self._runs = runs
+        self._now = now
         self.has = client.has
 
         self.work_pools = selection.work_pools
@@ -91,6 +97,22 @@ class Inventory:
         self.slot_holders = SlotHolders(client, runs.live_flow_runs, are_all=not filters.is_active)
 
         self.service_settings = client.service_settings
+        self.automations = client.automations
+        self.named_events = NamedEvents(client, counted_event_names)
         self.event_pages = client.event_pages
         self.count_events = client.count_events
         self.newest_events = client.newest_events
+
+    def idle_deployments(self, linger: timedelta, *, reads_back: bool) -> Set[str]:
+        """The deployments that do no work now and did none within `linger`, by id.
+
+        Only after a start this asks for more than the collectors do: `reads_back` adds what ended within `linger`.
+        """
+        deployments, activity, runs, now = self.deployments(), self._memory.activity, self._runs, self._now
+        earliest = now - linger
+        since = max(activity.read_until or (earliest if reads_back else now), earliest)
+        ended = runs.flow_runs_ended_since(since) if since < now else []
+        # What ends between these requests is in neither, but was at work in the run before.
+        working = (*runs.due_flow_runs(), *runs.restarting_flow_runs(), *runs.live_flow_runs())
+        activity.note(working, ended, now, linger)
+        return deployments.keys() - activity.deployment_ids

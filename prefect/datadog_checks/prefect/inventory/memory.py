@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.inventory.activity import Activity
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
@@ -23,6 +24,7 @@ class InventoryMemory:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
         self.future_runs = FutureRuns()
+        self.activity = Activity()
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_CAPACITY, _LIFETIME)
         self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
