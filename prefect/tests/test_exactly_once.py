@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
-from datadog_checks.prefect.collectors import events
+from datadog_checks.prefect.streams import event_reading
 from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
 
 # Seconds by which a change may become visible late; the promise is for less than 120.
@@ -97,7 +97,7 @@ class History:
     skew: int = 0
     page_limit: int = 200
     bursts: tuple[Burst, ...] = ()
-    events_per_check: int = events.MOST_PER_RUN
+    events_per_check: int = event_reading.MOST_PER_RUN
     version: str = '3.8.8'
     excludes_local: bool = False
 
@@ -268,7 +268,7 @@ def agent(
         return check
 
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
-        patch.setattr(events, 'MOST_PER_RUN', events_per_check)
+        patch.setattr(event_reading, 'MOST_PER_RUN', events_per_check)
         patch.setattr(server_clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
         yield make
         made.pop().cancel()
@@ -401,7 +401,7 @@ floods = st.builds(
     checks=st.lists(checks, max_size=12).map(tuple),
     bursts=st.lists(bursts, min_size=1, max_size=3).map(tuple),
     skew=st.sampled_from([0, -90, 90]),
-    events_per_check=st.sampled_from([20, 100, events.MOST_PER_RUN]),
+    events_per_check=st.sampled_from([20, 100, event_reading.MOST_PER_RUN]),
 )
 
 

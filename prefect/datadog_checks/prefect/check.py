@@ -238,6 +238,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self.log,
             settings.prefect_tags,
             settings.worker_retention,
+            settings.counted_event_names,
         )
         return RunContext(now=now, inventory=inventory, settings=settings, log=self.log)
 
@@ -275,7 +276,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._settings = Settings.from_options(self._options())
         self._idle = IdleDeployments(self._settings.min_collection_interval, report_idle=self._settings.report_idle)
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
-        self._stream_collectors = stream_collectors(collect_events=self._settings.collect_events)
+        self._stream_collectors = stream_collectors(self._settings.groups, collect_events=self._settings.collect_events)
         self._transport = Transport(
             BoundedHttp(self.instance, self.init_config, self.HTTP_CONFIG_REMAPPER, self.log),
             self._settings.prefect_url,

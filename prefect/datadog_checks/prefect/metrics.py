@@ -22,6 +22,7 @@ CONCURRENCY = 'concurrency'
 WORKER_COUNTS = 'worker_counts'
 BACKGROUND_SERVICES = 'background_services'
 CHECK_COST = 'check_cost'
+AUTOMATIONS = 'automations'
 
 
 # Compared and hashed by identity: each series is declared once, and tallies look it up for every run.
@@ -192,6 +193,39 @@ SERVICE_LAG = _gauge(
     (tags.BACKGROUND_SERVICE,),
     -1,
     group=BACKGROUND_SERVICES,
+)
+
+AUTOMATION_IS_ENABLED = _gauge(
+    'automation.is_enabled',
+    '',
+    '1 when the automation is enabled, else 0.',
+    tags.AUTOMATION_KEYS,
+    group=AUTOMATIONS,
+)
+AUTOMATION_TRIGGERED = _count(
+    'automation.triggered.count',
+    'event',
+    'How often the trigger of the automation fired since the last check. It has no action_type. 0 for five minutes '
+    'after the last time.',
+    tags.AUTOMATION_KEYS,
+    group=AUTOMATIONS,
+)
+AUTOMATION_ACTION_EXECUTED = _count(
+    'automation.action.executed.count',
+    'event',
+    'Actions of the automation that worked since the last check. 0 for five minutes after the last one.',
+    tags.AUTOMATION_ACTION_KEYS,
+    1,
+    group=AUTOMATIONS,
+)
+AUTOMATION_ACTION_FAILED = _count(
+    'automation.action.failed.count',
+    'event',
+    'Actions of the automation that failed since the last check: whom it should have told knows nothing. 0 for five '
+    'minutes after the last one.',
+    tags.AUTOMATION_ACTION_KEYS,
+    -1,
+    group=AUTOMATIONS,
 )
 
 WORK_POOL_IS_READY = _gauge(

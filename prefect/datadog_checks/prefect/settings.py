@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from datadog_checks.prefect.event_names import EventNames
+from datadog_checks.prefect.event_names import COUNTED_EVENTS, EventNames
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import split_user_info, ui_url
@@ -18,6 +18,9 @@ from datadog_checks.prefect.ui_links import split_user_info, ui_url
 MIN_CATCHUP_SECONDS = 120
 # The state of a cluster check is gone on from for so many seconds, or for three intervals.
 _SHORT_STATE_AGE = 60
+
+
+_FAILED_ACTIONS = r'^prefect\.automation\.action\.failed$'
 
 
 class Names(Protocol):
@@ -122,6 +125,11 @@ class Settings:
     former_state_id: str
     max_state_age: timedelta | None
 
+    @property
+    def counted_event_names(self) -> frozenset[str]:
+        """The names of all events that the groups that are on count."""
+        return frozenset(name for group, names in COUNTED_EVENTS.items() if group in self.groups for name in names)
+
     @classmethod
     def from_options(cls, options: InstanceOptions) -> Settings:
         url = split_user_info(options.prefect_url)[0]
@@ -149,7 +157,7 @@ class Settings:
             max_catchup=timedelta(seconds=_max_catchup(options)),
             state_id=_hash(page_url, *_filters(options)),
             instance_id=_hash(url, options.tags, options.collect_events, options.min_collection_interval),
-            former_state_id=_hash(url, *_filters(options), _patterns(options.event_names)),
+            former_state_id=_hash(url, *_filters(options), _event_names_of_1_0(options)),
             max_state_age=(
                 timedelta(seconds=max(_SHORT_STATE_AGE, 3 * interval)) if options.empty_default_hostname else None
             ),
@@ -175,6 +183,12 @@ def _filters(options: InstanceOptions) -> Iterable[object]:
 
 def _patterns(names: Names | None) -> list[list[str]] | None:
     return [list(names.include or ()), list(names.exclude or ())] if names else None
+
+
+def _event_names_of_1_0(options: InstanceOptions) -> list[list[str]] | None:
+    patterns = _patterns(options.event_names)
+    # In the default since then.
+    return patterns and [[item for item in names if item != _FAILED_ACTIONS] for names in patterns]
 
 
 def _hash(*parts: object) -> str:

@@ -215,6 +215,8 @@ class FakePrefect(World):
                 return self._unfiltered(request, 'concurrency_limits', queries.BY_NAME)
             case 'POST', '/concurrency_limits/filter':
                 return self._unfiltered(request, 'tag_limits', queries.BY_TAG)
+            case 'POST', '/automations/filter':
+                return self._unfiltered(request, 'automations', queries.BY_NAME)
             case 'POST', '/work_queues/filter':
                 return self._listing(request, 'work_queues', queries.BY_NAME)
             case 'POST', _ if found := COLLECTION_PATH.fullmatch(path):

@@ -25,6 +25,7 @@ TABLES = (
     'task_runs',
     'flow_run_states',
     'events',
+    'automations',
 )
 Moment = datetime | str
 
@@ -309,6 +310,12 @@ class World:
         event |= {'id': self._timed_id(moment), 'event': name, 'follows': None}
         event |= {'occurred': to_text(moment), 'received': to_text(moment)}
         return self._add('events', event, overrides, visible_from)
+
+    def add_automation(self, name: str = 'automation', *, enabled: bool = True, **overrides: Any) -> Row:
+        """Add an automation that reacts on each flow run that completed with three actions."""
+        (row,) = recorded.body('automations_filter', 'three_actions')
+        row |= {'id': self._random_id(), 'name': name, 'enabled': enabled}
+        return self._add('automations', row, overrides, None)
 
     def remove(self, row: Row) -> None:
         """Delete an object as the server does: runs keep the id of a deleted deployment and lose a deleted queue."""

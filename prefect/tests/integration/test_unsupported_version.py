@@ -33,7 +33,8 @@ def test_each_check_says_which_versions_are_supported(results: list[CheckResult]
 
 
 def test_server_is_healthy_and_nothing_is_collected(results: list[CheckResult]) -> None:
-    collectors = {item.name for item in (*snapshot_collectors(defaults.instance_collect()), *stream_collectors())}
+    groups = defaults.instance_collect()
+    collectors = {item.name for item in (*snapshot_collectors(groups), *stream_collectors(groups))}
     for result in results:
         values = {point.name: point.value for point in result.points if point.name not in OWN}
         assert values == {'prefect.server.health': 1, 'prefect.server.ready': 1}

@@ -86,6 +86,7 @@ class Bench:
             LOG,
             settings.prefect_tags,
             settings.worker_retention,
+            settings.counted_event_names,
         )
         return RunContext(self.fake.now, inventory, settings, LOG)
 

@@ -21,7 +21,8 @@ from datadog_checks.prefect.collectors import snapshot_collectors, stream_collec
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.config_models.instance import InstanceConfig
-from datadog_checks.prefect.metrics import METRICS, NAMESPACE
+from datadog_checks.prefect.event_names import COUNTED_EVENTS
+from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, METRICS, NAMESPACE
 from datadog_checks.prefect.streams import state_history
 from datadog_checks.prefect.streams.registry import Member, Registry
 from tests.conftest import AgentClock
@@ -36,7 +37,7 @@ RunCheck = Callable[[PrefectCheck], AggregatorStub]
 UI_URL = 'http://prefect.test:4200'
 GROUPS = defaults.instance_collect()
 SNAPSHOTS = [collector.name for collector in snapshot_collectors(GROUPS)]
-STREAMS = [collector.name for collector in stream_collectors()]
+STREAMS = [collector.name for collector in stream_collectors(GROUPS)]
 COLLECTORS = ['health', *SNAPSHOTS, *STREAMS]
 # The options that say what is counted; the two others with patterns choose tags and series.
 FILTERS = [
@@ -115,6 +116,7 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     fake.add_flow_run(flow=flow, parent=live[1], state=('RUNNING', 'Running'))
     for state in states[:3]:
         fake.add_task_run(flow_run=live[1], state=(state, state.capitalize()))
+    fake.add_automation()
     fake.add_task_run(flow_run=live[1], state=('SCHEDULED', 'AwaitingRetry'))
 
     def happen() -> None:
@@ -125,6 +127,9 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
             run_task_through(fake, flow_run=live[1], start=at(3), seconds=1, upstream=[upstream], task_key='load')
         run_through(fake, flow=flow, start=at(1), seconds=2)
         run_task_through(fake, task_key='mail', start=at(1))
+        for names in COUNTED_EVENTS.values():
+            for name in names:
+                fake.add_event(name, occurred=at(5))
         retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
         fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
         fake.now = at(15)
@@ -684,8 +689,8 @@ class TestEvents:
     def test_off_asks_for_none_and_says_nothing_of_them(
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
     ) -> None:
-        # The background services are judged by events, whether those are sent or not.
-        check = new_check(collect={'background_services': False})
+        # These read events for their own series, whether they are sent or not.
+        check = new_check(collect=dict.fromkeys([BACKGROUND_SERVICES, *COUNTED_EVENTS], False))
         for seconds in (0, 15):
             fake.now = at(seconds)
             fake.add_event()
@@ -703,8 +708,8 @@ class TestEvents:
         full_world()
         fake.fault = failing('/events/filter')
         message = run_failing(check, aggregator)
-        assert message.startswith('1 of the collectors failed. events: POST /events/filter: HTTP 500')
-        assert {name for name, good in success(aggregator).items() if not good} == {'events'}
+        assert message.startswith('2 of the collectors failed. automations, events: POST /events/filter: HTTP 500')
+        assert {name for name, good in success(aggregator).items() if not good} == {*COUNTED_EVENTS, 'events'}
         assert total(aggregator, 'flow_runs.completed.count') == 2
         assert total(aggregator, 'task_runs.completed.count')
         assert 'prefect.server.events.pending' not in aggregator.metric_names

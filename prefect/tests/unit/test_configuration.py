@@ -60,6 +60,7 @@ def test_defaults() -> None:
         r'^prefect\.task-run\..*$',
         r'^prefect\.flow-run\..*$',
         r'^prefect\.[a-z-]+\.(ready|not-ready)$',
+        r'^prefect\.automation\.action\.failed$',
     )
     assert config.event_names.exclude == (r'^prefect\.flow-run\.heartbeat$',)
 

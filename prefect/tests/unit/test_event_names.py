@@ -104,6 +104,7 @@ class TestDefault:
             'work-pool',
             'work-queue',
             'deployment',
+            'automation',
         }
 
     def test_heartbeats_are_left_out_whatever_the_patterns_say(self) -> None:

@@ -74,7 +74,8 @@ def test_only_what_happens_is_a_count() -> None:
     counts = {name for name, spec in METRICS.items() if spec.type == 'count'}
 
     of_runs = {f'{family}.{name}' for family in ('flow_runs', 'task_runs') for name in RUN_COUNTS}
-    assert counts == {*of_runs, 'api.requests', 'api.response_bytes'}
+    of_automations = {f'automation.{name}.count' for name in ('triggered', 'action.executed', 'action.failed')}
+    assert counts == {*of_runs, *of_automations, 'api.requests', 'api.response_bytes'}
     assert {spec.type for spec in METRICS.values()} == {'gauge', 'count'}
 
 

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooLarge
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import (
+    Automation,
     ConcurrencyLimit,
     Deployment,
     Event,
@@ -191,6 +192,10 @@ class PrefectClient:
         """
         return self._read_list_if_there('/concurrency_limits/filter', TagLimit)
 
+    def automations(self) -> list[Automation]:
+        """All automations; none from a server that has no such endpoint."""
+        return self._read_list_if_there('/automations/filter', Automation)
+
     def deployment_page(self, body: Body, offset: int, page_size: int) -> tuple[list[Deployment], int]:
         """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
         page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
@@ -265,12 +270,14 @@ class PrefectClient:
     def count_task_runs(self, body: Body) -> int:
         return self._count('/task_runs/count', body)
 
-    def event_pages(self, names: dict[str, list[str]], time_range: TimeRange) -> Iterator[tuple[list[Event], int]]:
-        """The events of a time range, ascending, page by page: those of the page, and how many are left after it.
+    def event_pages(
+        self, names: dict[str, list[str]], time_range: TimeRange, order: Literal['ASC', 'DESC'] = 'ASC'
+    ) -> Iterator[tuple[list[Event], int]]:
+        """The events of a time range, in the order of time, page by page: those of the page, and how many are left.
 
         `names` is the `event` object of the filter.
         """
-        body = queries.events(names, time_range)
+        body = queries.events(names, time_range, order)
         next_path = '/events/filter/next'
 
         def begin(page_size: int) -> TokenPage[Event | MalformedRow]:

@@ -258,6 +258,15 @@ class TagLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Automation:
+    """`POST /automations/filter`."""
+
+    id: Text
+    name: Text
+    is_enabled: Annotated[IsNotFalse, at('enabled')] = True
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """`POST /flows/filter`."""
 
@@ -375,7 +384,8 @@ class Event:
     """`POST /events/filter`. `occurred` comes from the clock of the process that sent it.
 
     `kind` is what it is about ('flow-run', 'work-pool'), `action` what happened to it: for a run the name of its new
-    state. `state_type` and what follows it are those of a run. `related` has one resource for each role.
+    state. `state_type` and what follows it are those of a run, `action_type` and `reason` those of an automation.
+    `related` has one resource for each role.
     """
 
     id: Text
@@ -389,6 +399,8 @@ class Event:
     previous_state_name: Annotated[OptionalText, at('payload', 'initial_state', 'name')] = None
     run_count: Annotated[OptionalText, at('resource', 'prefect.run-count')] = None
     task_key: Annotated[OptionalText, at('payload', 'task_run', 'task_key')] = None
+    action_type: Annotated[OptionalText, at('payload', 'action_type')] = None
+    reason: Annotated[OptionalText, at('payload', 'reason')] = None
 
     @property
     def kind(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from datadog_checks.prefect.collectors.automations import Automations
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from datadog_checks.prefect.collectors.base import (
     AnySnapshotCollector,
@@ -22,7 +23,7 @@ from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, Starte
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import AUTOMATIONS, BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
@@ -34,6 +35,9 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
 )
 
+# They share one read of the events that they count: see `inventory/named_events.py`.
+_STREAMS_BY_GROUP: tuple[tuple[str, Callable[[], AnyStreamCollector]], ...] = ((AUTOMATIONS, Automations),)
+
 
 def snapshot_collectors(groups: Collection[str]) -> tuple[AnySnapshotCollector, ...]:
     """New snapshot collectors: those of these groups, and those that are always on."""
@@ -42,8 +46,8 @@ def snapshot_collectors(groups: Collection[str]) -> tuple[AnySnapshotCollector, 
     return (*always, *(new() for group, new in _BY_GROUP if group in groups))
 
 
-def stream_collectors(*, collect_events: bool = False) -> tuple[AnyStreamCollector, ...]:
-    """New stream collectors.
+def stream_collectors(groups: Collection[str], *, collect_events: bool = False) -> tuple[AnyStreamCollector, ...]:
+    """New stream collectors: those of these groups, and those that are always on.
 
     The flow runs that ended come first: what shows late among them is looked at by the other two streams of flow runs.
     The task runs that started come before those that ended: see `StartedTaskRuns`. Events come last, when the flow runs
@@ -56,4 +60,5 @@ def stream_collectors(*, collect_events: bool = False) -> tuple[AnyStreamCollect
         StartedTaskRuns(),
         FinishedTaskRuns(),
     )
-    return (*of_runs, Events()) if collect_events else of_runs
+    of_groups = (new() for group, new in _STREAMS_BY_GROUP if group in groups)
+    return (*of_runs, *of_groups, *([Events()] if collect_events else []))

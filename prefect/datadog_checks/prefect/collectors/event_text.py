@@ -31,7 +31,7 @@ _ALERT_TYPES_BY_STATE_TYPE: Mapping[str | None, AlertType] = {
     'COMPLETED': 'success',
 }
 _ALERT_TYPES_BY_STATE_NAME: Mapping[str | None, AlertType] = {AWAITING_RETRY: 'warning', 'Late': 'warning'}
-_ALERT_TYPES_BY_ACTION: Mapping[str, AlertType] = {'not-ready': 'error', 'ready': 'success'}
+_ALERT_TYPES_BY_ACTION: Mapping[str, AlertType] = {'not-ready': 'error', 'ready': 'success', 'action.failed': 'error'}
 
 _END_OF_MARKDOWN = re.compile('%{3,}')
 # What would notify somebody (`@all`, `@slack-channel`), but no address of mail.
@@ -50,6 +50,7 @@ _TAGGED = {
     'deployment': (tags.DEPLOYMENT_ID, tags.DEPLOYMENT_NAME),
     'work-pool': (tags.WORK_POOL_ID, tags.WORK_POOL_NAME),
     'work-queue': (tags.WORK_QUEUE_ID, tags.WORK_QUEUE_NAME),
+    'automation': (tags.AUTOMATION_ID, tags.AUTOMATION_NAME),
 }
 
 
@@ -84,7 +85,11 @@ def _alert_type(event: Event) -> AlertType:
 
 def _tags(event: Event) -> Tags:
     found = objects(event)
-    values: dict[str, object] = {tags.TASK_KEY: event.task_key, tags.TASK_NAME: task_name(event.task_key)}
+    values: dict[str, object] = {
+        tags.TASK_KEY: event.task_key,
+        tags.TASK_NAME: task_name(event.task_key),
+        tags.ACTION_TYPE: event.action_type,
+    }
     for kind, (id_key, name_key) in _TAGGED.items():
         if kind in found:
             values |= {id_key: found[kind].object_id, name_key: found[kind].name}
@@ -113,15 +118,18 @@ def _transition(event: Event) -> str:
 
 
 def _message(event: Event) -> str:
-    if not event.state_message:
+    said = event.state_message or event.reason
+    if not said:
         return ''
     # A control character may stand in the middle of a mention or of three backticks.
-    message = without_control(_shortened(event.state_message, _MESSAGE_LENGTH), is_text=True)
+    message = without_control(_shortened(said, _MESSAGE_LENGTH), is_text=True)
     message = _unmentioned(message).replace('```', "'''")
     return f'```\n{message}\n```'
 
 
 def _facts(event: Event) -> Iterator[str]:
+    if event.action_type is not None:
+        yield f'- Type of action: {_code(event.action_type)}'
     if event.run_count is not None:
         yield f'- Run count: {_code(event.run_count)}'
     name = task_name(event.task_key)

@@ -29,6 +29,7 @@ def instance_collect():
         'worker_counts': True,
         'background_services': True,
         'check_cost': True,
+        'automations': True,
     }
 
 
@@ -54,6 +55,7 @@ def instance_event_names():
             '^prefect\\.task-run\\..*$',
             '^prefect\\.flow-run\\..*$',
             '^prefect\\.[a-z-]+\\.(ready|not-ready)$',
+            '^prefect\\.automation\\.action\\.failed$',
         ],
         'exclude': ['^prefect\\.flow-run\\.heartbeat$'],
     }

@@ -36,6 +36,7 @@ class Collect(BaseModel):
         arbitrary_types_allowed=True,
         frozen=True,
     )
+    automations: Optional[bool] = None
     background_services: Optional[bool] = None
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None

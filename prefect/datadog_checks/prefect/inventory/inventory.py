@@ -5,7 +5,7 @@ Each list is fetched at most once. What outlives the run is in `InventoryMemory`
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,6 +14,7 @@ from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.inventory.lazy import Lazy
 from datadog_checks.prefect.inventory.memory import InventoryMemory
+from datadog_checks.prefect.inventory.named_events import NamedEvents
 from datadog_checks.prefect.inventory.runs import Runs
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.inventory.slots import SlotHolders, TakenSlots
@@ -32,6 +33,7 @@ class Inventory:
         log: Log,
         prefect_tags: NameFilter | None = None,
         worker_retention: timedelta = timedelta(hours=1),
+        counted_event_names: Collection[str] = (),
     ) -> None:
         memory.go_on(now)
         selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
@@ -95,6 +97,8 @@ class Inventory:
         self.slot_holders = SlotHolders(client, runs.live_flow_runs, are_all=not filters.is_active)
 
         self.service_settings = client.service_settings
+        self.automations = client.automations
+        self.named_events = NamedEvents(client, counted_event_names)
         self.event_pages = client.event_pages
         self.count_events = client.count_events
         self.newest_events = client.newest_events

@@ -1,8 +1,8 @@
-"""A value that is fetched at most once, and an error that is met at most once."""
+"""Values and pages that are fetched at most once, and errors that are met at most once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
@@ -29,3 +29,34 @@ class Lazy(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value
+
+
+class LazyPages(Generic[T]):
+    """Pages that several may read, each from the first on; each page is fetched when it is first needed, by whomever.
+
+    An error is raised again to each who gets that far.
+    """
+
+    def __init__(self, pages: Iterator[T]) -> None:
+        self._pages = pages
+        self._fetched: list[T] = []
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        number = 0
+        while number < len(self._fetched) or self._fetch():
+            yield self._fetched[number]
+            number += 1
+
+    def _fetch(self) -> bool:
+        """Whether there was another page."""
+        if self._error is not None:
+            raise self._error
+        try:
+            self._fetched.append(next(self._pages))
+        except StopIteration:
+            return False
+        except Exception as error:
+            self._error = error
+            raise
+        return True

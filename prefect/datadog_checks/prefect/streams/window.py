@@ -137,6 +137,10 @@ class StreamWindow:
         batches = [ids[start : start + _IDS_PER_REQUEST] for start in range(0, len(ids), _IDS_PER_REQUEST)]
         return all(count_of(settled, batch) == len(batch) for batch in batches)
 
+    def known_ids(self, time_range: TimeRange) -> set[str]:
+        """The rows of a time range that were read before: what is new in them was counted."""
+        return set(self._known.ids(time_range))
+
     def cut(self, reached: datetime) -> None:
         """Leave what happened after `reached` to the next read."""
         self._cut_at = reached

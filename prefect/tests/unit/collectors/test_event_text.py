@@ -41,6 +41,7 @@ def text_of(event: Any) -> AgentEvent:
         ('prefect.flow-run.Crashed', 'error'),
         ('prefect.task-run.Failed', 'error'),
         ('prefect.work-pool.not-ready', 'error'),
+        ('prefect.automation.action.failed', 'error'),
         ('prefect.flow-run.AwaitingRetry', 'warning'),
         ('prefect.task-run.AwaitingRetry', 'warning'),
         ('prefect.flow-run.Late', 'warning'),
@@ -59,6 +60,7 @@ def text_of(event: Any) -> AgentEvent:
         ('prefect.task-run.Retrying', 'info'),
         ('prefect.work-pool.paused', 'info'),
         ('prefect.flow.created', 'info'),
+        ('prefect.automation.action.executed', 'info'),
     ],
 )
 def test_alert_type_goes_by_the_type_of_the_state(name: str, alert_type: str) -> None:
@@ -67,6 +69,14 @@ def test_alert_type_goes_by_the_type_of_the_state(name: str, alert_type: str) ->
     assert event.alert_type == alert_type
     assert event.priority == ('low' if alert_type == 'info' else 'normal')
     assert event.event_type == name
+
+
+def test_failed_action_of_an_automation_tells_why() -> None:
+    event = text_of(row('prefect.automation.action.failed'))
+    assert event.title == '[PREFECT] [automation] recorded-automation -> action.failed'
+    assert "Webhook call failed: ConnectError('All connection attempts failed')" in event.text
+    assert '- Type of action: `call-webhook`' in event.text
+    assert {'automation_name:recorded-automation', 'action_type:call-webhook'} <= set(event.tags)
 
 
 @pytest.mark.parametrize(('state_type', 'alert_type'), [('FAILED', 'error'), ('COMPLETED', 'success')])

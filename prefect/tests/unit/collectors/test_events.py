@@ -8,9 +8,10 @@ import pytest
 
 from datadog_checks.prefect.api import decoding
 from datadog_checks.prefect.api.errors import PrefectApiError
-from datadog_checks.prefect.collectors import events
-from datadog_checks.prefect.collectors.events import MOST_PER_RUN, Events
+from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.sample import AgentEvent
+from datadog_checks.prefect.streams import event_reading
+from datadog_checks.prefect.streams.event_reading import MOST_PER_RUN
 from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.server import FakeRequest, FakeResponse
 from tests.unit.harness import Bench, Row, at, bodies, failing, sent, tags_of
@@ -195,7 +196,7 @@ class TestFlood:
         self, fake: FakePrefect, new_bench: NewBench, monkeypatch: pytest.MonkeyPatch, interval: float
     ) -> None:
         """By more than the overlap, than the time for which identities are kept, and than is caught up after a gap."""
-        monkeypatch.setattr(events, 'MOST_PER_RUN', 100)
+        monkeypatch.setattr(event_reading, 'MOST_PER_RUN', 100)
         bench = new_bench(max_catchup=600)
         follow(bench, 0)
         for index in range(1, 701):
