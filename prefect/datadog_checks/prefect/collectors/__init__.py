@@ -17,13 +17,22 @@ from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
+from datadog_checks.prefect.collectors.heartbeats import Heartbeats
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import AUTOMATIONS, BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import (
+    AUTOMATIONS,
+    BACKGROUND_SERVICES,
+    CONCURRENCY,
+    FRESHNESS,
+    HEARTBEATS,
+    LATE_RUNS,
+    RUN_AGES,
+)
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
@@ -32,7 +41,8 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
     (CONCURRENCY, Concurrency),
-    (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
+    (BACKGROUND_SERVICES, BackgroundServices),
+    (HEARTBEATS, Heartbeats),
 )
 
 # They share one read of the events that they count: see `inventory/named_events.py`.

@@ -30,6 +30,7 @@ def instance_collect():
         'background_services': True,
         'check_cost': True,
         'automations': True,
+        'heartbeats': True,
     }
 
 

@@ -41,6 +41,7 @@ class Collect(BaseModel):
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None
     freshness: Optional[bool] = None
+    heartbeats: Optional[bool] = None
     late_runs: Optional[bool] = None
     run_ages: Optional[bool] = None
     worker_counts: Optional[bool] = None

@@ -10,6 +10,7 @@ from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.server_facts import ServerFactsMemory
 from datadog_checks.prefect.tags import Tags
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
@@ -23,6 +24,7 @@ class InventoryMemory:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.server_facts = ServerFactsMemory()
         self.future_runs = FutureRuns()
         self.activity = Activity()
         # None stands for a flow run that the filters exclude.
@@ -35,5 +37,5 @@ class InventoryMemory:
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
-        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted):
+        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted, self.server_facts.state_times):
             recent.go_on(now)
