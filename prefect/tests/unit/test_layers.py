@@ -21,6 +21,7 @@ LAYERS = (
         'aggregation',
         'filters',
         'event_names',
+        'expectations',
         'safe_text',
         'urls',
         'ui_links',
