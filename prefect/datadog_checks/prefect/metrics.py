@@ -476,7 +476,7 @@ DEPLOYMENT_EXPECTATION_MAX_AGE = _gauge(
     'deployment.expectation.max_age_seconds',
     'second',
     'Time since the last success of the deployment, or since it was made, resumed or got a schedule. Of a deployment '
-    'that is not paused and has an expectation, or an active schedule and a planned run. 0 for five minutes afterwards.',
+    'that is not paused and has an expectation, or a schedule and a planned run. 0 for five minutes afterwards.',
     tags.EXPECTATION_KEYS,
     -1,
     group=EXPECTATIONS,

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from datadog_checks.prefect.event_names import COUNTED_EVENTS, EventNames
+from datadog_checks.prefect.expectations import KEYS, Rule, seconds
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import split_user_info, ui_url

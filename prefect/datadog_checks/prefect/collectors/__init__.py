@@ -24,7 +24,15 @@ from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, Starte
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import AUTOMATIONS, BACKGROUND_SERVICES, CONCURRENCY, EXPECTATIONS, FRESHNESS, LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import (
+    AUTOMATIONS,
+    BACKGROUND_SERVICES,
+    CONCURRENCY,
+    EXPECTATIONS,
+    FRESHNESS,
+    LATE_RUNS,
+    RUN_AGES,
+)
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (

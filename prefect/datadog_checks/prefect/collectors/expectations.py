@@ -49,7 +49,7 @@ _HISTORY = 'history'
 
 @dataclass(frozen=True, slots=True)
 class _Success:
-    """When a flow run succeeded, how long that was after it was due, and how long it ran; in seconds, None if unknown."""
+    """When a flow run succeeded, how many seconds after it was due, and how many it ran; None if unknown."""
 
     flow_run_id: str
     time: datetime
@@ -174,7 +174,7 @@ class _Facts:
         self.oldest = memory.oldest
         self.first_due = {key: first for key, first in memory.first_due.items() if key in deployments}
         self.successes = self._followed(memory, deployments.keys())
-        # When a run of each deployment that is RUNNING began to, and when the planned ones were due that have not ended.
+        # When the RUNNING runs of each deployment became so, and when its planned ones were due that have not ended.
         self._running: defaultdict[str | None, list[datetime]] = defaultdict(list)
         self._unfinished: defaultdict[str | None, list[datetime]] = defaultdict(list)
         live, due = run.inventory.live_flow_runs(), run.inventory.due_flow_runs()

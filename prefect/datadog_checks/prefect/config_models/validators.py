@@ -175,7 +175,7 @@ def instance_expectations(value: Any, field: Any) -> list[dict[str, Any]]:
         durations = {key: given for key, given in entry.items() if key in expectations.KEYS and given is not None}
         unknown = entry.keys() - {'deployment_names', *expectations.KEYS}
         if unknown:
-            raise _error(f'`{path}` has no key `{min(unknown, key=str)}`, {example}')
+            raise _error(f'`{path}` has no key `{min(map(str, unknown))[:100]}`, {example}')
         if not durations:
             raise _error(f'`{path}` needs `max_age`, `max_run_time` or both, {example}')
         for key, given in durations.items():
@@ -183,11 +183,13 @@ def instance_expectations(value: Any, field: Any) -> list[dict[str, Any]]:
                 expectations.seconds(given)
             except ValueError:
                 raise _error(
-                    f'`{path}.{key}` must be a number of seconds, or one with a unit of s, m, h, d, w, or off, {example}'
+                    f'`{path}.{key}` must be a number of seconds, one with a unit (s, m, h, d, w), or off, {example}'
                 ) from None
         names = entry.get('deployment_names')
         # A list of patterns is one of those that include.
         names = {'include': names} if isinstance(names, (list, tuple)) else names
+        if names is not None and not isinstance(names, dict):
+            raise _error(f'`{path}.deployment_names` must be a mapping of `include` and `exclude`, {example}')
         filters = {} if names is None else {'deployment_names': _name_filter(f'{path}.deployment_names', names)}
         entries.append({**filters, **{key: _duration(given) for key, given in durations.items()}})
     return entries
