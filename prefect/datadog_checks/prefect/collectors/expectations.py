@@ -287,9 +287,7 @@ class _Facts:
             self.successes[deployment_id] = _newest(map(_Success.of, found))
         return self.successes[deployment_id]
 
-    def _followed(
-        self, memory: ExpectationsMemory, deployment_ids: Set[str]
-    ) -> dict[str, tuple[_Success, ...]]:
+    def _followed(self, memory: ExpectationsMemory, deployment_ids: Set[str]) -> dict[str, tuple[_Success, ...]]:
         """The successes that were read, and those since."""
         last_check, run = memory.last_check, self._run
         if last_check is None or abs(run.now - last_check) > run.settings.max_catchup:
@@ -313,9 +311,7 @@ def _time_to_end(successes: Iterable[_Success]) -> float:
     return longest + max(_LEAST_MARGIN, longest / 2)
 
 
-def _began(
-    deployments: Mapping[str, Deployment], memory: ExpectationsMemory, now: datetime
-) -> Mapping[str, datetime]:
+def _began(deployments: Mapping[str, Deployment], memory: ExpectationsMemory, now: datetime) -> Mapping[str, datetime]:
     """When each deployment was resumed, or a schedule of it was switched on, as far as that was seen."""
     began = {key: time for key, time in memory.began.items() if key in deployments}
     for key, item in deployments.items():
@@ -325,9 +321,7 @@ def _began(
     return began
 
 
-def _warn(
-    log: Log, bad_tags: Iterable[tuple[Deployment, str]], warned: Set[tuple[str, str]]
-) -> Set[tuple[str, str]]:
+def _warn(log: Log, bad_tags: Iterable[tuple[Deployment, str]], warned: Set[tuple[str, str]]) -> Set[tuple[str, str]]:
     """Warn once of each; of so many only."""
     for deployment, tag in bad_tags:
         key = (deployment.id, tag)
