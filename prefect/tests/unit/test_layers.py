@@ -20,6 +20,7 @@ LAYERS = (
         'sample',
         'aggregation',
         'filters',
+        'patterns',
         'event_names',
         'expectations',
         'safe_text',
