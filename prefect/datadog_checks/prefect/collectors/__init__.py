@@ -15,6 +15,7 @@ from datadog_checks.prefect.collectors.base import (
 from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
+from datadog_checks.prefect.collectors.expectations import Expectations
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
 from datadog_checks.prefect.collectors.heartbeats import Heartbeats
@@ -28,6 +29,7 @@ from datadog_checks.prefect.metrics import (
     AUTOMATIONS,
     BACKGROUND_SERVICES,
     CONCURRENCY,
+    EXPECTATIONS,
     FRESHNESS,
     HEARTBEATS,
     LATE_RUNS,
@@ -40,6 +42,7 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (RUN_AGES, FlowRunAges),
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
+    (EXPECTATIONS, Expectations),
     (CONCURRENCY, Concurrency),
     (BACKGROUND_SERVICES, BackgroundServices),
     (HEARTBEATS, Heartbeats),
