@@ -10,6 +10,7 @@ from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.workers import WorkerDirectory
 from datadog_checks.prefect.tags import Tags
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
@@ -23,6 +24,7 @@ class InventoryMemory:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.workers = WorkerDirectory()
         self.future_runs = FutureRuns()
         self.activity = Activity()
         # None stands for a flow run that the filters exclude.
