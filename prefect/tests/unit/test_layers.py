@@ -20,6 +20,7 @@ LAYERS = (
         'sample',
         'aggregation',
         'filters',
+        'patterns',
         'event_names',
         'safe_text',
         'urls',

@@ -41,7 +41,7 @@ _RESTARTING_STATE_NAMES = (AWAITING_RETRY, AWAITING_CONCURRENCY_SLOT, 'Resuming'
 # A flow run in one of these may be in the midst of code that took a slot of a global limit.
 GLOBAL_SLOT_STATE_TYPES = ('RUNNING', 'PAUSED', 'CANCELLING')
 # The server takes an end that is still to come; without one it ends the period now, by its own clock.
-_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ def events(names: dict[str, list[str]], time_range: TimeRange, order: Literal['A
     Index: ix_events__occurred; ix_events__event_occurred_id with whole names.
     """
     # Both bounds are inclusive.
-    until = _END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
+    until = END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
     occurred = {'since': format_time(time_range.since), 'until': format_time(until)}
     return {'filter': {'event': names, 'order': order, 'occurred': occurred}}
 

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from requests import PreparedRequest
 from requests.exceptions import RequestException
 
+from datadog_checks.prefect.patterns import Pattern, TooSlow
 from datadog_checks.prefect.settings import MIN_CATCHUP_SECONDS
 
 from . import defaults
@@ -331,7 +332,9 @@ def _pattern_problems(path: str, patterns: list[Any] | tuple[Any, ...]) -> list[
             problems.append(f'`{path}[{index}]` must be a string')
             continue
         try:
-            re.compile(pattern)
+            Pattern(pattern)
+        except TooSlow as error:
+            problems.append(f'`{path}[{index}]` could take for ever on some names, for {error}: `{pattern}`')
         except re.error as error:
             problems.append(f'`{path}[{index}]` is not a valid regular expression: `{pattern}` ({error})')
     return problems
