@@ -271,8 +271,8 @@ WORK_POOL_CONCURRENCY_LIMIT = _gauge(
 WORKER_IS_ONLINE = _gauge(
     'work_pool.worker.is_online',
     '',
-    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them up '
-    'to four minutes ago.',
+    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them '
+    'up to four minutes ago.',
     tags.WORKER_KEYS,
     1,
 )

@@ -206,9 +206,7 @@ class TestManyPools:
             asked += names
         assert set(asked) == {pool['name'] for pool in pools}
 
-    def test_pool_whose_status_changes_is_read_at_once(
-        self, fake: FakePrefect, bench: Bench, pools: list[Row]
-    ) -> None:
+    def test_pool_whose_status_changes_is_read_at_once(self, fake: FakePrefect, bench: Bench, pools: list[Row]) -> None:
         fake.tables['workers'].newest()[0]['status'] = 'OFFLINE'
         pools[-1]['status'] = 'NOT_READY'
         found, names = self.next_check(fake, bench)
@@ -223,9 +221,7 @@ class TestManyPools:
         fake.default_queue(pools[-1]).update(change)
         assert self.next_check(fake, bench)[1][0] == pools[-1]['name']
 
-    def test_many_changes_leave_requests_for_the_turns(
-        self, fake: FakePrefect, bench: Bench, pools: list[Row]
-    ) -> None:
+    def test_many_changes_leave_requests_for_the_turns(self, fake: FakePrefect, bench: Bench, pools: list[Row]) -> None:
         for pool in pools[40:]:
             pool['status'] = 'NOT_READY'
         names = self.next_check(fake, bench)[1]
