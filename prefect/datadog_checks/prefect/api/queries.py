@@ -230,6 +230,23 @@ def planned_flow_runs_of(deployment_id: str, since: datetime) -> Body:
     return {'flow_runs': criteria}
 
 
+def successes_of(where: ServerFilter, deployment_id: str) -> Body:
+    """The flow runs of a deployment that succeeded.
+
+    Index: ix_flow_run__deployment_id: the past of the deployment is read, and sorted. With one state, named once,
+    SQLite goes by ix_flow_run__state_type_coalesce_start_time, and reads all that ever succeeded.
+    """
+    return flow_runs_ended_of(where, [deployment_id], ('COMPLETED', 'COMPLETED'))
+
+
+def ended_flow_runs_of_all() -> Body:
+    """The flow runs that have ended, whatever the filters leave out.
+
+    Index: ix_flow_run__expected_start_time_desc, in the order of the expected start.
+    """
+    return {'flow_runs': {'end_time': {'is_null_': False}}}
+
+
 def slots_of_work_pool(work_pool_id: str) -> Body:
     """The flow runs that take a slot of this work pool, whatever the filters leave out.
 

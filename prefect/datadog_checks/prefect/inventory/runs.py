@@ -21,6 +21,7 @@ from datadog_checks.prefect.api.paging import (
 )
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.api.times import RESOLUTION
 from datadog_checks.prefect.api.versions import (
     ENDS_OF_UNSTARTED_FLOW_RUNS,
     START_FILTER_OF_UNSTARTED_FLOW_RUNS,
@@ -34,6 +35,8 @@ from datadog_checks.prefect.streams.window import fresh_time_range
 
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
 _UNSTARTED_DUE = timedelta(days=1)
+# Of so many flow runs that were to start first one ended first.
+_OLDEST = 20
 
 
 class Runs:
@@ -126,6 +129,22 @@ class Runs:
         """The flow run of this deployment that succeeded last, if one did."""
         body = queries.flow_runs_ended_of(self._selection.server_filter(), [deployment_id], ('COMPLETED',))
         return self._client.first_flow_runs(body, FLOW_RUNS_BY_END)
+
+    def last_successes_of(self, deployment_id: str, number: int) -> list[FlowRun]:
+        """So many of the flow runs of this deployment that succeeded, the newest end first."""
+        body = queries.successes_of(self._selection.server_filter(), deployment_id)
+        return self._selection.allowed(self._client.first_flow_runs(body, FLOW_RUNS_BY_END, number))
+
+    def oldest_end(self) -> datetime | None:
+        """When the oldest flow run that the server still has ended: what was before it may be deleted."""
+        body = queries.ended_flow_runs_of_all()
+        oldest = self._client.first_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START, _OLDEST)
+        return min((item.end_time for item in oldest if item.end_time is not None), default=None)
+
+    def first_planned_flow_run_of(self, deployment_id: str, after: datetime) -> FlowRun | None:
+        """The flow run that the scheduler made of this deployment and that was due first after a time."""
+        body = queries.planned_flow_runs_of(deployment_id, after + RESOLUTION)
+        return next(iter(self._client.first_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START)), None)
 
     def planned_flow_runs_of(self, deployment_id: str, since: datetime, number: int) -> list[FlowRun]:
         """So many flow runs that the scheduler made of this deployment, those first that are furthest ahead."""
