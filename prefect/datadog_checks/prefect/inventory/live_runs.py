@@ -36,8 +36,8 @@ _VERIFICATION_SECONDS = 45.0
 _FEW = 100
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
-R = TypeVar('R', FlowRun, TaskRun)
-Counter = Callable[[Body], int]
+R = TypeVar('R', bound=FlowRun | TaskRun)
+Count = Callable[[Body], int]
 Lister = Callable[[Body], Iterator[R]]
 
 
@@ -47,7 +47,7 @@ class Source(Generic[R]):
 
     table: Table
     order: TimeOrder
-    count: Counter
+    count: Count
     list: Lister[R]
     page_size: int
 
@@ -265,7 +265,7 @@ def _state(run: FlowRun | TaskRun) -> str:
     return (run.state_type if run.state_type != 'SCHEDULED' else run.state_name) or ''
 
 
-def _chunks(runs: Iterable[FlowRun] | Iterable[TaskRun]) -> Iterator[tuple[str, list[str]]]:
+def _chunks(runs: Iterable[FlowRun | TaskRun]) -> Iterator[tuple[str, list[str]]]:
     """The ids of runs by their state, in parts of about the same size that fit into one request."""
     ids: defaultdict[str, list[str]] = defaultdict(list)
     for run in runs:
