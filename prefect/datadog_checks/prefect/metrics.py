@@ -271,12 +271,18 @@ WORK_POOL_CONCURRENCY_LIMIT = _gauge(
 )
 
 WORKER_IS_ONLINE = _gauge(
-    'work_pool.worker.is_online', '', '1 when the status of the worker is ONLINE, else 0.', tags.WORKER_KEYS, 1
+    'work_pool.worker.is_online',
+    '',
+    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them '
+    'up to four minutes ago.',
+    tags.WORKER_KEYS,
+    1,
 )
 WORKER_HEARTBEAT_AGE = _gauge(
     'work_pool.worker.heartbeat_age_seconds',
     'second',
-    'Time since the last heartbeat of the worker.',
+    'Time since the last heartbeat of the worker. With more than 50 pools only when the pool has its turn, with 500 of '
+    'them every four minutes.',
     tags.WORKER_KEYS,
     -1,
 )

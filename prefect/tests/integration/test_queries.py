@@ -71,6 +71,9 @@ def runs(where: ServerFilter) -> Mapping[str, list[Request]]:
 
 TASK_RUNS: Mapping[str, list[Request]] = {
     'live_task_runs': listed('task_runs', queries.live_task_runs(NO_FILTER)[:1], TASK_RUNS_BY_EXPECTED_START),
+    'live_runs_among': counted(
+        'task_runs', queries.live_runs_among(queries.live_task_runs(NO_FILTER)[0], 'task_runs', [IDENTITY], 'RUNNING')
+    ),
     'ended_task_runs': [
         *listed('task_runs', queries.ended_task_runs(NO_FILTER, RANGE), TASK_RUNS_BY_END),
         *counted('task_runs', queries.ended_task_runs(NO_FILTER, RANGE)),

@@ -287,6 +287,19 @@ def live_task_runs(where: ServerFilter) -> list[Body]:
     return _task_runs(where, {'state': state} | _no_dummies(), _in_state(['RUNNING']))
 
 
+def live_runs_among(body: Body, table: Table, ids: Iterable[str], state: str | None = None) -> Body:
+    """Those of `body`, live runs, that have one of these ids, and are in such a state.
+
+    That is a type, or the name of the state of those that wait for another attempt.
+
+    Index: the primary key.
+    """
+    criteria: Criteria = {'id': _any_of(ids)}
+    if state is not None:
+        criteria['state'] = {'name' if state == AWAITING_RETRY else 'type': _any_of([state])}
+    return body | {table: body[table] | criteria}
+
+
 def ended_task_runs(where: ServerFilter, time_range: TimeRange) -> list[Body]:
     """The task runs that ended in a time range. Only for a server that has `versions.TASK_RUN_END_FILTER`.
 
