@@ -133,7 +133,6 @@ def lonely_check() -> Iterator[LonelyCheck]:
 
 # A smaller example would take minutes to find: each waits for what is left behind.
 @settings(
-    max_examples=3 * settings.default.max_examples,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )
@@ -146,11 +145,7 @@ def test_arbitrary_bytes_cost_no_more(lonely_check: LonelyCheck, answer: wire.An
     assert cost.threads == 1
     assert cost.sockets <= 1
     assert cost.cpu_afterwards < 0.2
-    assert not [
-        line
-        for line in [*cost.errors, *cost.log]
-        if 'Traceback' in line or 'unexpected error' in line or 'a defect' in line
-    ]
+    assert not [line for line in [*cost.errors, *cost.log] if re.search('Traceback|unexpected error|a defect', line)]
     loud = [line for line in cost.log if not line.startswith('DEBUG')]
     assert not re.search('[\x00-\x1f\x7f-\x9f]', ''.join([*cost.errors, *loud]))
     assert secret not in cost.said()
@@ -161,7 +156,7 @@ def test_cost_is_bounded(name: str) -> None:
     options = {'timeout': TIMEOUT, **OPTIONS.get(name, {})}
     # A thread that has nothing to do ends after two seconds.
     cost = cost_of(ATTACKS[name], runs=RUNS.get(name, 1), wait=TIMEOUT + 1, **options)
-    ROWS[name] = f'| {name} | {shown(cost.errors[-1])} |'
+    ROWS[name] = f'| {name} | {shown(cost.errors[-1])} | {max(0, cost.megabytes):.0f} MB | {cost.seconds:.1f} s |'
     assert cost.megabytes < MEGABYTES
     assert cost.seconds < 3 * TIMEOUT + SLACK
     assert cost.threads == 1
@@ -185,7 +180,7 @@ def test_document_names_every_attack() -> None:
     assert names == list(ATTACKS)
 
 
-HEAD = '| The answer | The error of the check |\n|---|---|'
+HEAD = '| The answer | The error of the check | Memory | Time |\n|---|---|---|---|'
 INTRODUCTION = f"""# A hostile server
 
 Written by `prefect/tests/integration/test_hostile_server.py`. A server of raw sockets gives each of these answers to a
@@ -194,7 +189,11 @@ the idle check, the check ends within three timeouts, and one timeout later no t
 connection that is kept for the next check.
 
 The error is the line that `datadog-agent status` shows with a timeout of {TIMEOUT:g} s; `HOST:PORT` stands for those of
-`prefect_url`. Where none is shown, the check does without what it could not read.
+`prefect_url`. Where none is shown, the check does without what it could not read. The memory is the highest above
+that of the idle check, the time that of the longest check, both as they were when this page was written.
+
+A fuzz test gives answers of arbitrary bytes as well: status lines, headers, encodings, compression, chunks, and each
+way in which an answer may end (`prefect/tests/hostile/wire.py`). `make test-all` looks further, each time elsewhere.
 
 """
 
