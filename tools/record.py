@@ -23,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer
+from lab.api import PrefectApiDriver
+from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer, Worker
 from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Answer, Api, Row, World, build_world, wait_until
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
@@ -153,6 +154,29 @@ def new_automation(api: Api, flow_run_id: str) -> Row:
     return {'name': 'recorded-automation', 'enabled': True, 'trigger': trigger, 'actions': actions}
 
 
+def record_task_worker(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+    """Record a task worker while it listens."""
+    path = '/task_workers/filter'
+    with FlowScript(server.api_url, 'thumbnail_worker.py'):
+        wait_until(lambda: bool(api.post(path, {})), 'a task worker')
+        recorder.record('task_workers_filter', 'online', ('POST', path, {}))
+
+
+def run_worker(api: Api, server: PrefectServer) -> None:
+    """Let a worker start a flow run that exits with 3: its events are recorded with those of the engine."""
+    with PrefectApiDriver(server.api_url) as driver:
+        driver.create_work_pool('recorded-with-worker')
+        deployment_id = driver.create_deployment(
+            flow_name='recorded-exit',
+            name='recorded-exit',
+            entrypoint='failures.py:exits',
+            work_pool_name='recorded-with-worker',
+        )
+        driver.create_flow_run(deployment_id)
+    with Worker(server.api_url, 'recorded-with-worker'):
+        wait_until(lambda: 'prefect.worker.executed-flow-run' in names_of_events(api), 'the events of the worker')
+
+
 def record_engine_runs(recorder: Recorder, api: Api, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
@@ -270,6 +294,8 @@ def main() -> int:
         world = build_world(api)
         record_objects(recorder, world)
         record_automation(recorder, api, world)
+        record_task_worker(recorder, api, server)
+        run_worker(api, server)
         record_engine_runs(recorder, api, server)
         record_server(recorder)
         count = recorder.count

@@ -270,6 +270,14 @@ def live_task_runs(where: ServerFilter) -> list[Body]:
     return _task_runs(where, {'state': state} | _no_dummies(), _in_state(['RUNNING']))
 
 
+def scheduled_task_runs() -> Body:
+    """The task runs that are SCHEDULED: they wait for a task worker, or in their own process for a retry.
+
+    Index: ix_task_run__state_type_start_time.
+    """
+    return {'task_runs': _in_state(['SCHEDULED'])}
+
+
 def ended_task_runs(where: ServerFilter, time_range: TimeRange) -> list[Body]:
     """The task runs that ended in a time range. Only for a server that has `versions.TASK_RUN_END_FILTER`.
 
