@@ -10,9 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import requests
-
 from benchmarks.sizes import INTERVAL_SECONDS
+from lab.api import PrefectApiDriver
 
 _PAGE_SIZE = 200
 # With the server's default sort, by id, it takes three times as long (3.8.8 on SQLite).
@@ -22,12 +21,10 @@ _ENDED = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 
 
 class NaivePlan:
-    """One reader with a session of its own; `run` is one check."""
+    """One reader with a connection of its own; `run` is one check."""
 
     def __init__(self, api_url: str) -> None:
-        self._api_url = api_url
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._api = PrefectApiDriver(api_url)
 
     def run(self) -> int:
         """Read everything; return how many objects that were."""
@@ -53,9 +50,7 @@ class NaivePlan:
         found: list[dict[str, Any]] = []
         while True:
             page = {'limit': _PAGE_SIZE, 'offset': len(found)}
-            answer = self._session.post(f'{self._api_url}/{path}', json=body | page, timeout=60)
-            answer.raise_for_status()
-            rows = answer.json()
+            rows = self._api.request('POST', path, body | page)
             found += rows
             if len(rows) < _PAGE_SIZE:
                 return found

@@ -15,12 +15,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.submitted import SubmittedSeries
+
+_NUMBERS = count()
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ class CheckRunner:
 
     def __init__(self, instance: Mapping[str, Any], init_config: Mapping[str, Any] | None = None) -> None:
         self._check = PrefectCheck('prefect', dict(init_config or {}), [dict(instance)])
-        self._check.check_id = f'prefect:{id(self):x}'
+        # Not `id(self)`: Python gives it again, and with it what the stubs keep of a check that is gone.
+        self._check.check_id = f'prefect:{next(_NUMBERS):x}'
 
     def cancel(self) -> None:
         """Drop the instance, as the Agent does when the configuration is edited: from any thread, during a run too."""

@@ -41,6 +41,15 @@ NOT_A_SUBFLOW = {'subflow_runs': {'exists_': False}}
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a server answered: the body is decoded JSON, or text where it is none, or None where it is empty."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
 class Totals:
     """What happened on the server since it was made: finished runs by state type, and runs that started."""
 
@@ -49,13 +58,13 @@ class Totals:
 
 
 class PrefectApiDriver:
-    """Every method is one or a few requests; an answer other than 2xx raises requests.HTTPError with its body.
+    """Every method is one or a few requests; an answer of 400 or more raises RuntimeError with its body.
 
     `auth_string` is 'user:password', for a server that asks for it.
     """
 
     def __init__(self, api_url: str, *, auth_string: str | None = None) -> None:
-        self._api_url = api_url
+        self.url = api_url
         self._session = requests.Session()
         self._session.trust_env = False
         if auth_string:
@@ -73,18 +82,29 @@ class PrefectApiDriver:
     ) -> None:
         self.close()
 
-    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send one request to `path` (below /api, without a leading slash); return the decoded JSON, None if empty."""
-        url = f'{self._api_url}/{path}'
+    def call(
+        self, method: str, path: str, body: object | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one request to `path` (below /api); return the answer, whatever its status."""
+        body = {} if body is None and method == 'POST' else body
+        url = f'{self.url}/{path.removeprefix("/")}'
+        response = self._session.request(method, url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+        try:
+            decoded = response.json() if response.content else None
+        except requests.JSONDecodeError:
+            decoded = response.text
+        return Answer(response.status_code, response.headers, decoded)
+
+    def request(self, method: str, path: str, body: object | None = None) -> Any:
+        """Send one request, again while the server is busy; return the body of its answer."""
         for pause in RETRY_PAUSES_SECONDS:
-            response = self._session.request(method, url, json=body, timeout=TIMEOUT_SECONDS)
-            if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+            answer = self.call(method, path, body)
+            if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 break
             time.sleep(pause)
-        if not response.ok:
-            message = f'{method} {url} answered {response.status_code}: {response.text[:500]}'
-            raise requests.HTTPError(message, response=response)
-        return response.json() if response.content else None
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f'{method} {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
+        return answer.body
 
     def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Read every page of a `/filter` endpoint; the page size is the server's own."""
@@ -101,7 +121,7 @@ class PrefectApiDriver:
         page = self.request('POST', 'events/filter', {'filter': {'occurred': occurred, 'order': 'ASC'}})
         found = {event['id']: event for event in page['events']}
         while page['next_page']:
-            page = self.request('GET', page['next_page'].removeprefix(f'{self._api_url}/'))
+            page = self.request('GET', page['next_page'].removeprefix(f'{self.url}/'))
             found.update((event['id'], event) for event in page['events'])
         return list(found.values())
 

@@ -1,8 +1,8 @@
-"""An HTTP reverse proxy on loopback that does to a client what networks and overloaded servers do.
+"""What stands between the check and a real Prefect server, and does to a client what networks and busy servers do.
 
-`prefect_url` of the check points at it; behind it is a real Prefect server. HTTP/1.1 with connections that stay open on
-both sides; bodies are passed on as they come, gzip untouched. Which request meets which fault is drawn from a seed, so
-that the same number of requests meets the same faults. It counts what it did.
+Without more it is a reverse proxy that rewrites Host; bodies are passed on as they come, gzip untouched. It can speak
+TLS, put another path in place of the one of the server, and meet each request with a fault: a function that is given
+the exchange and does with its connection what it likes.
 """
 
 from __future__ import annotations
@@ -10,256 +10,283 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import ssl
 import struct
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-FaultKind = Literal['reset', 'delay', 'truncated', 'error 500', 'error 503']
-ALL_FAULTS: tuple[FaultKind, ...] = ('reset', 'delay', 'truncated', 'error 500', 'error 503')
-# As Prefect itself answers when its database fails or is busy.
-ERRORS: dict[str, tuple[int, bytes]] = {
-    'error 500': (500, b'{"exception_message":"Internal Server Error"}'),
-    'error 503': (503, b'{"exception_message":"Service Unavailable"}'),
-}
 UPSTREAM_SECONDS = 60
 # Headers that are about one connection and not about the message (RFC 9110, section 7.6.1). The proxy sets its own.
 HOP_BY_HOP = frozenset({'connection', 'keep-alive', 'transfer-encoding', 'content-length', 'te', 'trailer', 'upgrade'})
+JSON = {'Content-Type': 'application/json'}
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is done to one exchange.
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
-    `early` tells a reset before the request is passed on from one in the middle of the answer, and a body whose
-    Content-Length is longer than what is sent from one that is cut between chunks. `seconds` is the length of a delay.
+
+class Exchange(BaseHTTPRequestHandler):
+    """One connection; a fault is called with it for each request, when the request is read."""
+
+    protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
+    server: _Server
+    content: bytes
+
+    def setup(self) -> None:
+        super().setup()
+        self.front = self.server.front
+        self.front.connections_made += 1
+        self._upstream = HTTPConnection(*self.front.upstream, timeout=UPSTREAM_SECONDS)
+
+    def finish(self) -> None:
+        self._upstream.close()
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def do_GET(self) -> None:
+        self.content = self.rfile.read(int(self.headers.get('Content-Length') or 0))
+        self.front.requests.append(f'{self.command} {self.endpoint}')
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            self.front.fault(self)
+            self.wfile.flush()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        """No line per request."""
+
+    @property
+    def endpoint(self) -> str:
+        """The path below the API, without its query: '/flow_runs/filter'."""
+        return urlsplit(self.path).path.removeprefix(self.front.path)
+
+    def ask(self) -> Answer:
+        """The answer of the server behind."""
+        path = self.front.upstream_path + self.path.removeprefix(self.front.path)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        for is_last in (False, True):
+            try:
+                self._upstream.request(self.command, path, self.content or None, headers | {'Host': 'behind.example'})
+                response = self._upstream.getresponse()
+                kept = {name: value for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP}
+                return Answer(response.status, kept, response.read())
+            except (OSError, HTTPException):
+                # The server may have closed a connection that was idle. The requests of the check only read.
+                self._upstream.close()
+                if is_last:
+                    raise
+        raise AssertionError('unreachable')
+
+    def answer(self, status: int = 200, content: bytes = b'', headers: Mapping[str, str] | None = None) -> None:
+        self.head(status, {'Content-Length': str(len(content)), **(headers or {})})
+        self.body(content)
+
+    def body(self, content: bytes) -> None:
+        self.wfile.write(content)
+        self.front.answer_bytes += len(content)
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def pass_on(self) -> None:
+        """Be a reverse proxy."""
+        answer = self.ask()
+        self.answer(answer.status, answer.content, answer.headers)
+
+    def wait(self, seconds: float = 60) -> bool:
+        """Do nothing, for so long or until the test is over; whether it is."""
+        return self.front.is_over.wait(seconds)
+
+    def close(self, *, reset: bool = False) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+
+
+Fault = Callable[[Exchange], None]
+
+
+def answers(status: int, content: bytes = b'', headers: Mapping[str, str] | None = None) -> Fault:
+    return lambda exchange: exchange.answer(status, content, headers)
+
+
+def reset(exchange: Exchange) -> None:
+    exchange.close(reset=True)
+
+
+def cut_in_half(*, chunked: bool = False, reset: bool = False) -> Fault:
+    """One half of the answer, shorter than its length says or without a last chunk, and the end of the connection."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.ask()
+        half = answer.content[: len(answer.content) // 2 + 1]
+        if chunked:
+            exchange.head(answer.status, {**answer.headers, 'Transfer-Encoding': 'chunked'})
+            half = b'%x\r\n' % len(half) + half + b'\r\n'
+        else:
+            exchange.head(answer.status, {**answer.headers, 'Content-Length': str(len(answer.content) + 1)})
+        exchange.body(half)
+        exchange.close(reset=reset)
+
+    return fault
+
+
+class ByChance:
+    """A fault for a part of the requests, drawn from a seed: the same number of requests meets the same faults.
+
+    `seconds` are the shortest and the longest delay. `met` counts the faults by name.
     """
 
-    kind: FaultKind
-    early: bool
-    seconds: float
-
-
-class FaultPlan:
-    """Draws a fault for a part of the requests, by chance from a seed."""
-
-    def __init__(
-        self,
-        rate: float,
-        seed: int,
-        *,
-        kinds: Sequence[FaultKind] = ALL_FAULTS,
-        delay_seconds: tuple[float, float] = (0.1, 1.0),
-    ) -> None:
+    def __init__(self, rate: float, seed: int, seconds: tuple[float, float]) -> None:
+        self.met: Counter[str] = Counter()
         self._rate = rate
-        self._kinds = tuple(kinds)
-        self._delay_seconds = delay_seconds
+        self._seconds = seconds
         self._random = random.Random(seed)
-
-    def draw(self) -> Fault | None:
-        """The fault of the next request."""
-        # The same number of draws each time, so that neither rate nor kinds move the faults of later requests.
-        chance, kind = self._random.random(), self._random.choice(self._kinds)
-        early, seconds = self._random.random() < 0.5, self._random.uniform(*self._delay_seconds)
-        return Fault(kind, early, seconds) if chance < self._rate else None
-
-
-@dataclass
-class Traffic:
-    """What went through the proxy. Bytes are those of bodies, as they are on the wire."""
-
-    requests: int = 0
-    request_bytes: int = 0
-    answer_bytes: int = 0
-    connections: int = 0
-    by_endpoint: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-
-
-class FaultProxy:
-    """Listens on a free loopback port in front of `target_url`, for example http://127.0.0.1:4200/api.
-
-    Without a plan every request is passed on. `traffic` may be read at any time.
-    """
-
-    def __init__(self, target_url: str, plan: FaultPlan | None = None) -> None:
-        parts = urlsplit(target_url)
-        self.target_host = parts.hostname or '127.0.0.1'
-        self.target_port = parts.port or 80
-        self.traffic = Traffic()
-        self._plan = plan
-        self._injects = plan is not None
         self._lock = threading.Lock()
-        self._server = _Server(self)
-        self.url = f'http://127.0.0.1:{self._server.server_address[1]}{parts.path}'
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name='fault proxy')
+        # Errors are as Prefect itself answers when its database fails or is busy.
+        self._faults: tuple[tuple[str, Fault], ...] = (
+            ('reset', reset),
+            ('reset', cut_in_half(reset=True)),
+            ('delay', self._delay),
+            ('truncated', cut_in_half()),
+            ('truncated', cut_in_half(chunked=True)),
+            ('error 500', answers(500, b'{"exception_message":"Internal Server Error"}', JSON)),
+            ('error 503', answers(503, b'{"exception_message":"Service Unavailable"}', JSON)),
+        )
 
-    def pass_through(self) -> None:
-        """Inject nothing from now on."""
-        self._injects = False
-
-    def inject(self) -> None:
-        """Inject faults by the plan again."""
-        self._injects = self._plan is not None
-
-    def begin(self, method: str, path: str, body: bytes) -> Fault | None:
-        """Count a request and draw its fault."""
+    def __call__(self, exchange: Exchange) -> None:
         with self._lock:
-            self.traffic.requests += 1
-            self.traffic.request_bytes += len(body)
-            self.traffic.by_endpoint[f'{method} {urlsplit(path).path}'] += 1
-            fault = self._plan.draw() if self._plan and self._injects else None
-            if fault:
-                self.traffic.faults[fault.kind] += 1
-            return fault
+            # Two draws each time, so that the rate does not move the faults of later requests.
+            chance, (name, fault) = self._random.random(), self._random.choice(self._faults)
+            is_met = chance < self._rate
+            self.met[name] += is_met
+        if is_met:
+            fault(exchange)
+        else:
+            exchange.pass_on()
 
-    def count_connection(self) -> None:
-        with self._lock:
-            self.traffic.connections += 1
+    def _delay(self, exchange: Exchange) -> None:
+        exchange.wait(self._random.uniform(*self._seconds))
+        exchange.pass_on()
 
-    def count_answer(self, size: int) -> None:
-        with self._lock:
-            self.traffic.answer_bytes += size
+
+class Front:
+    """Listens on a free loopback port. `url` is a value for `prefect_url`; `path` replaces the server's own `/api`."""
+
+    def __init__(self, target_url: str, *, tls: ssl.SSLContext | None = None, path: str | None = None) -> None:
+        target = urlsplit(target_url)
+        self.upstream = (target.hostname or '', target.port or 80)
+        self.upstream_path = target.path
+        self.path = target.path if path is None else path
+        self.tls = tls
+        self.fault: Fault = Exchange.pass_on
+        self.is_over = threading.Event()
+        self.requests: list[str] = []
+        # Of bodies, as they are on the wire.
+        self.answer_bytes = 0
+        self.connections_made = 0
+        self._server: _Server | None = None
+        self._listen(0)
+        scheme, host = ('https', 'localhost') if tls else ('http', '127.0.0.1')
+        self.url = f'{scheme}://{host}:{self.port}{self.path}'
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    @contextlib.contextmanager
+    def having(self, fault: Fault) -> Iterator[None]:
+        """Meet each request with a fault, on new connections."""
+        self.fault = fault
+        self.is_over.clear()
+        self.cut()
+        try:
+            yield
+        finally:
+            self.fault = Exchange.pass_on
+            self.is_over.set()
+            self.cut()
+
+    def stop(self) -> None:
+        """Refuse connections from now on, and lose those that there are."""
+        if self._server is not None:
+            self.is_over.set()
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.cut()
+
+    def restart(self) -> None:
+        self._listen(self.port)
+
+    def cut(self) -> None:
+        """Close every connection."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            self.connections.discard(connection)
+
+    def _listen(self, port: int) -> None:
+        self.connections: set[Any] = set()
+        self._server = _Server(self, port)
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 50
 
-    def __init__(self, proxy: FaultProxy) -> None:
-        self.proxy = proxy
-        super().__init__(('127.0.0.1', 0), _Handler)
+    def __init__(self, front: Front, port: int) -> None:
+        self.front = front
+        super().__init__(('127.0.0.1', port), Exchange)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the thread of the connection, so that a client that is slow with TLS holds nobody back."""
+        if self.front.tls is not None:
+            request = self.front.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        self.front.connections.add(request)
+        try:
+            if self.front.tls is not None:
+                _shake_hands(request)
+            super().finish_request(request, client_address)
+        except OSError:
+            pass
+        finally:
+            self.front.connections.discard(request)
+            request.close()
 
     def shutdown_request(self, request: Any) -> None:
         """Close without `shutdown`, which would send FIN where a reset is wanted."""
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed has not said goodbye: nothing to tell."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
+        """A connection that was cut is no mistake of the test."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """One connection of a client, with one connection of its own to the server behind."""
-
-    protocol_version = 'HTTP/1.1'
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self._proxy = self.server.proxy
-        self._upstream = HTTPConnection(self._proxy.target_host, self._proxy.target_port, timeout=UPSTREAM_SECONDS)
-        self._proxy.count_connection()
-
-    def finish(self) -> None:
-        self._upstream.close()
-        # The connection may have been reset, by us or by the client.
-        with contextlib.suppress(OSError):
-            super().finish()
-
-    def __getattr__(self, name: str) -> Any:
-        """`do_GET`, `do_POST` and so on: every method is served in the same way."""
-        if name.startswith('do_'):
-            return self._serve
-        raise AttributeError(name)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """No line per request."""
-
-    def send_response(self, code: int, message: str | None = None) -> None:
-        """Only the status line: `Date` and `Server` are those of the server behind."""
-        self.send_response_only(code, message)
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
-        fault = self._proxy.begin(self.command, self.path, body)
-        kind = fault.kind if fault else None
-        if fault and kind == 'delay':
-            time.sleep(fault.seconds)
-        if fault and kind == 'reset' and fault.early:
-            self._reset()
-        elif kind in ERRORS:
-            status, content = ERRORS[kind]
-            self._answer(status, [('Content-Type', 'application/json')], content)
-        else:
-            try:
-                answer, content = self._ask(body)
-            except (OSError, HTTPException):
-                self._answer(502, [('Content-Type', 'text/plain')], b'no answer from the server behind')
-                return
-            headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
-            if fault and kind in ('truncated', 'reset'):
-                self._break_off(answer.status, headers, content, fault)
-            else:
-                self._answer(answer.status, headers, content)
-
-    def _ask(self, body: bytes) -> tuple[HTTPResponse, bytes]:
-        """The answer of the server behind, on a new connection if it has closed the old one meanwhile."""
-        was_open = self._upstream.sock is not None
-        try:
-            return self._ask_once(body)
-        except (OSError, HTTPException):
-            self._upstream.close()
-            # A request that may write is not sent twice; those of the check only read.
-            if not was_open or self.command not in ('GET', 'POST'):
-                raise
-            return self._ask_once(body)
-
-    def _ask_once(self, body: bytes) -> tuple[HTTPResponse, bytes]:
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
-        self._upstream.request(self.command, self.path, body or None, headers)
-        answer = self._upstream.getresponse()
-        return answer, answer.read()
-
-    def _answer(self, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> None:
-        self._send_head(status, [*headers, ('Content-Length', str(len(content)))])
-        if self.command != 'HEAD':
-            self.wfile.write(content)
-        self._proxy.count_answer(len(content))
-
-    def _break_off(self, status: int, headers: Sequence[tuple[str, str]], content: bytes, fault: Fault) -> None:
-        """Send one half of the body, then close the connection, or reset it."""
-        half = content[: len(content) // 2]
-        if fault.kind == 'truncated' and not fault.early:
-            self._send_head(status, [*headers, ('Transfer-Encoding', 'chunked')])
-            self.wfile.write(b'%x\r\n' % len(half) + half + b'\r\n' if half else b'')
-        else:
-            self._send_head(status, [*headers, ('Content-Length', str(len(content)))])
-            self.wfile.write(half)
-        self._proxy.count_answer(len(half))
-        self.close_connection = True
-        if fault.kind == 'reset':
-            self._reset()
-
-    def _send_head(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-
-    def _reset(self) -> None:
-        """Close the connection with RST instead of FIN, as a crashed host or a firewall does."""
-        self.wfile.flush()
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-        self.close_connection = True
+def _shake_hands(connection: Any) -> None:
+    """Do the handshake of TLS; when it fails, let the client read why before the connection is closed."""
+    try:
+        connection.do_handshake()
+    except OSError:
+        connection.settimeout(0.3)
+        while socket.socket.recv(connection, 65536):
+            pass
+        raise

@@ -35,7 +35,7 @@ from rich.text import Text
 
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
-from lab.fault_proxy import FaultPlan, FaultProxy, Traffic
+from lab.fault_proxy import ByChance, Exchange, Front
 from lab.journal import Journal, Sums
 from lab.lives import FLOW_NAMES, Lives
 from lab.prefect_server import FlowScript, PrefectServer
@@ -116,7 +116,8 @@ class Result:
     task_runs: int
     lives: Counter[str]
     journal: Journal
-    traffic: Traffic
+    front: Front
+    faults: Counter[str]
     kills: int
     deaths: int
 
@@ -147,10 +148,10 @@ class Soak:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='prefect-lab-soak-')))
             api = stack.enter_context(PrefectApiDriver(self._api_url))
-            faults = FaultPlan(plan.fault_rate, plan.seed, delay_seconds=DELAY_SECONDS)
-            self._proxy = stack.enter_context(FaultProxy(self._api_url, faults))
+            self._faults = ByChance(plan.fault_rate, plan.seed, DELAY_SECONDS)
+            self._front = stack.enter_context(Front(self._api_url))
             instance = {
-                'prefect_url': self._proxy.url,
+                'prefect_url': self._front.url,
                 'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                 'timeout': TIMEOUT_SECONDS,
                 'collect_events': True,
@@ -166,7 +167,6 @@ class Soak:
                 before_deletion=self._truth.add_run,
             )
             self._lives.set_up()
-            self._proxy.pass_through()
             stack.enter_context(self._checks)
             self._began = time.time()
             self._wait('the first check', lambda: self._reads_since(0) > 0)
@@ -185,7 +185,7 @@ class Soak:
                 'PREFECT_CLIENT_MAX_RETRIES': '3',
             }
             scripts.append(stack.enter_context(FlowScript(self._api_url, 'exercises.py', settings=settings)))
-        self._proxy.inject()
+        self._front.fault = self._faults
         self._checks.deaths = plan.deaths
         self._checks.kill()
         began = time.monotonic()
@@ -211,7 +211,7 @@ class Soak:
             self._checks.keep_running()
             self._report(
                 f'{elapsed:5.0f} s: {self._lives.opened.total()} lives, {self._lives.number_open} of them open;'
-                f' {self._proxy.traffic.faults.total()} faults in {self._proxy.traffic.requests} requests;'
+                f' {self._faults.met.total()} faults in {len(self._front.requests)} requests;'
                 f' check started {self._checks.starts} times'
             )
             time.sleep(STEP_SECONDS)
@@ -245,7 +245,7 @@ class Soak:
         self._wait('the server to write down the last task runs', is_settled)
         self._truth.add_all()
         self._truth.add_events(datetime.fromtimestamp(self._began, UTC), datetime.now(UTC))
-        self._proxy.pass_through()
+        self._front.fault = Exchange.pass_on
         settled = time.time()
         self._wait('two good checks at the end', lambda: self._reads_since(settled) >= 2)
 
@@ -277,7 +277,8 @@ class Soak:
             task_runs=self._truth.task_runs,
             lives=self._lives.opened,
             journal=journal,
-            traffic=self._proxy.traffic,
+            front=self._front,
+            faults=self._faults.met,
             kills=self._checks.kills,
             deaths=self._checks.starts - 1 - self._checks.kills,
         )
@@ -352,7 +353,7 @@ def _verdict(result: Result) -> Text:
 
 def facts(result: Result) -> dict[str, Any]:
     """The figures around the sums. Memory is that of the process that ran last, from its first check to its last."""
-    journal, traffic = result.journal, result.traffic
+    journal, front = result.journal, result.front
     seconds = [record.seconds for record in journal.checks]
     return {
         'seconds': round(result.seconds),
@@ -366,11 +367,11 @@ def facts(result: Result) -> dict[str, Any]:
             '95%': round(sorted(seconds)[len(seconds) * 95 // 100], 3),
             'max': round(max(seconds), 3),
         },
-        'requests per check': round(traffic.requests / len(journal.checks), 1),
-        'kilobytes per check': round(traffic.answer_bytes / len(journal.checks) / 1000, 1),
-        'connections': traffic.connections,
-        'requests': traffic.requests,
-        'faults': dict(traffic.faults),
+        'requests per check': round(len(front.requests) / len(journal.checks), 1),
+        'kilobytes per check': round(front.answer_bytes / len(journal.checks) / 1000, 1),
+        'connections': front.connections_made,
+        'requests': len(front.requests),
+        'faults': dict(result.faults),
         'kills': {'from outside': result.kills, 'while a batch was persisted': result.deaths},
         'batches': {'persisted': journal.batches, 'repeated after a kill': journal.repeated_batches},
         'states lost': journal.lost_states,

@@ -23,9 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lab.api import PrefectApiDriver
+from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer, Worker
-from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Answer, Api, Row, World, build_world, wait_until
+from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Row, World, build_world, wait_until
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
 CREDENTIALS = 'recorder:secret'
@@ -38,7 +38,7 @@ Request = tuple[str, str, object | None]
 class Recorder:
     """Sends requests and writes each with its answer to `<folder>/<endpoint>/<case>.json`."""
 
-    def __init__(self, api: Api, folder: Path) -> None:
+    def __init__(self, api: PrefectApiDriver, folder: Path) -> None:
         self._api = api
         self._folder = folder
         self.count = 0
@@ -115,29 +115,31 @@ def by(path: str, collection: str, **criterion: str) -> Request:
     return 'POST', path, {collection: {key: {'any_': [value]} for key, value in criterion.items()}}
 
 
-def record_automation(recorder: Recorder, api: Api, world: World) -> None:
+def record_automation(recorder: Recorder, api: PrefectApiDriver, world: World) -> None:
     """Record an automation, of which one action works and two fail: its events are recorded with those of the engine.
 
     The failing ones run a deployment that is not there, and call a web hook where nobody listens.
     """
-    automation = api.post('/automations/', new_automation(api, world.flow_runs['scheduled']))
+    automation = api.request('POST', '/automations/', new_automation(api, world.flow_runs['scheduled']))
     recorder.record('automations_filter', 'three_actions', ('POST', '/automations/filter', {}))
     for state in ('PENDING', 'RUNNING', 'COMPLETED'):
-        api.post(f'/flow_runs/{world.flow_runs["scheduled"]}/set_state', {'state': {'type': state}, 'force': True})
+        api.request(
+            'POST', f'/flow_runs/{world.flow_runs["scheduled"]}/set_state', {'state': {'type': state}, 'force': True}
+        )
     wanted = {'prefect.automation.action.executed', 'prefect.automation.action.failed'}
     wait_until(lambda: wanted <= names_of_events(api), 'the events of the automation')
     api.call('DELETE', f'/automations/{automation["id"]}')
 
 
-def new_automation(api: Api, flow_run_id: str) -> Row:
+def new_automation(api: PrefectApiDriver, flow_run_id: str) -> Row:
     """An automation that reacts when a flow run completes."""
     slug = {'block_types': {'slug': {'any_': ['webhook']}}}
-    (block_type,) = api.post('/block_types/filter', slug)
+    (block_type,) = api.request('POST', '/block_types/filter', slug)
     of_type = {'block_schemas': {'block_type_id': {'any_': [block_type['id']]}}}
-    schema = api.post('/block_schemas/filter', of_type)[0]
+    schema = api.request('POST', '/block_schemas/filter', of_type)[0]
     hook = {'name': 'recorded-hook', 'block_type_id': block_type['id'], 'block_schema_id': schema['id']}
     url = {'method': 'POST', 'url': 'http://127.0.0.1:9/nobody', 'allow_private_urls': True}
-    block = api.post('/block_documents/', hook | {'data': url})
+    block = api.request('POST', '/block_documents/', hook | {'data': url})
     trigger = {
         'type': 'event',
         'posture': 'Reactive',
@@ -154,30 +156,29 @@ def new_automation(api: Api, flow_run_id: str) -> Row:
     return {'name': 'recorded-automation', 'enabled': True, 'trigger': trigger, 'actions': actions}
 
 
-def record_task_worker(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+def record_task_worker(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Record a task worker while it listens."""
-    path = '/task_workers/filter'
+    path = 'task_workers/filter'
     with FlowScript(server.api_url, 'thumbnail_worker.py'):
-        wait_until(lambda: bool(api.post(path, {})), 'a task worker')
-        recorder.record('task_workers_filter', 'online', ('POST', path, {}))
+        wait_until(lambda: bool(api.request('POST', path, {})), 'a task worker')
+        recorder.record('task_workers_filter', 'online', ('POST', f'/{path}', {}))
 
 
-def run_worker(api: Api, server: PrefectServer) -> None:
+def run_worker(api: PrefectApiDriver, server: PrefectServer) -> None:
     """Let a worker start a flow run that exits with 3: its events are recorded with those of the engine."""
-    with PrefectApiDriver(server.api_url) as driver:
-        driver.create_work_pool('recorded-with-worker')
-        deployment_id = driver.create_deployment(
-            flow_name='recorded-exit',
-            name='recorded-exit',
-            entrypoint='failures.py:exits',
-            work_pool_name='recorded-with-worker',
-        )
-        driver.create_flow_run(deployment_id)
+    api.create_work_pool('recorded-with-worker')
+    deployment_id = api.create_deployment(
+        flow_name='recorded-exit',
+        name='recorded-exit',
+        entrypoint='failures.py:exits',
+        work_pool_name='recorded-with-worker',
+    )
+    api.create_flow_run(deployment_id)
     with Worker(server.api_url, 'recorded-with-worker'):
         wait_until(lambda: 'prefect.worker.executed-flow-run' in names_of_events(api), 'the events of the worker')
 
 
-def record_engine_runs(recorder: Recorder, api: Api, server: PrefectServer) -> None:
+def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
         if script.wait(SETTLE_SECONDS) != 0:
@@ -202,7 +203,7 @@ def next_path(token: str) -> str:
     return f'/events/filter/next?page-token={urllib.parse.quote(token)}'
 
 
-def names_of_events(api: Api, flow_name: str | None = None) -> set[str]:
+def names_of_events(api: PrefectApiDriver, flow_name: str | None = None) -> set[str]:
     """Return the names of all events, or of those that are about runs of a flow."""
     events = [event for page in event_pages(api) for event in page]
     if flow_name is not None:
@@ -211,12 +212,12 @@ def names_of_events(api: Api, flow_name: str | None = None) -> set[str]:
     return {event['event'] for event in events}
 
 
-def event_pages(api: Api) -> Iterator[list[Row]]:
-    page = api.post('/events/filter', {})
+def event_pages(api: PrefectApiDriver) -> Iterator[list[Row]]:
+    page = api.request('POST', '/events/filter', {})
     yield page['events']
     while page['next_page']:
         token = urllib.parse.parse_qs(urllib.parse.urlsplit(page['next_page']).query)['page-token'][0]
-        page = api.get(next_path(token))
+        page = api.request('GET', next_path(token))
         yield page['events']
 
 
@@ -249,7 +250,7 @@ def record_refusals(recorder: Recorder) -> None:
         recorder.record('errors', case, request, status=status)
 
 
-def record_guarded_server(recorder: Recorder, api: Api) -> None:
+def record_guarded_server(recorder: Recorder, api: PrefectApiDriver) -> None:
     """Record the errors of a server with credentials and CSRF protection, and its token."""
     basic = {'Authorization': f'Basic {b64encode(CREDENTIALS.encode()).decode()}'}
     runs: Request = ('POST', '/flow_runs/filter', {})
@@ -262,7 +263,7 @@ def record_guarded_server(recorder: Recorder, api: Api) -> None:
     recorder.record('csrf-token', 'ok', ('GET', '/csrf-token?client=recorder', None), headers=basic)
 
 
-def lose_database(api: Api, server: PrefectServer) -> Answer:
+def lose_database(api: PrefectApiDriver, server: PrefectServer) -> Answer:
     """Take the server's database away, so that it cannot open a connection, and return how it says so."""
     for file in server.folder.glob('prefect.db*'):
         file.unlink()
@@ -288,7 +289,7 @@ def main() -> int:
     folder = parser.parse_args().folder / PREFECT_VERSION
     shutil.rmtree(folder, ignore_errors=True)
     with PrefectServer(settings=QUICK_SERVICES) as server:
-        api = Api(server.api_url)
+        api = PrefectApiDriver(server.api_url)
         recorder = Recorder(api, folder)
         record_refusals(recorder)
         world = build_world(api)
@@ -304,7 +305,7 @@ def main() -> int:
         'PREFECT_SERVER_CSRF_PROTECTION_ENABLED': 'true',
     }
     with PrefectServer(settings=guarded) as server:
-        api = Api(server.api_url)
+        api = PrefectApiDriver(server.api_url)
         recorder = Recorder(api, folder)
         record_guarded_server(recorder, api)
         recorder.write('ready', 'database_lost', ('GET', '/ready', None), lose_database(api, server))

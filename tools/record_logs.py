@@ -25,10 +25,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
+from lab.api import PrefectApiDriver
 from lab.prefect_server import PREFECT_VERSION, FlowScript, PrefectServer
 from lab.workload import Workload
 from tools.record import FIXTURES, lose_database, without_folders
-from tools.recorded_world import Api
 
 MARK = '\x1e'
 KEPT_PER_SHAPE = 2
@@ -128,7 +128,7 @@ def record_demo(recorder: LogRecorder, form: str, settings: dict[str, str]) -> N
 def record_lost_database(recorder: LogRecorder) -> None:
     """Record what a server says when its database is away."""
     with PrefectServer(settings=SERVER | UTC | STANDARD) as server, server.log_path.open() as log:
-        lose_database(Api(server.api_url), server)
+        lose_database(PrefectApiDriver(server.api_url), server)
         recorder.write('server-lost-database', log)
 
 

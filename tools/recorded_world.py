@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from lab.api import PrefectApiDriver
 
 # The foreman turns a silent worker OFFLINE and a pool NOT_READY; the persister writes the events.
 QUICK_SERVICES = {
@@ -20,7 +19,6 @@ QUICK_SERVICES = {
     'PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL': '1',
 }
 SETTLE_SECONDS = 60.0
-BUSY_RETRIES = 20
 
 # One object as the API gives it.
 Row = dict[str, Any]
@@ -78,64 +76,6 @@ TASK_RUN_PATHS: Mapping[str, tuple[Step, ...]] = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a server answered: the body is decoded JSON, or text where it is none."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-
-
-class Api:
-    """The smallest client of a Prefect REST API. `url` ends in `/api`."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def call(
-        self, method: str, path: str, body: object | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        """Return the answer, whatever its status."""
-        data = None if method == 'GET' else json.dumps({} if body is None else body).encode()
-        request = urllib.request.Request(self.url + path, data, {'Content-Type': 'application/json'}, method=method)
-        for name, value in (headers or {}).items():
-            request.add_header(name, value)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=30) as response:
-                return self._answer(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._answer(error.code, error.headers, error.read())
-
-    @staticmethod
-    def _answer(status: int, headers: Any, content: bytes) -> Answer:
-        text = content.decode()
-        try:
-            return Answer(status, dict(headers), json.loads(text) if text else None)
-        except json.JSONDecodeError:
-            return Answer(status, dict(headers), text)
-
-    def get(self, path: str) -> Any:
-        return self._checked('GET', path, None)
-
-    def post(self, path: str, body: object | None = None) -> Any:
-        return self._checked('POST', path, body)
-
-    def _checked(self, method: str, path: str, body: object | None) -> Any:
-        answer = self.call(method, path, body)
-        # A SQLite database that is busy is answered with 503, for the client to ask again.
-        for _ in range(BUSY_RETRIES):
-            if answer.status != 503:
-                break
-            time.sleep(0.2)
-            answer = self.call(method, path, body)
-        if answer.status >= 400:
-            raise RuntimeError(f'{method} {path} was answered {answer.status}: {answer.body}')
-        return answer.body
-
-
-@dataclass(frozen=True)
 class World:
     """What `build_world` made: ids (names for work pools and workers) by case."""
 
@@ -151,7 +91,7 @@ class World:
 class WorldBuilder:
     """Makes objects by the REST API, in the order in which they depend on each other."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: PrefectApiDriver) -> None:
         self._api = api
         self.world = World()
 
@@ -181,16 +121,16 @@ class WorldBuilder:
         self._worker('offline', limited, {'name': 'recorded-silent-worker', 'heartbeat_interval_seconds': 1})
 
     def _work_pool(self, case: str, body: Row) -> str:
-        pool = self._api.post('/work_pools/', body)
+        pool = self._api.request('POST', '/work_pools/', body)
         self.world.work_pools[case] = pool['name']
         self.world.work_queues[f'default_of_{case}'] = pool['default_queue_id']
         return str(pool['name'])
 
     def _work_queue(self, case: str, work_pool: str, body: Row) -> None:
-        self.world.work_queues[case] = self._api.post(f'/work_pools/{work_pool}/queues', body)['id']
+        self.world.work_queues[case] = self._api.request('POST', f'/work_pools/{work_pool}/queues', body)['id']
 
     def _worker(self, case: str, work_pool: str, body: Row) -> None:
-        self._api.post(f'/work_pools/{work_pool}/workers/heartbeat', body)
+        self._api.request('POST', f'/work_pools/{work_pool}/workers/heartbeat', body)
         self.world.workers[case] = (work_pool, str(body['name']))
 
     def _create_deployments(self) -> None:
@@ -212,14 +152,14 @@ class WorldBuilder:
         self._deployment(
             'not_ready', 'plain', {'work_pool_name': 'recorded-without-worker', 'name': 'recorded-not-ready'}
         )
-        self._api.post(f'/deployments/{self.world.deployments["ready"]}/schedule')
+        self._api.request('POST', f'/deployments/{self.world.deployments["ready"]}/schedule')
 
     def _flow(self, case: str, body: Row) -> None:
-        self.world.flows[case] = self._api.post('/flows/', body)['id']
+        self.world.flows[case] = self._api.request('POST', '/flows/', body)['id']
 
     def _deployment(self, case: str, flow: str, body: Row) -> None:
-        self.world.deployments[case] = self._api.post(
-            '/deployments/', {'flow_id': self.world.flows[flow], 'entrypoint': 'flows.py:flow', **body}
+        self.world.deployments[case] = self._api.request(
+            'POST', '/deployments/', {'flow_id': self.world.flows[flow], 'entrypoint': 'flows.py:flow', **body}
         )['id']
 
     def _create_flow_runs(self) -> None:
@@ -248,14 +188,14 @@ class WorldBuilder:
 
     def _create_concurrency_limits(self) -> None:
         limits = '/v2/concurrency_limits'
-        self._api.post(f'{limits}/', {'name': 'recorded-global', 'limit': 3})
-        self._api.post(f'{limits}/', {'name': 'recorded-off', 'limit': 1, 'active': False})
-        self._api.post(f'{limits}/', {'name': 'recorded-rate', 'limit': 60, 'slot_decay_per_second': 1.0})
-        self._api.post('/concurrency_limits/', {'tag': 'gpu', 'concurrency_limit': 2})
-        self._api.post(f'{limits}/increment', {'names': ['recorded-global', 'tag:gpu'], 'slots': 1})
+        self._api.request('POST', f'{limits}/', {'name': 'recorded-global', 'limit': 3})
+        self._api.request('POST', f'{limits}/', {'name': 'recorded-off', 'limit': 1, 'active': False})
+        self._api.request('POST', f'{limits}/', {'name': 'recorded-rate', 'limit': 60, 'slot_decay_per_second': 1.0})
+        self._api.request('POST', '/concurrency_limits/', {'tag': 'gpu', 'concurrency_limit': 2})
+        self._api.request('POST', f'{limits}/increment', {'names': ['recorded-global', 'tag:gpu'], 'slots': 1})
         holder = {'type': 'task_run', 'id': self.world.task_runs['running']}
         lease = {'names': ['tag:gpu'], 'slots': 1, 'lease_duration': 3600, 'holder': holder}
-        self._api.post(f'{limits}/increment-with-lease', lease)
+        self._api.request('POST', f'{limits}/increment-with-lease', lease)
 
     def _create_subflow(self) -> None:
         dummy = {'name': 'recorded-subflow-0', 'flow_run_id': self.world.flow_runs['running']}
@@ -285,9 +225,9 @@ class WorldBuilder:
 
     def _run(self, create_path: str, state_path: str, body: Row, steps: tuple[Step, ...]) -> str:
         states = [self._state(step) for step in steps]
-        run = self._api.post(create_path, {**body, 'state': states[0]})
+        run = self._api.request('POST', create_path, {**body, 'state': states[0]})
         for state in states[1:]:
-            self._api.post(f'{state_path}/{run["id"]}/set_state', {'state': state, 'force': True})
+            self._api.request('POST', f'{state_path}/{run["id"]}/set_state', {'state': state, 'force': True})
         return str(run['id'])
 
     @staticmethod
@@ -299,22 +239,25 @@ class WorldBuilder:
         return state
 
 
-def build_world(api: Api) -> World:
+def build_world(api: PrefectApiDriver) -> World:
     """Create every kind of object and state on an empty server and return when the server's services have settled."""
     world = WorldBuilder(api).build()
     keep_polled(api, world)
     return world
 
 
-def keep_polled(api: Api, world: World) -> None:
+def keep_polled(api: PrefectApiDriver, world: World) -> None:
     """Poll the first work pool as its worker would, until its silent worker is OFFLINE, its deployments READY."""
     work_pool, silent_worker = world.workers['offline']
 
     def is_settled() -> bool:
-        api.post(f'/work_pools/{work_pool}/workers/heartbeat', {'name': 'recorded-worker'})
-        api.post(f'/work_pools/{work_pool}/get_scheduled_flow_runs')
-        workers = {worker['name']: worker['status'] for worker in api.post(f'/work_pools/{work_pool}/workers/filter')}
-        deployments = {row['id']: row['status'] for row in api.post('/deployments/filter')}
+        api.request('POST', f'/work_pools/{work_pool}/workers/heartbeat', {'name': 'recorded-worker'})
+        api.request('POST', f'/work_pools/{work_pool}/get_scheduled_flow_runs')
+        workers = {
+            worker['name']: worker['status']
+            for worker in api.request('POST', f'/work_pools/{work_pool}/workers/filter')
+        }
+        deployments = {row['id']: row['status'] for row in api.request('POST', '/deployments/filter')}
         return (workers[silent_worker], deployments[world.deployments['ready']]) == ('OFFLINE', 'READY')
 
     wait_until(is_settled, 'the services of the server to settle')

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab.agent import CheckResult, CheckRunner
+from lab.fault_proxy import Exchange, Front
 from lab.prefect_server import PrefectServer
-
-from .front import Exchange, Front
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from datadog_checks.prefect.event_names import HEARTBEAT, EventNames
 from datadog_checks.prefect.filters import NameFilter
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
+from lab.fault_proxy import Front
 from lab.prefect_server import PrefectServer
-from tests.integration.front import Front
 
 Row = dict[str, Any]
 # The server writes events down every 5 s, or later when it is busy.

@@ -27,9 +27,9 @@ from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.metrics import CHECK_COST, METRICS
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
+from lab.fault_proxy import JSON, Exchange, Fault, Front, answers, cut_in_half, reset
 from lab.prefect_server import ROOT, PrefectServer
 from tests.integration.certificates import Authority
-from tests.integration.front import Exchange, Fault, Front
 from tests.integration.leaks import leaks, listening
 
 DOCUMENT = ROOT / 'docs' / 'failures.md'
@@ -54,7 +54,6 @@ TASK_RUNS = '/task_runs/filter'
 WORK_POOLS = '/work_pools/filter'
 CSRF_TOKEN = '/csrf-token'
 HTML = {'Content-Type': 'text/html; charset=utf-8'}
-JSON = {'Content-Type': 'application/json'}
 SECRETS = {
     'auth_string': 'sesame-string',
     'Authorization': b64encode(b'bob:sesame-string').decode(),
@@ -127,10 +126,6 @@ def every(fault: Fault, *endpoints: str) -> Middle:
     return lambda stage: stage.http.having(meet)
 
 
-def answers(status: int, content: bytes = b'', headers: Mapping[str, str] | None = None) -> Fault:
-    return lambda exchange: exchange.answer(status, content, headers)
-
-
 def says(document: object, status: int = 200) -> Fault:
     return answers(status, json.dumps(document).encode(), JSON)
 
@@ -138,10 +133,6 @@ def says(document: object, status: int = 200) -> Fault:
 def hang(exchange: Exchange) -> None:
     exchange.wait()
     exchange.close()
-
-
-def reset(exchange: Exchange) -> None:
-    exchange.close(reset=True)
 
 
 def banner(exchange: Exchange) -> None:
@@ -159,21 +150,6 @@ def drip(*, body: bool) -> Fault:
             exchange.wfile.write(b'Content-Length: 1000000\r\n\r\n')
         while not exchange.wait(0.1):
             exchange.wfile.write(b' ' if body else b'X')
-        exchange.close()
-
-    return fault
-
-
-def cut_in_half(*, chunked: bool) -> Fault:
-    def fault(exchange: Exchange) -> None:
-        answer = exchange.ask()
-        half = answer.content[: len(answer.content) // 2 + 1]
-        if chunked:
-            exchange.head(answer.status, {**answer.headers, 'Transfer-Encoding': 'chunked'})
-            half = b'%x\r\n' % len(half) + half + b'\r\n'
-        else:
-            exchange.head(answer.status, {**answer.headers, 'Content-Length': str(len(answer.content) + 1)})
-        exchange.wfile.write(half)
         exchange.close()
 
     return fault

@@ -10,20 +10,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-import requests
 
+from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import FlowScript, PrefectServer
 from tests.fake_prefect import FakePrefect
-from tools.recorded_world import (
-    FLOW_RUN_PATHS,
-    QUICK_SERVICES,
-    TASK_RUN_PATHS,
-    Answer,
-    Api,
-    World,
-    build_world,
-    wait_until,
-)
+from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world, wait_until
 
 Row = dict[str, Any]
 # What the bookkeeping of the server sets when a run enters a state.
@@ -43,7 +34,8 @@ BOOKKEEPING = (
 class Pair:
     """A real server and a fake one that holds the rows of the real one. `rows`: by table and case of the world."""
 
-    api: Api
+    api: PrefectApiDriver
+    api_url: str
     fake: FakePrefect
     world: World
     rows: dict[str, dict[str, Row]]
@@ -51,23 +43,22 @@ class Pair:
     def ask(self, method: str, path: str, body: object = None) -> tuple[Answer, Answer]:
         """Return the answers of the real server and of the fake one."""
         with self.fake.install() as url:
-            response = requests.request(method, url + path, json=body if method == 'POST' else None, timeout=5)
-        fake_answer = Answer(response.status_code, dict(response.headers), response.json())
+            fake_answer = PrefectApiDriver(url).call(method, path, body)
         return self.api.call(method, path, body), fake_answer
 
 
 @pytest.fixture(scope='module')
 def pair() -> Iterator[Pair]:
     with PrefectServer(settings=QUICK_SERVICES) as server:
-        api = Api(server.api_url)
+        api = PrefectApiDriver(server.api_url)
         world = build_world(api)
         fake = FakePrefect()
         fake.now = datetime.now(UTC)
         rows = {table: {row['id']: row for row in everything(api, table)} for table in ('flows', 'deployments')}
         rows |= {table: {row['id']: row for row in everything(api, table)} for table in ('flow_runs', 'task_runs')}
         rows |= {table: {row['id']: row for row in everything(api, table)} for table in ('work_pools', 'work_queues')}
-        workers = [api.post(f'/work_pools/{name}/workers/filter') for name in world.work_pools.values()]
-        states = [api.get(f'/flow_run_states/?flow_run_id={identity}') for identity in rows['flow_runs']]
+        workers = [api.request('POST', f'/work_pools/{name}/workers/filter') for name in world.work_pools.values()]
+        states = [api.request('GET', f'/flow_run_states/?flow_run_id={identity}') for identity in rows['flow_runs']]
         for table, by_id in rows.items():
             fake.load(table, list(by_id.values()))
         fake.load('concurrency_limits', list(everything(api, 'v2/concurrency_limits')))
@@ -75,21 +66,21 @@ def pair() -> Iterator[Pair]:
         fake.load('workers', [row for part in workers for row in part])
         fake.load('flow_run_states', [row for part in states for row in part])
         fake.load('events', list(every_event(api)))
-        yield Pair(api, fake, world, {table: by_case(world, table, by_id) for table, by_id in rows.items()})
+        yield Pair(api, server.api_url, fake, world, {table: by_case(world, table, by_id) for table, by_id in rows.items()})
 
 
-def everything(api: Api, table: str) -> Iterator[Row]:
+def everything(api: PrefectApiDriver, table: str) -> Iterator[Row]:
     offset = 0
-    while page := api.post(f'/{table}/filter', {'offset': offset}):
+    while page := api.request('POST', f'/{table}/filter', {'offset': offset}):
         yield from page
         offset += len(page)
 
 
-def every_event(api: Api) -> Iterator[Row]:
-    page = api.post('/events/filter', {})
+def every_event(api: PrefectApiDriver) -> Iterator[Row]:
+    page = api.request('POST', '/events/filter', {})
     yield from page['events']
     while page['next_page']:
-        page = api.get(f'/events/filter/next?page-token={quote(token_of(page))}')
+        page = api.request('GET', f'/events/filter/next?page-token={quote(token_of(page))}')
         yield from page['events']
 
 
@@ -144,6 +135,14 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'end_time': {'after_': ENDED}}},
     {'flow_runs': {'end_time': {'before_': ENDED}}},
     {'flow_runs': {'end_time': {'is_null_': True}}},
+    {'flow_runs': {'end_time': {'is_null_': False}}},
+    {
+        'flow_runs': {
+            'deployment_id': {'any_': ['{deployments[ready][id]}']},
+            'end_time': {'is_null_': False},
+            'state': {'type': {'any_': ['COMPLETED', 'COMPLETED']}},
+        }
+    },
     {'flow_runs': {'end_time': {'after_': ENDED, 'before_': '{flow_runs[crashed][end_time]}'}}},
     {'flow_runs': {'expected_start_time': {'before_': DUE}}},
     {'flow_runs': {'expected_start_time': {'after_': DUE}}},
@@ -466,8 +465,8 @@ def test_task_workers_are_the_same(pair: Pair) -> None:
     path = '/task_workers/filter'
     real, fake = pair.ask('POST', path, {})
     assert fake.body == real.body == []
-    with FlowScript(pair.api.url, 'thumbnail_worker.py'):
-        wait_until(lambda: bool(pair.api.post(path)), 'a task worker')
+    with FlowScript(pair.api_url, 'thumbnail_worker.py'):
+        wait_until(lambda: bool(pair.api.request('POST', path, {})), 'a task worker')
         row = pair.fake.add_task_worker('recorded')
         real, fake = pair.ask('POST', path, {})
     pair.fake.remove(row)
@@ -562,7 +561,7 @@ def test_task_run_states_have_the_same_effect(pair: Pair, case: str) -> None:
     real_run = pair.rows['task_runs'][case]
     replayed = FakePrefect()
     run = replayed.add_task_run(state=None)
-    for state in pair.api.get(f'/task_run_states/?task_run_id={real_run["id"]}'):
+    for state in pair.api.request('GET', f'/task_run_states/?task_run_id={real_run["id"]}'):
         replayed.set_task_run_state(run, **arguments_of(state))
     assert effect(run) == effect(real_run)
 
@@ -584,17 +583,17 @@ def effect(run: Row) -> Row:
 def test_resumed_flow_runs_have_the_same_run_count(pair: Pair, pause_reschedule: bool) -> None:
     """The server orchestrates these states: it does not count a new run after Resuming."""
     deployment = pair.world.deployments['without_work_pool']
-    real_run = pair.api.post(f'/deployments/{deployment}/create_flow_run', {})
+    real_run = pair.api.request('POST', f'/deployments/{deployment}/create_flow_run', {})
     path = f'/flow_runs/{real_run["id"]}'
     pause = {'type': 'PAUSED', 'state_details': {'pause_reschedule': pause_reschedule}}
     for state in ({'type': 'PENDING'}, {'type': 'RUNNING'}, pause):
-        pair.api.post(f'{path}/set_state', {'state': state})
-    pair.api.post(f'{path}/resume')
+        pair.api.request('POST', f'{path}/set_state', {'state': state})
+    pair.api.request('POST', f'{path}/resume')
     if pause_reschedule:
-        pair.api.post(f'{path}/set_state', {'state': {'type': 'PENDING'}})
-        pair.api.post(f'{path}/set_state', {'state': {'type': 'RUNNING'}})
+        pair.api.request('POST', f'{path}/set_state', {'state': {'type': 'PENDING'}})
+        pair.api.request('POST', f'{path}/set_state', {'state': {'type': 'RUNNING'}})
     replayed = FakePrefect()
     run = replayed.add_flow_run(state=None)
-    for state in pair.api.get(f'/flow_run_states/?flow_run_id={real_run["id"]}'):
+    for state in pair.api.request('GET', f'/flow_run_states/?flow_run_id={real_run["id"]}'):
         replayed.set_flow_run_state(run, **arguments_of(state))
-    assert effect(run) == effect(pair.api.get(path))
+    assert effect(run) == effect(pair.api.request('GET', path))

@@ -17,9 +17,9 @@ import pytest
 
 from datadog_checks.base.stubs import datadog_agent
 from lab.agent import CheckRunner
+from lab.fault_proxy import Exchange, Fault, Front
 from lab.prefect_server import PrefectServer
 from tests.integration.certificates import Authority
-from tests.integration.front import Exchange, Fault, Front
 from tests.integration.leaks import leaks, listening
 
 PEM = '-----BEGIN PRIVATE KEY-----\nsesame\n-----END PRIVATE KEY-----\n'

@@ -26,8 +26,8 @@ import pytest
 from datadog_checks.base.stubs import aggregator
 from lab.agent import AgentFiles, CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
+from lab.fault_proxy import Exchange, Front
 from lab.prefect_server import PrefectServer
-from tests.integration.front import Exchange, Front
 
 COMPLETED = 'prefect.server.flow_runs.completed.count'
 IS_ROOT = os.geteuid() == 0

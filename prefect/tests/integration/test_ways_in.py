@@ -21,9 +21,9 @@ from datadog_checks.prefect.api import csrf
 from datadog_checks.prefect.api.times import parse_time
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
+from lab.fault_proxy import Exchange, Front
 from lab.prefect_server import PrefectServer
 from tests.integration.certificates import Authority
-from tests.integration.front import Exchange, Front
 
 # With what a URL would take for its own. (To credentials beyond ASCII the server itself answers 500, 3.8.8.)
 USER, PASSWORD = 'reader', 'pa:ss/w@rd#%'

@@ -79,7 +79,8 @@ def test_family_carries_the_documented_tags(prefix: str, keys: str) -> None:
     family = [spec for spec in METRICS.values() if spec.name.startswith(prefix) and spec.group != BACKGROUND_TASKS]
     assert family
     for spec in family:
-        assert set(spec.tag_keys) - {tags.LATE_REASON, tags.STATE_NAME, tags.FAILURE_REASON} == set(keys.split())
+        more = {tags.LATE_REASON, tags.EXPECTATION_SOURCE, tags.STATE_NAME, tags.FAILURE_REASON}
+        assert set(spec.tag_keys) - more == set(keys.split())
 
 
 def test_background_tasks_belong_to_no_flow_run() -> None:

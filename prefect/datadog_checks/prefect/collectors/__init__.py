@@ -16,6 +16,7 @@ from datadog_checks.prefect.collectors.base import (
 from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
+from datadog_checks.prefect.collectors.expectations import Expectations
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
 from datadog_checks.prefect.collectors.late_runs import LateRuns
@@ -30,6 +31,7 @@ from datadog_checks.prefect.metrics import (
     BACKGROUND_SERVICES,
     BACKGROUND_TASKS,
     CONCURRENCY,
+    EXPECTATIONS,
     FRESHNESS,
     LATE_RUNS,
     RUN_AGES,
@@ -42,6 +44,7 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (RUN_AGES, FlowRunAges),
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
+    (EXPECTATIONS, Expectations),
     (CONCURRENCY, Concurrency),
     (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
     (BACKGROUND_TASKS, BackgroundTasks),
