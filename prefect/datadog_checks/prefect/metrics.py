@@ -27,6 +27,7 @@ FAILURE_REASONS = 'failure_reasons'
 WORKER_RUNS = 'worker_runs'
 CHECK_COST = 'check_cost'
 AUTOMATIONS = 'automations'
+HEARTBEATS = 'heartbeats'
 
 
 # Compared and hashed by identity: each series is declared once, and tallies look it up for every run.
@@ -678,6 +679,25 @@ FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
+)
+
+FLOW_RUNS_HEARTBEAT_LOST = _gauge(
+    'flow_runs.heartbeat_lost',
+    'run',
+    'RUNNING flow runs that have sent heartbeats and sent none for three of their intervals: their processes are gone. '
+    'Those that never sent one are not judged. 0 for five minutes after the last run that sends some.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=HEARTBEATS,
+)
+FLOW_RUNS_HEARTBEAT_MAX_AGE = _gauge(
+    'flow_runs.heartbeat.max_age',
+    'second',
+    'How long ago the one of the RUNNING flow runs that has been silent for longest sent its last heartbeat. 0 for '
+    'five minutes after the last one.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=HEARTBEATS,
 )
 
 TASK_RUNS_PENDING = _gauge(

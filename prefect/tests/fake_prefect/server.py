@@ -211,6 +211,9 @@ class FakePrefect(World):
                 return self._next_events(request)
             case 'POST', '/events/filter':
                 return self._first_events(request)
+            case 'POST', '/events/count-by/resource':
+                body = self._body(request, frozenset(['filter']), frozenset())
+                return events.counts_by_resource(body.get('filter'), self.view())
             case 'POST', '/v2/concurrency_limits/filter':
                 return self._unfiltered(request, 'concurrency_limits', queries.BY_NAME)
             case 'POST', '/concurrency_limits/filter':

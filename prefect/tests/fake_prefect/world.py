@@ -312,6 +312,13 @@ class World:
         event |= {'occurred': to_text(moment), 'received': to_text(moment)}
         return self._add('events', event, overrides, visible_from)
 
+    def add_heartbeat(self, flow_run: Row, *, occurred: Moment | None = None) -> Row:
+        resource = {
+            'prefect.resource.id': f'prefect.flow-run.{flow_run["id"]}',
+            'prefect.resource.name': flow_run['name'],
+        }
+        return self.add_event('prefect.flow-run.heartbeat', occurred=occurred, resource=resource)
+
     def add_automation(self, name: str = 'automation', *, enabled: bool = True, **overrides: Any) -> Row:
         """Add an automation that reacts on each flow run that completed with three actions."""
         (row,) = recorded.body('automations_filter', 'three_actions')

@@ -35,7 +35,6 @@ class Pair:
     """A real server and a fake one that holds the rows of the real one. `rows`: by table and case of the world."""
 
     api: PrefectApiDriver
-    api_url: str
     fake: FakePrefect
     world: World
     rows: dict[str, dict[str, Row]]
@@ -66,7 +65,7 @@ def pair() -> Iterator[Pair]:
         fake.load('workers', [row for part in workers for row in part])
         fake.load('flow_run_states', [row for part in states for row in part])
         fake.load('events', list(every_event(api)))
-        yield Pair(api, server.api_url, fake, world, {table: by_case(world, table, by_id) for table, by_id in rows.items()})
+        yield Pair(api, fake, world, {table: by_case(world, table, by_id) for table, by_id in rows.items()})
 
 
 def everything(api: PrefectApiDriver, table: str) -> Iterator[Row]:
@@ -465,7 +464,7 @@ def test_task_workers_are_the_same(pair: Pair) -> None:
     path = '/task_workers/filter'
     real, fake = pair.ask('POST', path, {})
     assert fake.body == real.body == []
-    with FlowScript(pair.api_url, 'thumbnail_worker.py'):
+    with FlowScript(pair.api.url, 'thumbnail_worker.py'):
         wait_until(lambda: bool(pair.api.request('POST', path, {})), 'a task worker')
         row = pair.fake.add_task_worker('recorded')
         real, fake = pair.ask('POST', path, {})

@@ -22,7 +22,7 @@ from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.event_names import COUNTED_EVENTS
-from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, METRICS, NAMESPACE
+from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, HEARTBEATS, METRICS, NAMESPACE
 from datadog_checks.prefect.streams import state_history
 from datadog_checks.prefect.streams.registry import Member, Registry
 from tests.conftest import AgentClock
@@ -134,6 +134,7 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
         for names in COUNTED_EVENTS.values():
             for name in names:
                 fake.add_event(name, occurred=at(5))
+        fake.add_heartbeat(live[1], occurred=at(5))
         retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
         fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
         fake.now = at(15)
@@ -694,7 +695,7 @@ class TestEvents:
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
     ) -> None:
         # These read events for their own series, whether they are sent or not.
-        check = new_check(collect=dict.fromkeys([BACKGROUND_SERVICES, *COUNTED_EVENTS], False))
+        check = new_check(collect=dict.fromkeys([BACKGROUND_SERVICES, HEARTBEATS, *COUNTED_EVENTS], False))
         for seconds in (0, 15):
             fake.now = at(seconds)
             fake.add_event()

@@ -283,7 +283,8 @@ class FlowRun:
     `start_time` is the first RUNNING and is kept over retries; `end_time` is null again once an ended run is retried by
     hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0; before,
     both are null.
-    `state_time` is when the run entered its present state. `is_planned` if the scheduler made it.
+    `state_time` is when the run entered its present state; `pause_timeout` is until when a paused run may be resumed.
+    `is_planned` if the scheduler made it.
     """
 
     id: Identifier
@@ -294,6 +295,7 @@ class FlowRun:
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
     state_message: Annotated[Beginning, at('state', 'message')] = None
+    pause_timeout: Annotated[OptionalTime, at('state', 'state_details', 'pause_timeout')] = None
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
     next_scheduled_start_time: OptionalTime = None
@@ -433,6 +435,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class EventCount:
+    """`POST /events/count-by/resource`: how many events a resource has, and when the first and the last occurred."""
+
+    id: Annotated[Text, at('value')]
+    count: Count
+    first: Annotated[Time, at('start_time')]
+    last: Annotated[Time, at('end_time')]
+
+    @property
+    def object_id(self) -> str:
+        return self.id.rpartition('.')[2]
+
+
+@dataclass(frozen=True, slots=True)
 class EventPage:
     """`POST /events/filter` and `GET /events/filter/next`: `total` events on all pages, `token` asks for the next."""
 
@@ -445,6 +461,11 @@ class EventPage:
         """Raises UnexpectedAnswer; for what is not JSON ValueError or RecursionError."""
         page: EventPage = read(cls, content, 'a page of events')
         return page
+
+
+def _vacuums_events(enabled: object) -> bool | None:
+    """Whether the vacuum deletes old events: `enabled` lists what it deletes, or is a switch for other things."""
+    return 'events' in enabled if isinstance(enabled, list) else isinstance(enabled, bool)
 
 
 def _switches(services: object) -> Mapping[str, bool]:
@@ -460,9 +481,9 @@ class ServiceSettings:
     """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
 
     Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
-    does not end a cancellation by itself. `enabled` tells of each service, by its key there, whether it is switched on;
-    a service that is missing there is unknown. The settings are those of the process that answers, and the services
-    may run in another one, with others.
+    does not end a cancellation by itself, `vacuum_loop` for one that has no such service (before 3.6.19). `enabled`
+    tells of each service, by its key there, whether it is switched on; a service that is missing there is unknown. The
+    settings are those of the process that answers, and the services may run in another one, with others.
     """
 
     scheduler_loop: Annotated[Duration, _setting('scheduler', 'loop_seconds')] = timedelta(seconds=60)
@@ -478,6 +499,11 @@ class ServiceSettings:
         None
     )
     recorder_flush: Annotated[Duration, _setting('task_run_recorder', 'flush_interval')] = timedelta(seconds=5)
+    persister_flush: Annotated[Duration, _setting('event_persister', 'flush_interval')] = timedelta(seconds=5)
+    pause_loop: Annotated[Duration, _setting('pause_expirations', 'loop_seconds')] = timedelta(seconds=5)
+    vacuum_loop: Annotated[OptionalDuration, _setting('db_vacuum', 'loop_seconds')] = None
+    vacuums_events: Annotated[bool | None, _setting('db_vacuum', 'enabled'), PlainValidator(_vacuums_events)] = None
+    event_retention: Annotated[OptionalDuration, at('server', 'events', 'retention_period')] = None
 
     enabled: Annotated[Mapping[str, bool], at('server', 'services'), PlainValidator(_switches)] = field(
         default_factory=dict

@@ -393,6 +393,15 @@ def events(names: dict[str, list[str]], time_range: TimeRange, order: Literal['A
     return {'filter': {'event': names, 'order': order, 'occurred': occurred}}
 
 
+def events_of_ids(ids: Iterable[str], time_range: TimeRange) -> Body:
+    """Those of a time range that have one of these ids.
+
+    Index: the primary key.
+    """
+    body = events({}, time_range, 'DESC')
+    return {'filter': body['filter'] | {'id': {'id': list(ids)}}}
+
+
 def narrowed(
     body: Body, table: Table, time: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> Body:

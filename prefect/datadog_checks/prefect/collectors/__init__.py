@@ -19,6 +19,7 @@ from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.collectors.expectations import Expectations
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
+from datadog_checks.prefect.collectors.heartbeats import Heartbeats
 from datadog_checks.prefect.collectors.late_runs import LateRuns
 from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
@@ -33,6 +34,7 @@ from datadog_checks.prefect.metrics import (
     CONCURRENCY,
     EXPECTATIONS,
     FRESHNESS,
+    HEARTBEATS,
     LATE_RUNS,
     RUN_AGES,
     WORKER_RUNS,
@@ -46,8 +48,9 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (FRESHNESS, Freshness),
     (EXPECTATIONS, Expectations),
     (CONCURRENCY, Concurrency),
-    (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
+    (BACKGROUND_SERVICES, BackgroundServices),
     (BACKGROUND_TASKS, BackgroundTasks),
+    (HEARTBEATS, Heartbeats),
 )
 
 # They share one read of the events that they count: see `inventory/named_events.py`.

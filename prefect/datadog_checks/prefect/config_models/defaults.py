@@ -34,6 +34,7 @@ def instance_collect():
         'failure_reasons': True,
         'check_cost': True,
         'automations': True,
+        'heartbeats': True,
     }
 
 

@@ -44,6 +44,7 @@ class Collect(BaseModel):
     expectations: Optional[bool] = None
     failure_reasons: Optional[bool] = None
     freshness: Optional[bool] = None
+    heartbeats: Optional[bool] = None
     late_runs: Optional[bool] = None
     run_ages: Optional[bool] = None
     worker_counts: Optional[bool] = None

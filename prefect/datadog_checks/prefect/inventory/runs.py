@@ -93,6 +93,10 @@ class Runs:
         """Those that ended since the last check, at that time: what their stream reads in the steady state."""
         return self.finished_flow_runs(fresh_time_range(last_check, self._now))
 
+    def met_flow_runs(self) -> list[FlowRun]:
+        """The flow runs that are live, and those that ended and were read in this run of the check."""
+        return [*self.live_flow_runs(), *(item for runs in self._finished.values() for item in runs)]
+
     def ends_are_read(self, since: datetime) -> None:
         """By now all flow runs that ended since then, and show, were read in this run of the check or in one before."""
         self._ends_read_since = since
