@@ -40,6 +40,20 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
 	@$(DEV) -m tools.preview $(if $(RECORDING),--recording '$(RECORDING)') $(if $(IMAGES),--images)
 
+##### Into Datadog
+
+# The keys stay in the environment: DD_API_KEY and DD_APP_KEY.
+IMPORT = $(if $(NOTIFY),--notify '$(NOTIFY)') $(if $(TAGS),--tags '$(TAGS)') $(if $(RUNBOOK),--runbook '$(RUNBOOK)')
+
+.PHONY: import
+import: env-dev ## dashboards, monitors ... into an account: SITE=datadoghq.eu DRY_RUN=1 ONLY=monitors NOTIFY=@team TAGS=team:a RUNBOOK=https://... FORCE=1
+	@$(DEV) -m tools.importing $(if $(SITE),--site '$(SITE)') $(if $(DRY_RUN),--dry-run) $(if $(FORCE),--force) \
+		$(addprefix --only ,$(ONLY)) $(IMPORT)
+
+.PHONY: assets
+assets: env-dev ## write the assets as Datadog's API takes them into dist/assets/ (NOTIFY, TAGS, RUNBOOK as for import)
+	@$(DEV) -m tools.importing --files-only $(IMPORT)
+
 ##### Test it
 
 .PHONY: test
