@@ -643,14 +643,17 @@ def run_until_good(check: CheckRunner) -> list[CheckResult]:
 def test_document_says_what_the_tests_found() -> None:
     if list(ROWS) != [case.name for case in CASES]:
         pytest.skip('not every fault was tested')
+    # What comes after the table is written by hand: `test_hostile_server.py` holds it.
+    written, begin, by_hand = DOCUMENT.read_text().partition('\n## A hostile server\n')
     if os.environ.get('UPDATE_FAILURES'):
-        DOCUMENT.write_text(document())
+        written = document()
+        DOCUMENT.write_text(written + begin + by_hand)
     # What stands outside of the rows, and the names of the faults.
-    assert [line.split(' | ')[0] for line in DOCUMENT.read_text().splitlines()] == [
+    assert [line.split(' | ')[0] for line in written.splitlines()] == [
         line.split(' | ')[0] for line in document().splitlines()
     ], HOW_TO_WRITE
 
-    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith('| ')]
+    rows = [line for line in written.splitlines() if line.startswith('| ')]
     pairs = [(case, row, ROWS[case.name]) for case, row in zip(CASES, [r for r in rows if r != HEAD[0]], strict=True)]
     rotten = [f'{found}\nis written as\n{row}' for case, row, found in pairs if held(case, row) != held(case, found)]
     assert rotten == [], HOW_TO_WRITE

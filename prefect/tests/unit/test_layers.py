@@ -22,6 +22,7 @@ LAYERS = (
         'filters',
         'patterns',
         'event_names',
+        'expectations',
         'safe_text',
         'urls',
         'ui_links',

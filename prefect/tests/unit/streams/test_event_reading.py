@@ -13,6 +13,7 @@ from datadog_checks.prefect.streams.event_reading import EventPages, read_in_ord
 from datadog_checks.prefect.streams.window import StreamWindow
 from tests.unit.harness import LOG, START, at, read_row
 
+RESOURCE = {'prefect.resource.id': 'prefect.x.1'}
 Read = Callable[..., tuple[list[Event], int]]
 
 
@@ -21,10 +22,7 @@ class Source:
 
     def __init__(self) -> None:
         self.events = [
-            read_row(
-                Event,
-                {'id': str(uuid.uuid4()), 'event': 'prefect.x', 'occurred': at(35).isoformat(), 'resource': {'prefect.resource.id': 'prefect.x.1'}},
-            )
+            read_row(Event, {'id': str(uuid.uuid4()), 'event': 'x', 'occurred': at(35).isoformat(), 'resource': RESOURCE})
             for _ in range(3)
         ]
         self.hidden = 1
