@@ -81,6 +81,33 @@ def test_failures_that_a_person_silences_are_none(
     assert abs(ages[0] - ages[1]) < 5
 
 
+@pytest.mark.parametrize('by_then', ['COMPLETED', 'delete'])
+def test_cancelled_run_that_a_person_completes_is_a_success(
+    server: PrefectServer, api: PrefectApiDriver, runner: CheckRunner, by_then: str
+) -> None:
+    name = f'cancelled, {by_then}'
+    deployment = served(api, name)
+    ended(api, deployment, 'COMPLETED')
+    ended(api, deployment, 'FAILED')
+    time.sleep(3)
+    cancelled = ended(api, deployment, 'CANCELLED')
+    first = runner.run()
+    assert value(first, 'deployment.consecutive_failures', deployment_name=name) == 1
+    end = api.flow_run(cancelled)['end_time']
+    if by_then == 'delete':
+        api.delete_flow_run(cancelled)
+    else:
+        api.set_flow_run_state(cancelled, by_then, force=True)
+        assert api.flow_run(cancelled)['end_time'] == end
+    result = runner.run()
+    fresh = CheckRunner({'prefect_url': server.api_url, 'tags': ['agent:fresh']}).run()
+    for found in (result, fresh):
+        failures = value(found, 'deployment.consecutive_failures', deployment_name=name)
+        age = value(found, 'deployment.seconds_since_success', deployment_name=name)
+        assert failures == (1 if by_then == 'delete' else 0)
+        assert (age >= 3) is (by_then == 'delete')
+
+
 def test_pool_of_agents_has_the_state_of_its_queues(api: PrefectApiDriver, runner: CheckRunner) -> None:
     pool = api.request('POST', 'work_pools/', {'name': 'agents', 'type': 'prefect-agent'})
     assert pool['status'] is None
