@@ -159,9 +159,7 @@ class TestBounds:
     def test_run_stops_after_2000_requests_and_names_the_filters(self, fake: FakePrefect, transport: Transport) -> None:
         for _ in range(2000):
             transport.get('/health')
-        with pytest.raises(
-            TooMuch, match=r'stops after 2,000 requests, and 2,001 of them were GET /health. Filter by '
-        ):
+        with pytest.raises(TooMuch, match=r'limited to 2,000 requests; 2,001 of them went to GET /health. Filter by '):
             transport.get('/health')
         assert len(fake.requests) == 2000
         transport.start_run()

@@ -13,7 +13,7 @@ from datadog_checks.prefect.streams.event_reading import EventPages, read_in_ord
 from datadog_checks.prefect.streams.window import StreamWindow
 from tests.unit.harness import LOG, START, at, read_row
 
-RESOURCE = {'prefect.resource.id': 'prefect.x.1'}
+RESOURCE = {'resource': {'prefect.resource.id': 'prefect.x.1'}}
 Read = Callable[..., tuple[list[Event], int]]
 
 
@@ -22,7 +22,7 @@ class Source:
 
     def __init__(self) -> None:
         self.events = [
-            read_row(Event, {'id': str(uuid.uuid4()), 'event': 'x', 'occurred': at(35).isoformat(), 'resource': RESOURCE})
+            read_row(Event, {'id': str(uuid.uuid4()), 'event': 'x', 'occurred': at(35).isoformat(), **RESOURCE})
             for _ in range(3)
         ]
         self.hidden = 1
@@ -38,9 +38,7 @@ class Source:
     newest_pages = pages
 
 
-def read(
-    reading: Read, source: Source, cursor: StreamCursor, seconds: float
-) -> tuple[list[Event], int, StreamCursor]:
+def read(reading: Read, source: Source, cursor: StreamCursor, seconds: float) -> tuple[list[Event], int, StreamCursor]:
     """What a run of the check at that time reads after a restart, and its cursor."""
     window = StreamWindow('events', cursor, at(seconds), timedelta(hours=1), LOG)
     new, left = reading(window, source)
