@@ -21,9 +21,10 @@ INTERVAL = timedelta(seconds=15)
 PAGE = 20
 SCHEDULE = {'id': '5b1c0f3e-0b7b-4c6f-8f2e-5b8a4b5c7d11', 'active': True, 'schedule': {'cron': '0 * * * *'}}
 # Requests of a steady check besides those for the workers of each pool, while each list has one page.
-STEADY_REQUESTS = 36
+STEADY_REQUESTS = 38
 # What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
-STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 4, '/task_runs/count': 4}
+# And the task runs that wait for a task worker.
+STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 5, '/task_runs/count': 4}
 # The total of future runs, and some groups of deployments in turn; what started, and which of it is known; what ended.
 FUTURE_COUNTS = 5
 STREAM_COUNTS = 3
@@ -149,6 +150,23 @@ def test_future_runs_cost_some_counts() -> None:
     assert many.requests <= without.requests + 4
     assert many.requests == few.requests
     assert many.run_bytes <= without.run_bytes
+
+
+def test_expectations_cost_two_requests_at_most() -> None:
+    """Once the last successes of what runs are read: while runs fail, are cancelled, run on, are late."""
+    with installed(pools=4, deployments=40, future=200) as (server, make):
+        with_them, without = make(), make(collect={'expectations': False}, tags=['without:them'])
+        for number in range(8):
+            server.fake.add_flow_run(deployment=server.deployment(number), state=('RUNNING', 'Running'))
+            server.fake.add_flow_run(deployment=server.deployment(number), auto_scheduled=True)
+        more: list[int] = []
+        for number in range(32):
+            for end in ('FAILED', 'CANCELLED'):
+                run_through(server.fake, deployment=server.deployment(number), seconds=1, end=(end, None))
+            server.live()
+            more.append(cost_of(server, with_them).requests - cost_of(server, without).requests)
+        assert max(more[12:]) <= 2
+        assert max(more) <= 2 + 5
 
 
 def test_history_costs_nothing() -> None:
