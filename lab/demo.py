@@ -248,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         {
                             'prefect_url': server.api_url,
                             'collect_events': options.collect_events,
+                            'collect_logs': True,
                             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                             'prefect_tags': PREFECT_TAGS,
                         }

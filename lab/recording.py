@@ -13,7 +13,7 @@ from lab.agent import CheckResult
 
 # The series in three parts: those that are always on, those of the groups of the option `collect`, and those of the
 # check about itself.
-OWN_FAMILIES = ('collector', 'api', 'check', 'events')
+OWN_FAMILIES = ('collector', 'api', 'check', 'events', 'logs')
 OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family in OWN_FAMILIES}
 DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if not spec.group and spec.full_name not in OWN}
 FURTHER = {spec.full_name: spec for spec in METRICS.values() if spec.group and spec.full_name not in OWN}

@@ -159,6 +159,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             'prefect_tags': PREFECT_TAGS,
             'tags': ['team:data'],
             'collect_events': True,
+            'collect_logs': True,
         }
         with Workload(server.api_url, limit_seconds=LIMIT_SECONDS) as workload:
             workload.set_up()

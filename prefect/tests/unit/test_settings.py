@@ -110,6 +110,8 @@ class TestIds:
             ({'url': 'http://10.0.0.7/api', 'ui_url': 'http://prefect.test:4200'}, False),
             ({'tags': ('a:b',)}, False),
             ({'collect_events': True}, False),
+            ({'collect_logs': True}, False),
+            ({'log_level': 'ERROR'}, True),
             ({'min_collection_interval': 60}, False),
             ({'timeout': 60}, True),
         ],

@@ -189,6 +189,7 @@ _SENSIBLE = Field(ge=timedelta(), le=timedelta(days=365))
 _WRONG_IS_DEFAULT = WrapValidator(_default_if_wrong)
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
+AnyText = Annotated[str, _STRICT]
 OptionalText = Annotated[str | None, _STRICT]
 Texts = Annotated[tuple[Annotated[str, _STRICT], ...], _NULL_IS_DEFAULT]
 # An id that is remembered and asked for again: the server refuses any request with one that is no UUID.

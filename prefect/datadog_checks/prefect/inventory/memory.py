@@ -10,7 +10,7 @@ from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
-from datadog_checks.prefect.tags import Tags
+from datadog_checks.prefect.inventory.tagging import KnownRuns
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
 _CAPACITY = 20_000
@@ -25,8 +25,7 @@ class InventoryMemory:
         self.flows = FlowDirectory()
         self.future_runs = FutureRuns()
         self.activity = Activity()
-        # None stands for a flow run that the filters exclude.
-        self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_CAPACITY, _LIFETIME)
+        self.known_runs = KnownRuns(_CAPACITY, _LIFETIME)
         self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
         # Flow runs that ended, and whose rows may hide a state, as they were read last.
         self.interrupted: RecentCache[str, FlowRun] = RecentCache(_CAPACITY, _LIFETIME)
@@ -35,5 +34,6 @@ class InventoryMemory:
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
-        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted):
-            recent.go_on(now)
+        self.known_runs.go_on(now)
+        self.task_run_ends.go_on(now)
+        self.interrupted.go_on(now)
