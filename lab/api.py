@@ -125,6 +125,11 @@ class PrefectApiDriver:
             found.update((event['id'], event) for event in page['events'])
         return list(found.values())
 
+    def logs(self, level: int, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """Read all log records from a level up, with a timestamp from `since` to `until`, both included."""
+        timestamp = {'after_': since.isoformat(), 'before_': until.isoformat()}
+        return self.read_all('logs/filter', {'logs': {'level': {'ge_': level}, 'timestamp': timestamp}})
+
     # What the lab makes
 
     def create_work_pool(self, name: str, *, concurrency_limit: int | None = None, is_paused: bool = False) -> None:

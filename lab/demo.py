@@ -3,8 +3,8 @@
     python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 170]
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
-ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts and events
-that the check sent are those that the server tells at the end. All processes are stopped and all files removed, also on
+ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts, events
+and log records that the check sent are those that the server tells at the end. All processes are stopped and all files removed, also on
 Ctrl-C.
 """
 
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -42,6 +42,9 @@ PREFECT_TAGS = {'include': ['^team:']}
 PLAIN_PROGRESS_SECONDS = 10.0
 # The server writes events down every 5 s.
 EVENT_DELAY_SECONDS = 6
+# Clients send log records every 2 s.
+LOG_DELAY_SECONDS = 4
+INFO = 20
 # Of a failed comparison of events.
 SHOWN_DIFFERENCES = 10
 
@@ -118,6 +121,36 @@ def compare_events(recording: Recording, runner: CheckRunner, api: PrefectApiDri
         if second <= last and (is_of_run or name.endswith(('.ready', '.not-ready'))):
             happened[name, event['resource']['prefect.resource.id'], second] += 1
     return EventComparison(sent, happened)
+
+
+@dataclass(frozen=True)
+class LogComparison:
+    """How often each log record was sent, by its id, beside those that the server has."""
+
+    sent: Counter[str]
+    kept: Counter[str]
+
+    @property
+    def is_equal(self) -> bool:
+        return self.sent == self.kept
+
+
+def compare_logs(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> LogComparison:
+    """Compare the log records that were sent with those of the server, up to the last that the last check must have read."""
+    since, until = runner.read('logs')
+    last = until.replace(microsecond=0) - timedelta(seconds=LOG_DELAY_SECONDS)
+    first, end = since + timedelta(microseconds=1), last - timedelta(microseconds=1)
+    sent = Counter(log['prefect']['log_id'] for log in recording.logs if log['timestamp'] < last.timestamp() * 1000)
+    return LogComparison(sent, Counter(record['id'] for record in api.logs(INFO, first, end)))
+
+
+def log_comparison_line(comparison: LogComparison) -> RenderableType:
+    """Say that each record was sent once, or how many were not."""
+    sent, kept = comparison.sent, comparison.kept
+    if comparison.is_equal:
+        return Text(f'{sent.total()} of {kept.total()} log records were sent, each once', style='bold green')
+    wrong = [identity for identity in sent.keys() | kept.keys() if sent[identity] != kept[identity]]
+    return Text(f'log records: {sent.total()} sent, {kept.total()} kept, {len(wrong)} not once', style='bold red')
 
 
 def event_comparison_line(comparison: EventComparison) -> RenderableType:
@@ -262,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with PrefectApiDriver(server.api_url) as api:
                     comparisons = compare_with_server(recording, api)
                     events = compare_events(recording, runner, api) if options.collect_events else None
+                    logs = compare_logs(recording, runner, api)
                     version = api.version()
                 progress.stage('Stopping Prefect')
     except (WorkloadError, RuntimeError, OSError) as error:
@@ -277,6 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if events is not None:
         lines.append(event_comparison_line(events))
         numbers['events'] = {'check': events.sent.total(), 'server': events.happened.total()}
+    lines.append(log_comparison_line(logs))
+    numbers['logs'] = {'check': logs.sent.total(), 'server': logs.kept.total()}
     if options.json:
         print(json.dumps(as_json(recording) | {'compared_with_server': numbers}, indent=2))
     else:
@@ -285,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_svg(options.svg, overview(recording, title=title), *lines)
         console.print(f'The picture is in {options.svg}')
     are_equal = all(one.is_equal for one in comparisons) and (events is None or events.is_equal)
+    are_equal = are_equal and logs.is_equal
     is_good = not recording.missing and not recording.errors and are_equal
     return 0 if is_good else 1
 

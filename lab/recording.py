@@ -125,6 +125,10 @@ class Recording:
         return [event for result in self.results for event in result.events]
 
     @property
+    def logs(self) -> list[Mapping[str, Any]]:
+        return [log for result in self.results for log in result.logs]
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         return self.results[-1].metadata if self.results else {}
 

@@ -35,7 +35,9 @@ from lab.demo import (
     PREFECT_TAGS,
     EventComparison,
     Progress,
+    LogComparison,
     compare_events,
+    compare_logs,
     compare_with_server,
     observe,
 )
@@ -80,6 +82,7 @@ class FullRun:
     filtered: Mapping[str, CheckResult]
     counts_agree: Mapping[str, tuple[int, int]]
     events: EventComparison
+    logs: LogComparison
     flow_runs: list[Row]
     task_runs: list[Row]
     states: Mapping[str, list[Row]]
@@ -180,6 +183,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 recording=recording,
                 last=last,
                 events=compare_events(recording, runner, api),
+                logs=compare_logs(recording, runner, api),
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
                 states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
@@ -213,10 +217,11 @@ def test_no_check_failed_and_none_complained(full_run: FullRun) -> None:
 
 def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None:
     assert full_run.recording.missing == []
-    # No flood is among the stories, so that no event has to wait. And a schedule is without a run for two minutes
-    # before that is told, which is longer than the stories take.
+    # No flood is among the stories, so that no event and no log record has to wait. And a schedule is without a run for
+    # two minutes before that is told, which is longer than the stories take.
     assert set(full_run.recording.always_zero) == {
         'prefect.server.events.pending',
+        'prefect.server.logs.pending',
         'prefect.server.deployment.schedules.is_without_run',
     }
     assert full_run.recording.undeclared == []
@@ -305,6 +310,22 @@ def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
         *(f'prefect.task-run.{name}' for name in TASK_RUN_EVENTS),
         *(f'prefect.{kind}.ready' for kind in ('work-pool', 'work-queue', 'deployment')),
     }
+
+
+def test_each_log_record_is_sent_once(full_run: FullRun) -> None:
+    assert full_run.logs.sent == full_run.logs.kept
+    assert full_run.logs.sent
+
+
+def test_traceback_of_a_failed_flow_is_in_its_log_record(full_run: FullRun) -> None:
+    failed = [log for log in full_run.recording.logs if 'error' in log]
+    assert failed
+    for log in failed:
+        assert log['status'] == 'error'
+        assert log['error']['stack'].startswith('Traceback (most recent call last):\n')
+        assert log['error']['kind'] == log['error']['stack'].splitlines()[-1].partition(':')[0]
+        assert log['prefect']['url'].endswith(log['prefect'].get('task_run_id', log['prefect']['flow_run_id']))
+        assert 'flow_name:' in log['ddtags']
 
 
 def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun) -> None:

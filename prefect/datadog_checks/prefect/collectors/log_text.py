@@ -56,6 +56,7 @@ def agent_log(
     message, error = _split(text)
     told = dict(tag.split(':', 1) for tag in record_tags)
     about: dict[str, Any] = {
+        'log_id': record.id,
         'flow_run_id': record.flow_run_id,
         'flow_run_name': flow_run_name,
         'task_run_id': record.task_run_id,

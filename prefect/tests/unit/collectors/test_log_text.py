@@ -38,6 +38,7 @@ def test_plain_record() -> None:
         'ddsource': 'prefect',
         'logger': {'name': 'prefect.flow_runs'},
         'prefect': {
+            'log_id': '1',
             'flow_run_id': RUN,
             'flow_run_name': 'brave-otter',
             'url': f'https://prefect.test/runs/flow-run/{RUN}',
