@@ -42,8 +42,9 @@ class CheckResult:
 
     `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
     JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
-    lines of level WARNING and above. `logs` are the log records that the Agent reads of its file. `submitted` are its series, of which `report_idle: false` would save `idle`.
-    `began` is when it began, in seconds since 1970 by the clock of this machine.
+    lines of level WARNING and above. `logs` are the log records that the Agent reads of its file. `submitted` are its
+    series, of which `report_idle: false` would save `idle`. `began` is when it began, in seconds since 1970 by the clock
+    of this machine.
     """
 
     points: tuple[Point, ...]
@@ -85,8 +86,8 @@ def _captured_log() -> Iterator[list[str]]:
 class LogFile:
     """The file of an instance below the Agent's run directory: comp/logs/integrations/impl of the Agent.
 
-    Each record is a line of JSON. A file that would become larger than `logs_config.integrations_logs_files_max_size` is
-    removed and begun anew, whether the Agent has read it or not. `lost` are the records that it had not read.
+    Each record is a line of JSON. A file that would become larger than `logs_config.integrations_logs_files_max_size`
+    is removed and begun anew, whether the Agent has read it or not. `lost` are the records that it had not read.
     """
 
     def __init__(self, most_bytes: int = 10 * 2**20) -> None:

@@ -4,8 +4,8 @@
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
 ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts, events
-and log records that the check sent are those that the server tells at the end. All processes are stopped and all files removed, also on
-Ctrl-C.
+and log records that the check sent are those that the server tells at the end. All processes are stopped and all files
+removed, also on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class LogComparison:
 
 
 def compare_logs(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> LogComparison:
-    """Compare the log records that were sent with those of the server, up to the last that the last check must have read."""
+    """Compare the log records that were sent with those of the server, up to what the last check must have read."""
     since, until = runner.read('logs')
     last = until.replace(microsecond=0) - timedelta(seconds=LOG_DELAY_SECONDS)
     first, end = since + timedelta(microseconds=1), last - timedelta(microseconds=1)

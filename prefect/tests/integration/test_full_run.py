@@ -34,8 +34,8 @@ from lab.demo import (
     LATE_START_THRESHOLD_SECONDS,
     PREFECT_TAGS,
     EventComparison,
-    Progress,
     LogComparison,
+    Progress,
     compare_events,
     compare_logs,
     compare_with_server,
@@ -82,7 +82,7 @@ class FullRun:
     filtered: Mapping[str, CheckResult]
     counts_agree: Mapping[str, tuple[int, int]]
     events: EventComparison
-    logs: LogComparison
+    log_records: LogComparison
     flow_runs: list[Row]
     task_runs: list[Row]
     states: Mapping[str, list[Row]]
@@ -183,7 +183,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 recording=recording,
                 last=last,
                 events=compare_events(recording, runner, api),
-                logs=compare_logs(recording, runner, api),
+                log_records=compare_logs(recording, runner, api),
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
                 states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
@@ -313,8 +313,8 @@ def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
 
 
 def test_each_log_record_is_sent_once(full_run: FullRun) -> None:
-    assert full_run.logs.sent == full_run.logs.kept
-    assert full_run.logs.sent
+    assert full_run.log_records.sent == full_run.log_records.kept
+    assert full_run.log_records.sent
 
 
 def test_traceback_of_a_failed_flow_is_in_its_log_record(full_run: FullRun) -> None:

@@ -106,7 +106,9 @@ def faults(spec: MetricSpec) -> Iterator[str]:
 def units(spec: MetricSpec) -> set[str]:
     """Those that the name of a series allows."""
     last = spec.name.split('.')[-1]
-    if last.startswith('seconds_') or last.endswith(('_seconds', '_age')) or last == 'age' or spec.name == 'logs.pending':
+    if last.startswith('seconds_') or last.endswith(('_seconds', '_age')) or last == 'age':
+        return {'second'}
+    if spec.name == 'logs.pending':
         return {'second'}
     if 'duration' in spec.name and last != 'count':
         return {'second'}
