@@ -43,8 +43,8 @@ class CheckResult:
     `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
     JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
     lines of level WARNING and above. `logs` are the log records that the Agent reads of its file. `submitted` are its
-    series, of which `report_idle: false` would save `idle`. `began` is when it began, in seconds since 1970 by the clock
-    of this machine.
+    series, of which `report_idle: false` would save `idle`. `began` is when it began, in seconds since 1970 by the
+    clock of this machine.
     """
 
     points: tuple[Point, ...]

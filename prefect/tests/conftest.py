@@ -28,6 +28,7 @@ ABOUT_FILES = {
     'test_datadog_evaluation',
     'test_datadog_queries',
     'test_deploying',
+    'test_import',
     'test_layers',
     'test_lint',
     'test_log_pipeline',

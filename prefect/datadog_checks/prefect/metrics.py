@@ -18,11 +18,16 @@ NAMESPACE = 'prefect.server'
 LATE_RUNS = 'late_runs'
 RUN_AGES = 'run_ages'
 FRESHNESS = 'freshness'
+EXPECTATIONS = 'expectations'
 CONCURRENCY = 'concurrency'
 WORKER_COUNTS = 'worker_counts'
 BACKGROUND_SERVICES = 'background_services'
+BACKGROUND_TASKS = 'background_tasks'
+FAILURE_REASONS = 'failure_reasons'
+WORKER_RUNS = 'worker_runs'
 CHECK_COST = 'check_cost'
 AUTOMATIONS = 'automations'
+HEARTBEATS = 'heartbeats'
 
 
 # Compared and hashed by identity: each series is declared once, and tallies look it up for every run.
@@ -278,12 +283,18 @@ WORK_POOL_CONCURRENCY_LIMIT = _gauge(
 )
 
 WORKER_IS_ONLINE = _gauge(
-    'work_pool.worker.is_online', '', '1 when the status of the worker is ONLINE, else 0.', tags.WORKER_KEYS, 1
+    'work_pool.worker.is_online',
+    '',
+    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them '
+    'up to four minutes ago.',
+    tags.WORKER_KEYS,
+    1,
 )
 WORKER_HEARTBEAT_AGE = _gauge(
     'work_pool.worker.heartbeat_age_seconds',
     'second',
-    'Time since the last heartbeat of the worker.',
+    'Time since the last heartbeat of the worker. With more than 50 pools only when the pool has its turn, with 500 of '
+    'them every four minutes.',
     tags.WORKER_KEYS,
     -1,
 )
@@ -303,6 +314,23 @@ WORK_POOL_WORKERS_OFFLINE = _gauge(
     tags.WORK_POOL_KEYS,
     -1,
     group=WORKER_COUNTS,
+)
+
+WORK_POOL_FLOW_RUNS_SUBMITTED = _count(
+    'work_pool.flow_runs.submitted.count',
+    'run',
+    'Flow runs for which a worker of the pool began to start a process, a container or a job since the last check. 0 '
+    'for five minutes after the last one.',
+    tags.WORK_POOL_KEYS,
+    group=WORKER_RUNS,
+)
+WORK_POOL_FLOW_RUNS_EXITED = _count(
+    'work_pool.flow_runs.exited.count',
+    'run',
+    'Flow runs whose process, container or job ended under the eyes of its worker since the last check, by exit code. '
+    '137 and -9 are memory most often. 0 for five minutes after the last one.',
+    tags.WORK_POOL_EXIT_KEYS,
+    group=WORKER_RUNS,
 )
 
 WORK_QUEUE_IS_READY = _gauge('work_queue.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_QUEUE_KEYS, 1)
@@ -480,6 +508,42 @@ DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN = _gauge(
     -1,
     group=FRESHNESS,
 )
+DEPLOYMENT_EXPECTATION_MAX_AGE = _gauge(
+    'deployment.expectation.max_age_seconds',
+    'second',
+    'Time since the last success of the deployment, or since it was made, resumed or got a schedule. Of a deployment '
+    'that is not paused and has an expectation, or a schedule and a planned run. 0 for five minutes afterwards.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO = _gauge(
+    'deployment.expectation.max_age_ratio',
+    'fraction',
+    'That time over what is expected: above 1 a success is missing. Expected is max_age of an option or a tag in '
+    'Prefect; else the time to the first run that the schedule planned after it, and as long as its last runs took.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_RUN_TIME = _gauge(
+    'deployment.expectation.max_run_time_seconds',
+    'second',
+    'How long the oldest RUNNING flow run of the deployment has been RUNNING, where it is known how long is expected. '
+    '0 for five minutes afterwards.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_RUN_TIME_RATIO = _gauge(
+    'deployment.expectation.max_run_time_ratio',
+    'fraction',
+    'That time over what is expected: above 1 the run takes too long. Expected is max_run_time of an option or a tag '
+    'in Prefect; else twice the longest of its last 20 successes and a minute, with five of them at least.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
 
 FLOW_RUNS_SCHEDULED = _gauge(
     'flow_runs.scheduled',
@@ -535,6 +599,16 @@ FLOW_RUNS_RETRY_GAPS_DURATION = _percentile_gauges(
     'occurrence',
     'time from AwaitingRetry to the RUNNING state that follows it',
     tags.FLOW_RUN_KEYS,
+)
+
+FLOW_RUNS_FAILURES = _count(
+    'flow_runs.failures.count',
+    'run',
+    'Flow runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
+    'minutes after the last one.',
+    tags.FAILED_FLOW_RUN_KEYS,
+    -1,
+    group=FAILURE_REASONS,
 )
 
 FLOW_RUNS_LATE = _gauge(
@@ -614,6 +688,25 @@ FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
+)
+
+FLOW_RUNS_HEARTBEAT_LOST = _gauge(
+    'flow_runs.heartbeat_lost',
+    'run',
+    'RUNNING flow runs that have sent heartbeats and sent none for three of their intervals: their processes are gone. '
+    'Those that never sent one are not judged. 0 for five minutes after the last run that sends some.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=HEARTBEATS,
+)
+FLOW_RUNS_HEARTBEAT_MAX_AGE = _gauge(
+    'flow_runs.heartbeat.max_age',
+    'second',
+    'How long ago the one of the RUNNING flow runs that has been silent for longest sent its last heartbeat. 0 for '
+    'five minutes after the last one.',
+    tags.FLOW_RUN_KEYS,
+    -1,
+    group=HEARTBEATS,
 )
 
 TASK_RUNS_PENDING = _gauge(
@@ -699,4 +792,40 @@ TASK_RUNS_AWAITING_RETRY = _gauge(
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
+)
+
+TASK_RUNS_FAILURES = _count(
+    'task_runs.failures.count',
+    'run',
+    'Task runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
+    'minutes after the last one.',
+    tags.FAILED_TASK_RUN_KEYS,
+    -1,
+    group=FAILURE_REASONS,
+)
+
+TASK_RUNS_SCHEDULED = _gauge(
+    'task_runs.scheduled',
+    'run',
+    'Background task runs (`.delay()`) that wait for a task worker now. 0 for five minutes after the last one.',
+    tags.TASK_KEYS,
+    -1,
+    group=BACKGROUND_TASKS,
+)
+TASK_RUNS_SCHEDULED_MAX_AGE = _gauge(
+    'task_runs.scheduled.max_age',
+    'second',
+    'How long the oldest of these task runs has waited. 0 for five minutes after the last one.',
+    tags.TASK_KEYS,
+    -1,
+    group=BACKGROUND_TASKS,
+)
+TASK_WORKERS_ONLINE = _gauge(
+    'task_workers.online',
+    'worker',
+    'Task workers that listened for this task within the last minute. 0 while task runs wait and none listens, and for '
+    'five minutes after the last one.',
+    (tags.TASK_KEY,),
+    1,
+    group=BACKGROUND_TASKS,
 )

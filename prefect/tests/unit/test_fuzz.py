@@ -20,8 +20,10 @@ from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import client, csrf, server_clock
 from datadog_checks.prefect.api.errors import CollectionError
 from datadog_checks.prefect.api.models import (
+    Automation,
     ConcurrencyLimit,
     Deployment,
+    EventCount,
     Flow,
     FlowRun,
     FlowRunState,
@@ -37,8 +39,10 @@ from tests.unit.harness import Row, at, read_row, run_task_through, run_through
 
 SECONDS = 5.0
 MODELS: dict[str, Any] = {
+    '/automations/filter': Automation,
     '/concurrency_limits/filter': TagLimit,
     '/deployments/filter': Deployment,
+    '/events/count-by/resource': EventCount,
     '/flow_run_states/': FlowRunState,
     '/flow_runs/filter': FlowRun,
     '/flows/filter': Flow,
@@ -70,6 +74,7 @@ AT_START: dict[str, tuple[str, ...]] = {
     '/csrf-token': ('token', 'expiration'),
     '/flow_runs/paginate': ('limit',),
     '/flows/filter': (),
+    '/automations/filter': (),
 }
 # What is asked when two checks lie within the overlap.
 AFTER_TWO = {'/task_runs/count'}
@@ -140,6 +145,8 @@ def world() -> FakePrefect:
     retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
     fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
     fake.add_tag_limit('gpu', 2, [upstream])
+    fake.add_automation()
+    fake.add_heartbeat(live, occurred=at(0))
     for index in range(60):
         fake.add_event(('prefect.flow-run.Failed', 'prefect.task-run.Failed')[index % 2], occurred=at(1 + index / 10))
     return fake

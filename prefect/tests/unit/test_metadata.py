@@ -15,7 +15,7 @@ from datadog_checks.prefect.metrics import METRICS, MetricSpec
 from tools import metadata
 
 # Of the units that Datadog knows, those that this integration uses.
-UNITS = {'', 'byte', 'event', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
+UNITS = {'', 'byte', 'event', 'fraction', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
 RESERVED = {'cluster', 'cluster_name', 'env', 'host', 'host_name', 'hostname', 'service', 'version'}
 STATISTICS = {'avg', 'median', '95percentile', 'max', 'count'}
 FLOW_RUN_DURATIONS = ('execution_duration', 'queue_wait_duration', 'retry_gaps_duration')
@@ -75,7 +75,9 @@ def test_only_what_happens_is_a_count() -> None:
 
     of_runs = {f'{family}.{name}' for family in ('flow_runs', 'task_runs') for name in RUN_COUNTS}
     of_automations = {f'automation.{name}.count' for name in ('triggered', 'action.executed', 'action.failed')}
-    assert counts == {*of_runs, *of_automations, 'api.requests', 'api.response_bytes'}
+    of_workers = {f'work_pool.flow_runs.{name}.count' for name in ('submitted', 'exited')}
+    of_failures = {f'{family}.failures.count' for family in ('flow_runs', 'task_runs')}
+    assert counts == {*of_runs, *of_automations, *of_workers, *of_failures, 'api.requests', 'api.response_bytes'}
     assert {spec.type for spec in METRICS.values()} == {'gauge', 'count'}
 
 

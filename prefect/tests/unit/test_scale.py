@@ -21,9 +21,10 @@ INTERVAL = timedelta(seconds=15)
 PAGE = 20
 SCHEDULE = {'id': '5b1c0f3e-0b7b-4c6f-8f2e-5b8a4b5c7d11', 'active': True, 'schedule': {'cron': '0 * * * *'}}
 # Requests of a steady check besides those for the workers of each pool, while each list has one page.
-STEADY_REQUESTS = 36
+STEADY_REQUESTS = 38
 # What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
-STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 4, '/task_runs/count': 4}
+# And the task runs that wait for a task worker.
+STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 5, '/task_runs/count': 4}
 # The total of future runs, and some groups of deployments in turn; what started, and which of it is known; what ended.
 FUTURE_COUNTS = 5
 STREAM_COUNTS = 3
@@ -133,6 +134,15 @@ def test_a_steady_check_asks_for_what_happens() -> None:
     assert cost_of_all.requests <= STEADY_REQUESTS + 4
     assert {path: cost_of_all.paths[path] for path in STEADY_PAGES} == STEADY_PAGES
     assert cost_of_all.paths['/flow_runs/count'] <= FUTURE_COUNTS + STREAM_COUNTS
+
+
+def test_workers_of_many_pools_cost_thirty_requests() -> None:
+    with installed(pools=60, deployments=60) as (server, make):
+        check = make()
+        costs = [steady_cost(server, check, intervals=1) for _ in range(4)]
+    assert [
+        sum(number for path, number in item.paths.items() if path.endswith('/workers/filter')) for item in costs
+    ] == [60, 30, 30, 30]
 
 
 def test_future_runs_cost_some_counts() -> None:

@@ -25,11 +25,16 @@ def instance_collect():
         'late_runs': True,
         'run_ages': True,
         'freshness': True,
+        'expectations': True,
         'concurrency': True,
         'worker_counts': True,
         'background_services': True,
+        'background_tasks': True,
+        'worker_runs': True,
+        'failure_reasons': True,
         'check_cost': True,
         'automations': True,
+        'heartbeats': True,
     }
 
 

@@ -38,12 +38,17 @@ class Collect(BaseModel):
     )
     automations: Optional[bool] = None
     background_services: Optional[bool] = None
+    background_tasks: Optional[bool] = None
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None
+    expectations: Optional[bool] = None
+    failure_reasons: Optional[bool] = None
     freshness: Optional[bool] = None
+    heartbeats: Optional[bool] = None
     late_runs: Optional[bool] = None
     run_ages: Optional[bool] = None
     worker_counts: Optional[bool] = None
+    worker_runs: Optional[bool] = None
 
 
 class DeploymentNames(BaseModel):
@@ -62,6 +67,16 @@ class EventNames(BaseModel):
     )
     exclude: Optional[tuple[str, ...]] = None
     include: Optional[tuple[str, ...]] = None
+
+
+class Expectation(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    deployment_names: Optional[DeploymentNames] = None
+    max_age: Optional[str] = None
+    max_run_time: Optional[str] = None
 
 
 class FlowNames(BaseModel):
@@ -150,6 +165,7 @@ class InstanceConfig(BaseModel):
     empty_default_hostname: Optional[bool] = None
     enable_legacy_tags_normalization: Optional[bool] = None
     event_names: Optional[EventNames] = None
+    expectations: Optional[tuple[Expectation, ...]] = None
     extra_headers: Optional[MappingProxyType[str, Any]] = None
     flow_names: Optional[FlowNames] = None
     headers: Optional[MappingProxyType[str, Any]] = None

@@ -17,6 +17,7 @@ from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.named_events import NamedEvents
 from datadog_checks.prefect.inventory.runs import Runs
 from datadog_checks.prefect.inventory.selection import Selection
+from datadog_checks.prefect.inventory.server_facts import ServerFacts
 from datadog_checks.prefect.inventory.slots import SlotHolders, TakenSlots
 from datadog_checks.prefect.inventory.tagging import Tagging
 
@@ -36,9 +37,10 @@ class Inventory:
         counted_event_names: Collection[str] = (),
     ) -> None:
         memory.go_on(now)
-        selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
+        selection = Selection(client, filters, memory.deployments, memory.flows, memory.workers, now, worker_retention)
         tagging = Tagging(client, selection, memory.known_runs, prefect_tags)
         runs = Runs(client, selection, memory, now)
+        facts = ServerFacts(client, runs.met_flow_runs, memory.server_facts, now, log)
 
         self._memory = memory
         self._runs = runs
@@ -74,6 +76,9 @@ class Inventory:
         self.flow_runs_ended_since = runs.flow_runs_ended_since
         self.newest_ends_of = runs.newest_ends_of
         self.last_success_of = runs.last_success_of
+        self.last_successes_of = runs.last_successes_of
+        self.oldest_end = runs.oldest_end
+        self.first_planned_flow_run_of = runs.first_planned_flow_run_of
         self.planned_flow_runs_of = runs.planned_flow_runs_of
         self.flow_runs_by_id = client.flow_runs_by_id
         self.ends_are_read = runs.ends_are_read
@@ -91,6 +96,9 @@ class Inventory:
         self.remember_ends = runs.remember_ends
         self.is_known_to_have_ended = runs.is_known_to_have_ended
         self.task_runs_by_id = client.task_runs_by_id
+        self.keep_parentless = filters.keep_parentless
+        self.waiting_background_task_runs = runs.waiting_background_task_runs
+        self.task_workers = client.task_workers
 
         self.concurrency_limits = Lazy(client.concurrency_limits)
         self.tag_limits = Lazy(client.tag_limits)
@@ -98,7 +106,9 @@ class Inventory:
         self.taken_slots = TakenSlots(client, None if filters.is_active else runs.live_flow_runs)
         self.slot_holders = SlotHolders(client, runs.live_flow_runs, are_all=not filters.is_active)
 
-        self.service_settings = client.service_settings
+        self.service_settings = facts.service_settings
+        self.remember_states = facts.remember_states
+        self.written_states = facts.written_states
         self.automations = client.automations
         self.named_events = NamedEvents(client, counted_event_names)
         self.event_pages = client.event_pages
@@ -106,6 +116,8 @@ class Inventory:
         self.newest_events = client.newest_events
         self.flow_run_ids_that_logged = runs.flow_run_ids_that_logged
         self.log_pages = runs.log_pages
+        self.oldest_event = client.oldest_event
+        self.count_events_by_resource = client.count_events_by_resource
 
     def idle_deployments(self, linger: timedelta, *, reads_back: bool) -> Set[str]:
         """The deployments that do no work now and did none within `linger`, by id.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.api.models import FlowRun, TaskRun
 from datadog_checks.prefect.inventory.activity import Activity
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
+from datadog_checks.prefect.inventory.live_runs import LiveRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.server_facts import ServerFactsMemory
 from datadog_checks.prefect.inventory.tagging import KnownRuns
+from datadog_checks.prefect.inventory.workers import WorkerDirectory
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
 _CAPACITY = 20_000
@@ -23,7 +26,12 @@ class InventoryMemory:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.server_facts = ServerFactsMemory()
+        self.workers = WorkerDirectory()
         self.future_runs = FutureRuns()
+        self.live_flow_runs: LiveRuns[FlowRun] = LiveRuns()
+        # Of those that belong to a flow run, and of the others.
+        self.live_task_runs: tuple[LiveRuns[TaskRun], LiveRuns[TaskRun]] = (LiveRuns(), LiveRuns())
         self.activity = Activity()
         self.known_runs = KnownRuns(_CAPACITY, _LIFETIME)
         self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
@@ -37,3 +45,4 @@ class InventoryMemory:
         self.known_runs.go_on(now)
         self.task_run_ends.go_on(now)
         self.interrupted.go_on(now)
+        self.server_facts.state_times.go_on(now)
