@@ -98,7 +98,7 @@ class Tagging:
         for task_run in self._client.task_runs_by_id(missing):
             known[task_run.id] = (task_run.name, task_run.task_key)
         there = [(task_run_id, known[task_run_id]) for task_run_id in task_run_ids if task_run_id in known]
-        return {task_run_id: (name, _task_tags(task_key)) for task_run_id, (name, task_key) in there}
+        return {task_run_id: (name, task_tags(task_key)) for task_run_id, (name, task_key) in there}
 
     def _remember(self, run: FlowRun, run_tags: Tags) -> None:
         self._known[run.id] = run_tags
