@@ -122,9 +122,7 @@ def pages_by_time(fetch: Fetch[R], table: Table, body: Body, order: TimeOrder, p
         bound = last
 
 
-def _pages_of_ties(
-    fetch: Fetch[R], body: Body, order: TimeOrder, page_size: int, seen: set[str]
-) -> Iterator[list[R]]:
+def _pages_of_ties(fetch: Fetch[R], body: Body, order: TimeOrder, page_size: int, seen: set[str]) -> Iterator[list[R]]:
     """The pages of rows of one time, those in `seen` left out.
 
     Where they cannot be sorted by id, a database may order them anew for each page. So the list is read again, cut at
