@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import requests
 
@@ -124,6 +125,20 @@ class PrefectApiDriver:
             page = self.request('GET', page['next_page'].removeprefix(f'{self.url}/'))
             found.update((event['id'], event) for event in page['events'])
         return list(found.values())
+
+    def wait_for_events(self, seconds: float = 60.0) -> None:
+        """Wait until the server shows all events that it has taken: it writes them down in order, every 5 s."""
+        identity = str(uuid4())
+        occurred = datetime.now(UTC).isoformat()
+        resource = {'prefect.resource.id': f'lab.{identity}'}
+        marker = {'id': identity, 'event': 'lab.marker', 'occurred': occurred, 'resource': resource}
+        self.request('POST', 'events', [marker])
+        criteria = {'filter': {'resource': {'id': [f'lab.{identity}']}}, 'limit': 1}
+        deadline = time.monotonic() + seconds
+        while not self.request('POST', 'events/filter', criteria)['events']:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f'the server did not show an event within {seconds:.0f} s')
+            time.sleep(0.2)
 
     # What the lab makes
 

@@ -255,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     observe(workload, runner, recording, progress)
                     if options.collect_events:
                         progress.stage('Waiting until the server has written down its last events')
-                        time.sleep(EVENT_DELAY_SECONDS)
+                        with PrefectApiDriver(server.api_url) as api:
+                            api.wait_for_events()
                         recording.add(runner.run())
                 progress.stage('Asking the server for its own numbers')
                 with PrefectApiDriver(server.api_url) as api:

@@ -30,7 +30,6 @@ from datadog_checks.prefect.api.versions import (
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import (
-    EVENT_DELAY_SECONDS,
     LATE_START_THRESHOLD_SECONDS,
     PREFECT_TAGS,
     EventComparison,
@@ -170,7 +169,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Their second and last check, at the end, catches up with everything.
             assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
-            time.sleep(EVENT_DELAY_SECONDS)
+            api.wait_for_events()
             now = datetime.now(UTC)
             last = runner.run()
             recording.add(last)

@@ -20,6 +20,7 @@ from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import client, csrf, server_clock
 from datadog_checks.prefect.api.errors import CollectionError
 from datadog_checks.prefect.api.models import (
+    Automation,
     ConcurrencyLimit,
     Deployment,
     Flow,
@@ -37,6 +38,7 @@ from tests.unit.harness import Row, at, read_row, run_task_through, run_through
 
 SECONDS = 5.0
 MODELS: dict[str, Any] = {
+    '/automations/filter': Automation,
     '/concurrency_limits/filter': TagLimit,
     '/deployments/filter': Deployment,
     '/flow_run_states/': FlowRunState,
@@ -67,6 +69,7 @@ ENDPOINTS = (
 AT_START: dict[str, tuple[str, ...]] = {
     '/admin/settings': (),
     '/admin/version': (),
+    '/automations/filter': (),
     '/csrf-token': ('token', 'expiration'),
     '/flow_runs/paginate': ('limit',),
     '/flows/filter': (),
@@ -140,6 +143,7 @@ def world() -> FakePrefect:
     retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
     fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
     fake.add_tag_limit('gpu', 2, [upstream])
+    fake.add_automation('notify')
     for index in range(60):
         fake.add_event(('prefect.flow-run.Failed', 'prefect.task-run.Failed')[index % 2], occurred=at(1 + index / 10))
     return fake
@@ -179,6 +183,7 @@ def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:
             fake.now = at(seconds)
             assert not check.run()
         if is_restarted:
+            check.cancel()
             check = new_check(url)
 
         def fault(request: FakeRequest) -> FakeResponse:
@@ -203,6 +208,7 @@ def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:
             )
         fake.fault, fake.now = None, at(45)
         assert not check.run()
+        check.cancel()
     assert endpoint in changed
 
 

@@ -102,6 +102,7 @@ def new_schedules() -> Iterator[Schedules]:
         check = PrefectCheck('prefect', {}, [{'prefect_url': url}])
         check.check_id = 'prefect:test'
         yield Schedules(fake, check)
+        check.cancel()
 
 
 @pytest.fixture
