@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
+from datadog_checks.prefect.api import queries
+from datadog_checks.prefect.api.time_range import TimeRange
 from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
@@ -97,6 +99,7 @@ def by_case(world: World, table: str, rows: dict[str, Row]) -> dict[str, Row]:
 ENDED = '{flow_runs[failed][end_time]}'
 TASK_ENDED = '{task_runs[completed][end_time]}'
 DUE = '{flow_runs[scheduled][next_scheduled_start_time]}'
+ALWAYS = TimeRange(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 TERMINAL = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 FLOW_RUN_FILTERS: list[Row] = [
     {},
@@ -131,6 +134,7 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'start_time': {'before_': '{flow_runs[running][start_time]}'}}},
     {'flow_runs': {'start_time': {'is_null_': True}}},
     {'flow_runs': {'start_time': {'is_null_': False, 'before_': ENDED}}},
+    queries.started_flow_runs_among(queries.NO_FILTER, ALWAYS, ['{flow_runs[running][id]}', '{flow_runs[late][id]}']),
     {'flow_runs': {'end_time': {'after_': ENDED}}},
     {'flow_runs': {'end_time': {'before_': ENDED}}},
     {'flow_runs': {'end_time': {'is_null_': True}}},
