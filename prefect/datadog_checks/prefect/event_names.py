@@ -108,7 +108,7 @@ class EventNames:
     @cached_property
     def criterion(self) -> dict[str, list[str]]:
         """The `event` of the API's filter; all that it holds applies together."""
-        wanted = [item for pattern in self.patterns.include for item in beginnings(pattern.pattern)]
+        wanted = [item for pattern in self.patterns.include for item in beginnings(pattern.text)]
         texts = sorted({item.text for item in wanted})
         if wanted and all(item.is_whole for item in wanted):
             criterion, let_through = {'name': texts}, set(KNOWN_NAMES).intersection(texts)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from datadog_checks.prefect.patterns import LONGEST_NAME, Pattern
 from datadog_checks.prefect.safe_text import without_control
 
 _LOG = logging.getLogger(__name__)
-# Names are those of strangers, patterns may take time that grows with a power of their length, and Python cannot be
-# interrupted while it matches.
-_MATCHED = 255
 _SLOW_SECONDS = 0.05
 # The names of a large server; each is met at every check.
 _VERDICTS = 20_000
@@ -27,19 +24,17 @@ class NameFilter:
     The first 255 characters of a name are matched. `option` is named in a warning when a pattern is slow.
     """
 
-    include: tuple[re.Pattern[str], ...] = ()
-    exclude: tuple[re.Pattern[str], ...] = ()
+    include: tuple[Pattern, ...] = ()
+    exclude: tuple[Pattern, ...] = ()
     option: str = field(default='', compare=False)
     _verdicts: dict[str, bool] = field(default_factory=dict, init=False, compare=False, repr=False)
     # Patterns that were warned of.
-    _slow: set[re.Pattern[str]] = field(default_factory=set, init=False, compare=False, repr=False)
+    _slow: set[Pattern] = field(default_factory=set, init=False, compare=False, repr=False)
 
     @classmethod
     def compile(cls, include: Iterable[str] | None, exclude: Iterable[str] | None, option: str = '') -> NameFilter:
-        """Raises re.error for a pattern that does not compile."""
-        return cls(
-            tuple(re.compile(text) for text in include or ()), tuple(re.compile(text) for text in exclude or ()), option
-        )
+        """Raises re.error for a pattern that does not compile, TooSlow for one whose time has no bound."""
+        return cls(tuple(map(Pattern, include or ())), tuple(map(Pattern, exclude or ())), option)
 
     @property
     def is_active(self) -> bool:
@@ -48,7 +43,7 @@ class NameFilter:
     def allows(self, name: str | None) -> bool:
         if name is None:
             return not self.include
-        name = name[:_MATCHED]
+        name = name[:LONGEST_NAME]
         verdict = self._verdicts.get(name)
         if verdict is None:
             if len(self._verdicts) >= _VERDICTS:
@@ -61,16 +56,16 @@ class NameFilter:
             return False
         return not self.include or any(self._finds(pattern, name) for pattern in self.include)
 
-    def _finds(self, pattern: re.Pattern[str], name: str) -> bool:
+    def _finds(self, pattern: Pattern, name: str) -> bool:
         started = time.thread_time()
-        found = pattern.search(name) is not None
+        found = pattern.finds(name)
         seconds = time.thread_time() - started
         if seconds > _SLOW_SECONDS and pattern not in self._slow:
             self._slow.add(pattern)
             _LOG.warning(
                 '%s: the pattern `%s` took %.0f ms for one name, `%s`. Use fewer `*` and `+`, and anchor it with `^`',
                 self.option,
-                pattern.pattern[:200],
+                pattern.text[:200],
                 seconds * 1000,
                 without_control(name),
             )

@@ -18,6 +18,7 @@ NAMESPACE = 'prefect.server'
 LATE_RUNS = 'late_runs'
 RUN_AGES = 'run_ages'
 FRESHNESS = 'freshness'
+EXPECTATIONS = 'expectations'
 CONCURRENCY = 'concurrency'
 WORKER_COUNTS = 'worker_counts'
 BACKGROUND_SERVICES = 'background_services'
@@ -269,12 +270,18 @@ WORK_POOL_CONCURRENCY_LIMIT = _gauge(
 )
 
 WORKER_IS_ONLINE = _gauge(
-    'work_pool.worker.is_online', '', '1 when the status of the worker is ONLINE, else 0.', tags.WORKER_KEYS, 1
+    'work_pool.worker.is_online',
+    '',
+    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them '
+    'up to four minutes ago.',
+    tags.WORKER_KEYS,
+    1,
 )
 WORKER_HEARTBEAT_AGE = _gauge(
     'work_pool.worker.heartbeat_age_seconds',
     'second',
-    'Time since the last heartbeat of the worker.',
+    'Time since the last heartbeat of the worker. With more than 50 pools only when the pool has its turn, with 500 of '
+    'them every four minutes.',
     tags.WORKER_KEYS,
     -1,
 )
@@ -470,6 +477,42 @@ DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN = _gauge(
     tags.DEPLOYMENT_KEYS,
     -1,
     group=FRESHNESS,
+)
+DEPLOYMENT_EXPECTATION_MAX_AGE = _gauge(
+    'deployment.expectation.max_age_seconds',
+    'second',
+    'Time since the last success of the deployment, or since it was made, resumed or got a schedule. Of a deployment '
+    'that is not paused and has an expectation, or a schedule and a planned run. 0 for five minutes afterwards.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO = _gauge(
+    'deployment.expectation.max_age_ratio',
+    'fraction',
+    'That time over what is expected: above 1 a success is missing. Expected is max_age of an option or a tag in '
+    'Prefect; else the time to the first run that the schedule planned after it, and as long as its last runs took.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_RUN_TIME = _gauge(
+    'deployment.expectation.max_run_time_seconds',
+    'second',
+    'How long the oldest RUNNING flow run of the deployment has been RUNNING, where it is known how long is expected. '
+    '0 for five minutes afterwards.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
+)
+DEPLOYMENT_EXPECTATION_MAX_RUN_TIME_RATIO = _gauge(
+    'deployment.expectation.max_run_time_ratio',
+    'fraction',
+    'That time over what is expected: above 1 the run takes too long. Expected is max_run_time of an option or a tag '
+    'in Prefect; else twice the longest of its last 20 successes and a minute, with five of them at least.',
+    tags.EXPECTATION_KEYS,
+    -1,
+    group=EXPECTATIONS,
 )
 
 FLOW_RUNS_SCHEDULED = _gauge(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from datadog_checks.prefect.event_names import COUNTED_EVENTS, EventNames
+from datadog_checks.prefect.expectations import KEYS, Rule, seconds
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 from datadog_checks.prefect.tags import PREFECT_URL
 from datadog_checks.prefect.ui_links import split_user_info, ui_url
@@ -31,6 +32,19 @@ class Names(Protocol):
 
     @property
     def exclude(self) -> tuple[str, ...] | None: ...
+
+
+class Expected(Protocol):
+    """An entry of the option `expectations`."""
+
+    @property
+    def deployment_names(self) -> Names | None: ...
+
+    @property
+    def max_age(self) -> float | str | None: ...
+
+    @property
+    def max_run_time(self) -> float | str | None: ...
 
 
 class InstanceOptions(Protocol):
@@ -73,6 +87,9 @@ class InstanceOptions(Protocol):
     def prefect_tags(self) -> Names | None: ...
 
     @property
+    def expectations(self) -> Iterable[Expected] | None: ...
+
+    @property
     def collect(self) -> Iterable[tuple[str, bool | None]] | None: ...
 
     @property
@@ -112,6 +129,7 @@ class Settings:
     tags: tuple[str, ...]
     filters: ResourceFilters
     prefect_tags: NameFilter | None
+    expectations: tuple[Rule, ...]
     groups: frozenset[str]
     report_idle: bool
     max_series: float
@@ -147,6 +165,7 @@ class Settings:
                 flows=_name_filter(options.flow_names, 'flow_names'),
             ),
             prefect_tags=_name_filter(options.prefect_tags, 'prefect_tags') if options.prefect_tags else None,
+            expectations=tuple(map(_rule, options.expectations or ())),
             groups=frozenset(group for group, is_on in options.collect or () if is_on),
             report_idle=bool(options.report_idle),
             max_series=options.max_series or 0,
@@ -167,6 +186,14 @@ class Settings:
 
 def _name_filter(names: Names | None, option: str) -> NameFilter:
     return NameFilter.compile(names.include, names.exclude, option) if names else NameFilter()
+
+
+def _rule(entry: Expected) -> Rule:
+    durations = {key: getattr(entry, key) for key in KEYS}
+    return Rule(
+        _name_filter(entry.deployment_names, 'expectations'),
+        {key: seconds(duration) for key, duration in durations.items() if duration is not None},
+    )
 
 
 def _max_catchup(options: InstanceOptions) -> float:

@@ -138,6 +138,14 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'end_time': {'after_': ENDED}}},
     {'flow_runs': {'end_time': {'before_': ENDED}}},
     {'flow_runs': {'end_time': {'is_null_': True}}},
+    {'flow_runs': {'end_time': {'is_null_': False}}},
+    {
+        'flow_runs': {
+            'deployment_id': {'any_': ['{deployments[ready][id]}']},
+            'end_time': {'is_null_': False},
+            'state': {'type': {'any_': ['COMPLETED', 'COMPLETED']}},
+        }
+    },
     {'flow_runs': {'end_time': {'after_': ENDED, 'before_': '{flow_runs[crashed][end_time]}'}}},
     {'flow_runs': {'expected_start_time': {'before_': DUE}}},
     {'flow_runs': {'expected_start_time': {'after_': DUE}}},

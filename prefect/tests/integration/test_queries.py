@@ -65,11 +65,15 @@ def runs(where: ServerFilter) -> Mapping[str, list[Request]]:
             *counted('flow_runs', future_of),
         ],
         'flow_runs_ended_of': listed('flow_runs', ended_of, FLOW_RUNS_BY_END),
+        'successes_of': listed('flow_runs', queries.successes_of(where, IDENTITY), FLOW_RUNS_BY_END),
     }
 
 
 TASK_RUNS: Mapping[str, list[Request]] = {
     'live_task_runs': listed('task_runs', queries.live_task_runs(NO_FILTER)[:1], TASK_RUNS_BY_EXPECTED_START),
+    'live_runs_among': counted(
+        'task_runs', queries.live_runs_among(queries.live_task_runs(NO_FILTER)[0], 'task_runs', [IDENTITY], 'RUNNING')
+    ),
     'ended_task_runs': [
         *listed('task_runs', queries.ended_task_runs(NO_FILTER, RANGE), TASK_RUNS_BY_END),
         *counted('task_runs', queries.ended_task_runs(NO_FILTER, RANGE)),
@@ -98,6 +102,7 @@ OTHERS: Mapping[str, list[Request]] = {
     'deployments': [('/deployments/filter', queries.deployments() | {'sort': 'UPDATED_DESC', 'offset': 0, 'limit': 1})],
     'deployments_among': counted('deployments', queries.deployments_among({}, [IDENTITY])),
     'planned_flow_runs_of': listed('flow_runs', queries.planned_flow_runs_of(IDENTITY, NOW), FLOW_RUNS_FARTHEST_FIRST),
+    'ended_flow_runs_of_all': listed('flow_runs', queries.ended_flow_runs_of_all(), FLOW_RUNS_BY_EXPECTED_START),
     'slots_of_work_pool': counted('flow_runs', queries.slots_of_work_pool(IDENTITY)),
     'slots_of_work_queue': counted('flow_runs', queries.slots_of_work_queue(IDENTITY)),
     'flow_runs_that_may_hold_slots': counted('flow_runs', queries.flow_runs_that_may_hold_slots()),

@@ -104,7 +104,9 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     """A server with everything; calling it lets all happen that the streams tell, after the first run of the check."""
     queue = fake.add_work_queue(fake.add_work_pool('prod', concurrency_limit=9), 'high', concurrency_limit=3)
     fake.add_worker(fake.tables['work_pools'].get(queue['work_pool_id']))
-    deployment = fake.add_deployment(name='hourly', work_queue=queue)
+    deployment = fake.add_deployment(
+        name='hourly', work_queue=queue, tags=['expect:max_age=1h', 'expect:max_run_time=1h']
+    )
     fake.add_concurrency_limit(f'deployment:{deployment["id"]}', 2, 1)
     fake.add_concurrency_limit('database', 4, 1)
     flow = fake.add_flow('ad hoc')

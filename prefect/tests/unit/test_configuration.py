@@ -106,6 +106,57 @@ def test_wrong_groups(value: Any, problem: str) -> None:
     assert '`collect: {late_runs: false}`' in message
 
 
+def test_expectations_are_read() -> None:
+    entries = load(
+        expectations=[
+            {'deployment_names': {'include': ['^nightly']}, 'max_age': '26h', 'max_run_time': 1800},
+            {'deployment_names': ['^backfill'], 'max_age': False, 'max_run_time': None},
+            {'max_run_time': ' 1.5 d '},
+        ]
+    ).expectations
+
+    assert [(item.max_age, item.max_run_time) for item in entries] == [
+        ('26h', '1800'),
+        ('off', None),
+        (None, ' 1.5 d '),
+    ]
+    assert [item.deployment_names and item.deployment_names.include for item in entries] == [
+        ('^nightly',),
+        ('^backfill',),
+        None,
+    ]
+    assert load(expectations=[]).expectations == ()
+
+
+@pytest.mark.parametrize(
+    ('value', 'problem'),
+    [
+        ({'max_age': '26h'}, 'must be a list of mappings'),
+        (['26h'], '`expectations[0]` must be a mapping'),
+        ([{'max_age': '26h'}, {}], '`expectations[1]` needs `max_age`, `max_run_time` or both'),
+        ([{'deployment_names': {'include': ['a']}, 'max_age': None}], '`expectations[0]` needs'),
+        ([{'max_age': '26h', 'max_agee': '1h'}], '`expectations[0]` has no key `max_agee`'),
+        ([{'max_age': '26h', 1: 2}], '`expectations[0]` has no key `1`'),
+        ([{'deployment_names': {'include': ['(']}, 'max_age': 1}], '`expectations[0].deployment_names.include[0]`'),
+        ([{'deployment_names': 'nightly', 'max_age': 1}], '`expectations[0].deployment_names` must be a mapping'),
+        *(
+            ([{key: value}], f'`expectations[0].{key}` must be a number of seconds')
+            for key, value in (
+                *(('max_age', wrong) for wrong in ('26 hours', '1h30m', '', 0, -1, True, 'on', 1e300, [1], {})),
+                ('max_run_time', 'nan'),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_expectations(value: Any, problem: str) -> None:
+    (option, message) = error_of(expectations=value)
+
+    assert option == 'expectations'
+    assert problem in message
+    assert 'max_age: 26h' in message or 'include' in message
+
+
 @pytest.mark.parametrize('option', FILTERS[:-1])
 def test_filter_is_read(option: str) -> None:
     names = getattr(load(**{option: {'include': ['^a', 'b$'], 'exclude': None}}), option)
@@ -446,6 +497,7 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'prefect_url',
         'ui_url',
         *FILTERS,
+        'expectations',
         'collect',
         'report_idle',
         'max_series',

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from datadog_checks.prefect import filters
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
 
 
@@ -67,7 +68,10 @@ class TestNamesOfStrangers:
         assert len(names._verdicts) <= 20_000
         assert names.allows('7') is names.allows('7') is True
 
-    def test_slow_pattern_is_warned_of_once_by_its_option(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_slow_pattern_is_warned_of_once_by_its_option(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filters, '_SLOW_SECONDS', 0.0)
         names = NameFilter.compile(['(a+)+$'], None, 'deployment_names')
         for end in '!?':
             assert not names.allows('a' * 22 + '\x1b' + end)

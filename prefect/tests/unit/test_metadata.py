@@ -15,7 +15,7 @@ from datadog_checks.prefect.metrics import METRICS, MetricSpec
 from tools import metadata
 
 # Of the units that Datadog knows, those that this integration uses.
-UNITS = {'', 'byte', 'event', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
+UNITS = {'', 'byte', 'event', 'fraction', 'item', 'occurrence', 'percent', 'request', 'run', 'second', 'worker'}
 RESERVED = {'cluster', 'cluster_name', 'env', 'host', 'host_name', 'hostname', 'service', 'version'}
 STATISTICS = {'avg', 'median', '95percentile', 'max', 'count'}
 FLOW_RUN_DURATIONS = ('execution_duration', 'queue_wait_duration', 'retry_gaps_duration')

@@ -79,7 +79,7 @@ def test_family_carries_the_documented_tags(prefix: str, keys: str) -> None:
     family = [spec for spec in METRICS.values() if spec.name.startswith(prefix)]
     assert family
     for spec in family:
-        assert set(spec.tag_keys) - {tags.LATE_REASON} == set(keys.split())
+        assert set(spec.tag_keys) - {tags.LATE_REASON, tags.EXPECTATION_SOURCE} == set(keys.split())
 
 
 def test_only_late_runs_carry_a_reason() -> None:

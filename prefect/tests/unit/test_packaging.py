@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import tomllib
@@ -10,10 +11,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zipfile import ZipFile
 
 import pytest
 
 from datadog_checks.prefect import PrefectCheck, __version__
+from tools import wheel
 
 FOLDER = Path(__file__).parents[2]
 README = (FOLDER / 'README.md').read_text()
@@ -170,3 +173,19 @@ def test_readme_defines_the_links_that_it_uses() -> None:
 
 def test_readme_names_the_wheel_of_this_version() -> None:
     assert set(re.findall(r'datadog_prefect-(\S+?)-py3', README)) == {__version__}
+
+
+def test_bill_of_materials_names_the_wheel_and_what_the_agent_brings(tmp_path: Path) -> None:
+    built = tmp_path / 'datadog_prefect-9.9.9-py3-none-any.whl'
+    with ZipFile(built, 'w') as archive:
+        archive.writestr(
+            'datadog_prefect-9.9.9.dist-info/METADATA',
+            'Name: datadog-prefect\nVersion: 9.9.9\nSummary: A check\nRequires-Dist: datadog-checks-base>=1.2\n',
+        )
+    bill = json.loads(wheel.write_bill_of_materials(built).read_text())
+
+    component = bill['metadata']['component']
+    assert (bill['bomFormat'], component['name'], component['version']) == ('CycloneDX', 'datadog-prefect', '9.9.9')
+    assert component['licenses'] == [{'expression': 'BSD-3-Clause'}]
+    assert component['hashes'] == [{'alg': 'SHA-256', 'content': hashlib.sha256(built.read_bytes()).hexdigest()}]
+    assert [item['purl'] for item in bill['components']] == ['pkg:pypi/datadog-checks-base']

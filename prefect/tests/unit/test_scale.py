@@ -135,6 +135,15 @@ def test_a_steady_check_asks_for_what_happens() -> None:
     assert cost_of_all.paths['/flow_runs/count'] <= FUTURE_COUNTS + STREAM_COUNTS
 
 
+def test_workers_of_many_pools_cost_thirty_requests() -> None:
+    with installed(pools=60, deployments=60) as (server, make):
+        check = make()
+        costs = [steady_cost(server, check, intervals=1) for _ in range(4)]
+    assert [
+        sum(number for path, number in item.paths.items() if path.endswith('/workers/filter')) for item in costs
+    ] == [60, 30, 30, 30]
+
+
 def test_future_runs_cost_some_counts() -> None:
     without, few, many = (cost(future=number) for number in (0, 40, 400))
     assert many.requests <= without.requests + 4

@@ -35,6 +35,7 @@ from datadog_checks.prefect.api.models import (
     WorkQueue,
 )
 from datadog_checks.prefect.api.paging import (
+    MOST_PASSED_OVER,
     TOO_LARGE,
     PagingError,
     TimeOrder,
@@ -42,11 +43,13 @@ from datadog_checks.prefect.api.paging import (
     pages_by_time,
     pages_by_token,
     pages_newest_first,
+    read_in_parts,
     rows_by_offset,
 )
 from datadog_checks.prefect.api.queries import NO_FILTER, Body, Table
 from datadog_checks.prefect.api.rows import M, MalformedRow, Rows, UnexpectedAnswer, read_rows
 from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.api.times import RESOLUTION
 from datadog_checks.prefect.api.transport import Transport
 from datadog_checks.prefect.api.versions import TASK_RUN_END_FILTER, Difference, differences, parse_release
 from datadog_checks.prefect.urls import CLOUD_URL, path_segment
@@ -57,6 +60,7 @@ IDS_PER_REQUEST = 100
 # The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
 _EVENTS_PER_PAGE = 50
 _MAX_COUNT = 10**12
+TOO_LARGE_TO_READ = 'too large to be read'
 # As much as servers and proxies take of a path: uvicorn 64 kB, nginx and HAProxy 8 and 16 kB with the headers.
 _MAX_SEGMENT = 2_000
 # The token of the next page holds the filter with all names of events, in base64.
@@ -195,7 +199,7 @@ class PrefectClient:
     def deployment_page(self, body: Body, offset: int, page_size: int) -> tuple[list[Deployment], int]:
         """A page of the deployments of `body`, the last edited first, and the number of rows that it has."""
         page = body | {'sort': 'UPDATED_DESC', 'offset': offset, 'limit': page_size}
-        rows = self._fetch('/deployments/filter', page, Deployment)
+        rows = self._fetch_in_parts('/deployments/filter', page, Deployment)
         return self._well_formed(rows, Deployment), len(rows)
 
     def deployments_by_id(self, ids: Sequence[str]) -> list[Deployment]:
@@ -206,7 +210,8 @@ class PrefectClient:
 
     def flow_page(self, offset: int, page_size: int) -> tuple[list[Flow], int]:
         """A page of all flows, the newest first, and the number of rows that it has."""
-        rows = self._fetch('/flows/filter', {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size}, Flow)
+        page = {'sort': 'CREATED_DESC', 'offset': offset, 'limit': page_size}
+        rows = self._fetch_in_parts('/flows/filter', page, Flow)
         return self._well_formed(rows, Flow), len(rows)
 
     def oldest_flow(self) -> Flow | None:
@@ -224,7 +229,7 @@ class PrefectClient:
     def first_flow_runs(self, body: Body, order: TimeOrder, number: int = 1) -> list[FlowRun]:
         """The first of the flow runs of `body` in that order, at most so many as a page has."""
         limit = min(number, self.page_size())
-        rows = self._fetch('/flow_runs/filter', body | {'sort': order.sort, 'limit': limit}, FlowRun)
+        rows = self._fetch_in_parts('/flow_runs/filter', body | {'sort': order.sort, 'limit': limit}, FlowRun)
         return self._well_formed(rows, FlowRun)
 
     def flow_run_pages(self, body: Body, order: TimeOrder) -> Iterator[list[FlowRun]]:
@@ -283,19 +288,65 @@ class PrefectClient:
             with _as_promised(f'GET {next_path}'):
                 return _token_page(self._transport.get(next_path, {'page-token': token}, decode=EventPage.read))
 
-        try:
-            for rows, left in pages_by_token(begin, go_on, _EVENTS_PER_PAGE):
-                yield self._well_formed(rows, Event), left
-        except PagingError as error:
-            raise _unexpected(f'GET {next_path}', str(error)) from None
+        passed_over = 0
+        while True:
+            # The time of the last event that was read, and how many had it.
+            last = Counter[datetime]()
+            try:
+                for rows, left in pages_by_token(begin, go_on, _EVENTS_PER_PAGE):
+                    events = self._well_formed(rows, Event)
+                    last.update(event.occurred for event in events)
+                    last = Counter({time: last[time] for time in (*last,) if time == max(last)})
+                    yield events, left
+            except PagingError as error:
+                raise _unexpected(f'GET {next_path}', str(error)) from None
+            except TooLarge:
+                passed_over += 1
+                if passed_over > MOST_PASSED_OVER:
+                    raise
+                time_range = self._after_too_large(names, time_range, last)
+                body = queries.events(names, time_range)
+            else:
+                return
+
+    def _after_too_large(
+        self, names: dict[str, list[str]], time_range: TimeRange, last: Counter[datetime]
+    ) -> TimeRange:
+        """What comes after an event that is too large even alone on a page, which only counts can tell.
+
+        Events of the very same microsecond are passed over with it.
+        """
+        for time, read in last.items():
+            time_range = TimeRange(time + RESOLUTION, time_range.until)
+            unread = self.count_events(names, TimeRange(time, time_range.since)) - read
+            if unread > 0:
+                self._malformed[f'Event: {TOO_LARGE_TO_READ}'] += unread
+                return time_range
+        total = self.count_events(names, time_range)
+        # All that is left comes from `first` on, and not all of it from `later` on.
+        first, later = time_range.since, time_range.until or queries.END_OF_TIME
+        while later - first > RESOLUTION:
+            middle = first + (later - first) / 2
+            is_all = self.count_events(names, TimeRange(middle, time_range.until)) == total
+            first, later = (middle, later) if is_all else (first, middle)
+        rest = TimeRange(later, time_range.until)
+        self._malformed[f'Event: {TOO_LARGE_TO_READ}'] += max(1, total - self.count_events(names, rest))
+        return rest
 
     def count_events(self, names: dict[str, list[str]], time_range: TimeRange) -> int:
         return self._event_page(queries.events(names, time_range) | {'limit': 0}).total
 
     def newest_events(self, names: dict[str, list[str]], time_range: TimeRange, number: int) -> list[Event]:
         """The newest events of a time range, at most 50, the newest first. `names` as for `event_pages`."""
-        body = queries.events(names, time_range, 'DESC') | {'limit': number}
-        return self._well_formed(self._event_page(body).rows, Event)
+        body = queries.events(names, time_range, 'DESC')
+        while True:
+            try:
+                return self._well_formed(self._event_page(body | {'limit': number}).rows, Event)
+            except TooLarge as error:
+                if number == 1:
+                    self._malformed[f'Event: {error.cause}'] += 1
+                    return []
+                number = max(1, number // 4)
 
     def _event_page(self, body: Body) -> TokenPage[Event | MalformedRow]:
         path = '/events/filter'
@@ -331,7 +382,7 @@ class PrefectClient:
         found: list[M] = []
         for start in range(0, len(possible), size):
             body = queries.by_ids(table, possible[start : start + size]) | {'limit': size}
-            found += self._well_formed(self._fetch(f'/{table}/filter', body, model), model)
+            found += self._well_formed(self._fetch_in_parts(f'/{table}/filter', body, model), model)
         return found
 
     def _pages_by_time(self, table: Table, body: Body, order: TimeOrder, model: type[M]) -> Iterator[list[M]]:
@@ -349,6 +400,13 @@ class PrefectClient:
             raise _unexpected(f'POST {path}', str(error)) from None
         except (ValueError, TypeError, OverflowError):
             raise _unexpected(f'POST {path}', f'a row at the end of a page has no {order.filter_key}') from None
+
+    def _fetch_in_parts(self, path: str, body: Body, model: type[M]) -> Rows[M]:
+        """One page, read in parts if it is too large as a whole."""
+        try:
+            return read_in_parts(lambda page: self._fetch(path, page, model), body)
+        except PagingError as error:
+            raise _unexpected(f'POST {path}', str(error)) from None
 
     def _fetch(self, path: str, body: Body, model: type[M]) -> Rows[M]:
         """One page. A server that was restarted with a lower limit refuses ours: the next check learns it anew."""
@@ -386,7 +444,7 @@ class PrefectClient:
         well_formed: list[M] = []
         for row in rows:
             if row is TOO_LARGE:
-                self._malformed[f'{model.__name__}: too large to be read'] += 1
+                self._malformed[f'{model.__name__}: {TOO_LARGE_TO_READ}'] += 1
             elif isinstance(row, MalformedRow):
                 self._malformed[f'{model.__name__}: {row.problem(model)}'] += 1
             else:

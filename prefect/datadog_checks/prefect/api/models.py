@@ -216,6 +216,7 @@ class Deployment:
     status: OptionalText = None
     active_schedules: Annotated[int, at('schedules'), PlainValidator(_active_schedules)] = 0
     updated: OptionalTime = None
+    created: OptionalTime = None
     concurrency_limit: Annotated[OptionalInteger, at('global_concurrency_limit', 'limit')] = None
     work_pool_name: OptionalText = None
     work_queue_id: OptionalText = None
@@ -281,7 +282,7 @@ class FlowRun:
     `start_time` is the first RUNNING and is kept over retries; `end_time` is null again once an ended run is retried by
     hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0; before,
     both are null.
-    `state_time` is when the run entered its present state.
+    `state_time` is when the run entered its present state. `is_planned` if the scheduler made it.
     """
 
     id: Identifier
@@ -305,6 +306,7 @@ class FlowRun:
     work_queue_id: OptionalText = None
     work_queue_name: OptionalText = None
     created: OptionalTime = None
+    is_planned: Annotated[IsTrue, at('auto_scheduled')] = False
 
     @property
     def ended_at(self) -> datetime | None:

@@ -22,7 +22,7 @@ TOO_LARGE: Any = MalformedRow({})
 # A page that is too large is read again in parts of this size.
 _PART = 4
 # How many rows in turn are passed over. It may be that the server does not honour the limit at all.
-_PASSED_OVER = 20
+MOST_PASSED_OVER = 20
 # What is kept of a list that is read as a whole, in characters.
 _MAX_KEPT = 32 * 2**20
 
@@ -267,8 +267,8 @@ def _offset_pages(fetch: Fetch[R], body: Body, page_size: int) -> Iterator[list[
 
 
 def _one_more(passed_over: int) -> int:
-    if passed_over == _PASSED_OVER:
-        raise PagingError(f'{_PASSED_OVER} objects in turn are too large to be read')
+    if passed_over == MOST_PASSED_OVER:
+        raise PagingError(f'{MOST_PASSED_OVER} objects in turn are too large to be read')
     return passed_over + 1
 
 
@@ -281,6 +281,23 @@ def _read(fetch: Fetch[R], body: Body, size: int) -> tuple[list[R], int]:
             if size == 1:
                 return [TOO_LARGE], 1
             size = max(1, size // _PART)
+
+
+def read_in_parts(fetch: Fetch[R], body: Body) -> list[R]:
+    """The rows of one page of `body`, which has a limit; those that are too large even alone as TOO_LARGE."""
+    rows: list[R] = []
+    size, passed_over = body['limit'], 0
+    while len(rows) < body['limit']:
+        wanted = min(size, body['limit'] - len(rows))
+        # What is asked for at first is what the caller wrote: an offset of 0 may be left out.
+        part = {'offset': body.get('offset', 0) + len(rows)} if rows else {}
+        found, size = _read(fetch, body | part, wanted)
+        rows += found
+        if len(found) < size:
+            break
+        passed_over = _one_more(passed_over) if found[-1] is TOO_LARGE else 0
+        size *= _PART
+    return rows
 
 
 def _characters(item: object) -> int:

@@ -41,7 +41,7 @@ _RESTARTING_STATE_NAMES = (AWAITING_RETRY, AWAITING_CONCURRENCY_SLOT, 'Resuming'
 # A flow run in one of these may be in the midst of code that took a slot of a global limit.
 GLOBAL_SLOT_STATE_TYPES = ('RUNNING', 'PAUSED', 'CANCELLING')
 # The server takes an end that is still to come; without one it ends the period now, by its own clock.
-_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,23 @@ def planned_flow_runs_of(deployment_id: str, since: datetime) -> Body:
     return {'flow_runs': criteria}
 
 
+def successes_of(where: ServerFilter, deployment_id: str) -> Body:
+    """The flow runs of a deployment that succeeded.
+
+    Index: ix_flow_run__deployment_id: the past of the deployment is read, and sorted. With one state, named once,
+    SQLite goes by ix_flow_run__state_type_coalesce_start_time, and reads all that ever succeeded.
+    """
+    return flow_runs_ended_of(where, [deployment_id], ('COMPLETED', 'COMPLETED'))
+
+
+def ended_flow_runs_of_all() -> Body:
+    """The flow runs that have ended, whatever the filters leave out.
+
+    Index: ix_flow_run__expected_start_time_desc, in the order of the expected start.
+    """
+    return {'flow_runs': {'end_time': {'is_null_': False}}}
+
+
 def slots_of_work_pool(work_pool_id: str) -> Body:
     """The flow runs that take a slot of this work pool, whatever the filters leave out.
 
@@ -268,6 +285,19 @@ def live_task_runs(where: ServerFilter) -> list[Body]:
         'operator': 'or_',
     }
     return _task_runs(where, {'state': state} | _no_dummies(), _in_state(['RUNNING']))
+
+
+def live_runs_among(body: Body, table: Table, ids: Iterable[str], state: str | None = None) -> Body:
+    """Those of `body`, live runs, that have one of these ids, and are in such a state.
+
+    That is a type, or the name of the state of those that wait for another attempt.
+
+    Index: the primary key.
+    """
+    criteria: Criteria = {'id': _any_of(ids)}
+    if state is not None:
+        criteria['state'] = {'name' if state == AWAITING_RETRY else 'type': _any_of([state])}
+    return body | {table: body[table] | criteria}
 
 
 def ended_task_runs(where: ServerFilter, time_range: TimeRange) -> list[Body]:
@@ -350,7 +380,7 @@ def events(names: dict[str, list[str]], time_range: TimeRange, order: Literal['A
     Index: ix_events__occurred; ix_events__event_occurred_id with whole names.
     """
     # Both bounds are inclusive.
-    until = _END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
+    until = END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
     occurred = {'since': format_time(time_range.since), 'until': format_time(until)}
     return {'filter': {'event': names, 'order': order, 'occurred': occurred}}
 

@@ -15,6 +15,7 @@ from datadog_checks.prefect.collectors.base import (
 from datadog_checks.prefect.collectors.concurrency import Concurrency
 from datadog_checks.prefect.collectors.deployments import Deployments
 from datadog_checks.prefect.collectors.events import Events
+from datadog_checks.prefect.collectors.expectations import Expectations
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
 from datadog_checks.prefect.collectors.freshness import Freshness
 from datadog_checks.prefect.collectors.late_runs import LateRuns
@@ -23,7 +24,15 @@ from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, Starte
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
 from datadog_checks.prefect.collectors.workers import Workers
-from datadog_checks.prefect.metrics import AUTOMATIONS, BACKGROUND_SERVICES, CONCURRENCY, FRESHNESS, LATE_RUNS, RUN_AGES
+from datadog_checks.prefect.metrics import (
+    AUTOMATIONS,
+    BACKGROUND_SERVICES,
+    CONCURRENCY,
+    EXPECTATIONS,
+    FRESHNESS,
+    LATE_RUNS,
+    RUN_AGES,
+)
 
 # Those that can be switched off, by their key in the option `collect`.
 _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
@@ -31,6 +40,7 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (RUN_AGES, FlowRunAges),
     (RUN_AGES, TaskRunAges),
     (FRESHNESS, Freshness),
+    (EXPECTATIONS, Expectations),
     (CONCURRENCY, Concurrency),
     (BACKGROUND_SERVICES, lambda: WithoutMemory(BackgroundServices())),
 )

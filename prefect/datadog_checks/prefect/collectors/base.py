@@ -7,8 +7,8 @@ does the same again. (What the inventory keeps of the server's facts is no such 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import MARGIN, StreamWindow
 
 M = TypeVar('M')
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class RunContext:
     inventory: Inventory
     settings: Settings
     log: Log
+    _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What several collectors find out in this run, from the same knowledge, and never change."""
+        if key not in self._found:
+            self._found[key] = find()
+        found: T = self._found[key]
+        return found
 
     def window(
         self,

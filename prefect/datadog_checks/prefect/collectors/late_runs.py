@@ -99,7 +99,13 @@ class _Surroundings:
         """Whether somebody asks for the work of a pool. Agents are no workers: they show in the queues."""
         if pool.is_polled_by_agents:
             return (queue.status if queue is not None else self._run.inventory.status_of(pool)) == 'READY'
-        return not pool.needs_workers or any(item.is_online for item in self._run.inventory.workers()[pool.name])
+        if not pool.needs_workers:
+            return True
+        found = self._run.inventory.workers().get(pool.name)
+        if found is None or not found.is_current:
+            # A pool is READY while a worker of it is ONLINE (3.8.8).
+            return pool.status == 'READY'
+        return any(item.is_online for item in found.workers)
 
     def _is_deployment_full(self, flow_run: FlowRun, deployment: Deployment | None) -> bool:
         """By its slots; or the server says so, which knows of slots whose runs are gone."""

@@ -1,4 +1,7 @@
-"""State of each worker, and how many there are, from POST /work_pools/{name}/workers/filter: one request per pool."""
+"""State of each worker, and how many there are, from POST /work_pools/{name}/workers/filter: one request per pool.
+
+Beyond 50 pools they are asked about in turns (`inventory/workers.py`).
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,15 @@ class Workers:
 
     def collect(self, run: RunContext) -> Iterator[Sample]:
         for pool in run.inventory.work_pools().values():
-            workers = [item for item in run.inventory.workers()[pool.name] if _is_current(item, run)]
+            found = run.inventory.workers().get(pool.name)
+            if found is None:
+                continue
+            workers = [item for item in found.workers if _is_reported(item, run)]
             for worker in workers:
                 own_tags = worker_tags(pool, worker)
                 yield Sample(WORKER_IS_ONLINE, worker.is_online, own_tags)
-                if worker.last_heartbeat_time is not None:
+                # An age that is repeated would show a dead worker as fresh.
+                if found.is_current and worker.last_heartbeat_time is not None:
                     age = age_seconds(worker.last_heartbeat_time, run.now)
                     yield Sample(WORKER_HEARTBEAT_AGE, age, own_tags)
             if WORKER_COUNTS in run.settings.groups:
@@ -39,7 +46,7 @@ class Workers:
                 yield Sample(WORK_POOL_WORKERS_OFFLINE, len(workers) - online, work_pool_tags(pool))
 
 
-def _is_current(worker: Worker, run: RunContext) -> bool:
+def _is_reported(worker: Worker, run: RunContext) -> bool:
     """Whether a worker is still of interest. One that never sent a heartbeat has no age to judge it by."""
     if worker.is_online or worker.last_heartbeat_time is None:
         return True

@@ -25,6 +25,7 @@ def instance_collect():
         'late_runs': True,
         'run_ages': True,
         'freshness': True,
+        'expectations': True,
         'concurrency': True,
         'worker_counts': True,
         'background_services': True,

@@ -40,6 +40,7 @@ class Collect(BaseModel):
     background_services: Optional[bool] = None
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None
+    expectations: Optional[bool] = None
     freshness: Optional[bool] = None
     late_runs: Optional[bool] = None
     run_ages: Optional[bool] = None
@@ -62,6 +63,16 @@ class EventNames(BaseModel):
     )
     exclude: Optional[tuple[str, ...]] = None
     include: Optional[tuple[str, ...]] = None
+
+
+class Expectation(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    deployment_names: Optional[DeploymentNames] = None
+    max_age: Optional[str] = None
+    max_run_time: Optional[str] = None
 
 
 class FlowNames(BaseModel):
@@ -140,6 +151,7 @@ class InstanceConfig(BaseModel):
     empty_default_hostname: Optional[bool] = None
     enable_legacy_tags_normalization: Optional[bool] = None
     event_names: Optional[EventNames] = None
+    expectations: Optional[tuple[Expectation, ...]] = None
     extra_headers: Optional[MappingProxyType[str, Any]] = None
     flow_names: Optional[FlowNames] = None
     headers: Optional[MappingProxyType[str, Any]] = None

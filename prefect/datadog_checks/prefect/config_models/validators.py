@@ -21,6 +21,8 @@ from pydantic_core import PydanticCustomError
 from requests import PreparedRequest
 from requests.exceptions import RequestException
 
+from datadog_checks.prefect import expectations
+from datadog_checks.prefect.patterns import Pattern, TooSlow
 from datadog_checks.prefect.settings import MIN_CATCHUP_SECONDS
 
 from . import defaults
@@ -159,6 +161,43 @@ def instance_collect(value: Any, field: Any) -> dict[str, bool]:
             raise _error(f'`collect.{group}` must be true or false, {example}')
         groups[group] = groups[group] if chosen is None else word in YES
     return groups
+
+
+def instance_expectations(value: Any, field: Any) -> list[dict[str, Any]]:
+    """A list of mappings; the durations become texts, so that `off` stays what it is."""
+    example = 'for example: `expectations: [{deployment_names: {include: ["^nightly"]}, max_age: 26h}]`'
+    if not isinstance(value, (list, tuple)):
+        raise _error(f'must be a list of mappings, {example}')
+    entries: list[dict[str, Any]] = []
+    for index, entry in enumerate(value):
+        path = f'expectations[{index}]'
+        if not isinstance(entry, dict):
+            raise _error(f'`{path}` must be a mapping, {example}')
+        durations = {key: given for key, given in entry.items() if key in expectations.KEYS and given is not None}
+        unknown = entry.keys() - {'deployment_names', *expectations.KEYS}
+        if unknown:
+            raise _error(f'`{path}` has no key `{min(map(str, unknown))[:100]}`, {example}')
+        if not durations:
+            raise _error(f'`{path}` needs `max_age`, `max_run_time` or both, {example}')
+        for key, given in durations.items():
+            try:
+                expectations.seconds(given)
+            except ValueError:
+                raise _error(
+                    f'`{path}.{key}` must be a number of seconds, one with a unit (s, m, h, d, w), or off, {example}'
+                ) from None
+        names = entry.get('deployment_names')
+        # A list of patterns is one of those that include.
+        names = {'include': names} if isinstance(names, (list, tuple)) else names
+        if names is not None and not isinstance(names, dict):
+            raise _error(f'`{path}.deployment_names` must be a mapping of `include` and `exclude`, {example}')
+        filters = {} if names is None else {'deployment_names': _name_filter(f'{path}.deployment_names', names)}
+        entries.append({**filters, **{key: _duration(given) for key, given in durations.items()}})
+    return entries
+
+
+def _duration(given: Any) -> str:
+    return 'off' if given is False else str(given)
 
 
 def instance_event_names(value: Any, field: Any) -> dict[str, list[str]]:
@@ -331,7 +370,9 @@ def _pattern_problems(path: str, patterns: list[Any] | tuple[Any, ...]) -> list[
             problems.append(f'`{path}[{index}]` must be a string')
             continue
         try:
-            re.compile(pattern)
+            Pattern(pattern)
+        except TooSlow as error:
+            problems.append(f'`{path}[{index}]` could take for ever on some names, for {error}: `{pattern}`')
         except re.error as error:
             problems.append(f'`{path}[{index}]` is not a valid regular expression: `{pattern}` ({error})')
     return problems

@@ -36,7 +36,7 @@ class Inventory:
         counted_event_names: Collection[str] = (),
     ) -> None:
         memory.go_on(now)
-        selection = Selection(client, filters, memory.deployments, memory.flows, now, worker_retention)
+        selection = Selection(client, filters, memory.deployments, memory.flows, memory.workers, now, worker_retention)
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
 
@@ -72,6 +72,9 @@ class Inventory:
         self.flow_runs_ended_since = runs.flow_runs_ended_since
         self.newest_ends_of = runs.newest_ends_of
         self.last_success_of = runs.last_success_of
+        self.last_successes_of = runs.last_successes_of
+        self.oldest_end = runs.oldest_end
+        self.first_planned_flow_run_of = runs.first_planned_flow_run_of
         self.planned_flow_runs_of = runs.planned_flow_runs_of
         self.flow_runs_by_id = client.flow_runs_by_id
         self.ends_are_read = runs.ends_are_read

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.api.models import FlowRun, TaskRun
 from datadog_checks.prefect.inventory.activity import Activity
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
+from datadog_checks.prefect.inventory.live_runs import LiveRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.workers import WorkerDirectory
 from datadog_checks.prefect.tags import Tags
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
@@ -23,7 +25,11 @@ class InventoryMemory:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.workers = WorkerDirectory()
         self.future_runs = FutureRuns()
+        self.live_flow_runs: LiveRuns[FlowRun] = LiveRuns()
+        # Of those that belong to a flow run, and of the others.
+        self.live_task_runs: tuple[LiveRuns[TaskRun], LiveRuns[TaskRun]] = (LiveRuns(), LiveRuns())
         self.activity = Activity()
         # None stands for a flow run that the filters exclude.
         self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_CAPACITY, _LIFETIME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
@@ -20,18 +21,22 @@ from datadog_checks.prefect.api.paging import (
 )
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.api.times import RESOLUTION
 from datadog_checks.prefect.api.versions import (
     ENDS_OF_UNSTARTED_FLOW_RUNS,
     START_FILTER_OF_UNSTARTED_FLOW_RUNS,
     TASK_RUN_END_FILTER,
 )
 from datadog_checks.prefect.inventory.lazy import Lazy
+from datadog_checks.prefect.inventory.live_runs import Changes, Source
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.streams.window import fresh_time_range
 
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
 _UNSTARTED_DUE = timedelta(days=1)
+# Of so many flow runs that were to start first one ended first.
+_OLDEST = 20
 
 
 class Runs:
@@ -42,8 +47,10 @@ class Runs:
         self._selection = selection
         self._memory = memory
         self._now = now
+        self._started: dict[TimeRange, list[FlowRun]] = {}
         self._finished: dict[TimeRange, list[FlowRun]] = {}
         self._ends_read_since: datetime | None = None
+        self._started_task_runs: dict[TimeRange, list[TaskRun]] = {}
         self._finished_task_runs: dict[TimeRange, list[TaskRun]] = {}
         self._states: dict[str, list[FlowRunState]] = {}
         self._ended_unstarted = Lazy(self._read_ended_unstarted)
@@ -54,8 +61,10 @@ class Runs:
 
     def started_flow_runs(self, time_range: TimeRange) -> list[FlowRun]:
         """The flow runs that started in a time range."""
-        body = queries.started_flow_runs(self._selection.server_filter(), time_range)
-        return self._read_flow_runs(body, FLOW_RUNS_BY_START)
+        if time_range not in self._started:
+            body = queries.started_flow_runs(self._selection.server_filter(), time_range)
+            self._started[time_range] = self._read_flow_runs(body, FLOW_RUNS_BY_START)
+        return self._started[time_range]
 
     def count_started_flow_runs(self, time_range: TimeRange, ids: Collection[str] | None = None) -> int:
         """How many there are, of these ids or at all, that the server's part of the filters lets through."""
@@ -121,6 +130,22 @@ class Runs:
         body = queries.flow_runs_ended_of(self._selection.server_filter(), [deployment_id], ('COMPLETED',))
         return self._client.first_flow_runs(body, FLOW_RUNS_BY_END)
 
+    def last_successes_of(self, deployment_id: str, number: int) -> list[FlowRun]:
+        """So many of the flow runs of this deployment that succeeded, the newest end first."""
+        body = queries.successes_of(self._selection.server_filter(), deployment_id)
+        return self._selection.allowed(self._client.first_flow_runs(body, FLOW_RUNS_BY_END, number))
+
+    def oldest_end(self) -> datetime | None:
+        """When the oldest flow run that the server still has ended: what was before it may be deleted."""
+        body = queries.ended_flow_runs_of_all()
+        oldest = self._client.first_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START, _OLDEST)
+        return min((item.end_time for item in oldest if item.end_time is not None), default=None)
+
+    def first_planned_flow_run_of(self, deployment_id: str, after: datetime) -> FlowRun | None:
+        """The flow run that the scheduler made of this deployment and that was due first after a time."""
+        body = queries.planned_flow_runs_of(deployment_id, after + RESOLUTION)
+        return next(iter(self._client.first_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START)), None)
+
     def planned_flow_runs_of(self, deployment_id: str, since: datetime, number: int) -> list[FlowRun]:
         """So many flow runs that the scheduler made of this deployment, those first that are furthest ahead."""
         body = queries.planned_flow_runs_of(deployment_id, since)
@@ -145,14 +170,9 @@ class Runs:
         What started since a time has ended since, or is open. Those that ended are read anyway, and most of what starts
         ends soon. The open ones come first: what ends between the two requests is in both.
         """
-        server_filter = self._selection.server_filter()
-        is_up_to_now = time_range.until is None or time_range.until > self._now
-        if is_up_to_now and self._client.has(TASK_RUN_END_FILTER):
-            still_open = self._read_task_runs(
-                queries.open_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START
-            )
-            return [*still_open, *self.finished_task_runs(time_range)]
-        return self._read_task_runs(queries.started_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START)
+        if time_range not in self._started_task_runs:
+            self._started_task_runs[time_range] = self._read_started_task_runs(time_range)
+        return self._started_task_runs[time_range]
 
     def count_started_task_runs(self, time_range: TimeRange, ids: Collection[str] | None = None) -> int:
         """How many there are, of these ids or at all, that the server's part of the filters lets through."""
@@ -197,10 +217,31 @@ class Runs:
     def is_known_to_have_ended(self, task_run_id: str) -> bool:
         return task_run_id in self._memory.task_run_ends
 
+    def _read_started_task_runs(self, time_range: TimeRange) -> list[TaskRun]:
+        server_filter = self._selection.server_filter()
+        is_up_to_now = time_range.until is None or time_range.until > self._now
+        if is_up_to_now and self._client.has(TASK_RUN_END_FILTER):
+            still_open = self._read_task_runs(
+                queries.open_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START
+            )
+            return [*still_open, *self.finished_task_runs(time_range)]
+        return self._read_task_runs(queries.started_task_runs(server_filter, time_range), TASK_RUNS_BY_EXPECTED_START)
+
     def _read_live_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
+        client, order = self._client, self._order_of_unstarted()
+        source: Source[FlowRun] = Source(
+            'flow_runs', order, client.count_flow_runs, partial(client.flow_runs, order=order), client.page_size()
+        )
         body = queries.live_flow_runs(self._selection.server_filter())
-        return self._read_flow_runs(body, self._order_of_unstarted())
+        runs = self._memory.live_flow_runs.refresh(source, body, self._now, self._changes_of_flow_runs)
+        return self._selection.allowed(runs)
+
+    def _changes_of_flow_runs(self, since: datetime) -> Changes[FlowRun]:
+        """What the streams of flow runs read anyway."""
+        time_range = fresh_time_range(since, self._now)
+        ended = self.finished_flow_runs(time_range)
+        return Changes(self.started_flow_runs(time_range), [run.id for run in ended])
 
     def _read_due_flow_runs(self) -> list[FlowRun]:
         """The flow runs in a SCHEDULED state whose time has come."""
@@ -214,9 +255,26 @@ class Runs:
 
     def _read_live_task_runs(self) -> list[TaskRun]:
         """The task runs that are PENDING, RUNNING, PAUSED or wait for a retry, as far as their flow run is RUNNING."""
-        return self._read_task_runs(
-            queries.live_task_runs(self._selection.server_filter()), TASK_RUNS_BY_EXPECTED_START
+        client, order = self._client, TASK_RUNS_BY_EXPECTED_START
+        bodies = queries.live_task_runs(self._selection.server_filter())
+        if not client.has(TASK_RUN_END_FILTER):
+            # What ended since the last check cannot be asked for.
+            return self._read_task_runs(bodies, order)
+        source: Source[TaskRun] = Source(
+            'task_runs', order, client.count_task_runs, partial(client.task_runs, order=order), client.page_size()
         )
+        known = zip(bodies, self._memory.live_task_runs, (True, False), strict=False)
+        return [
+            run
+            for body, runs, is_of_flow_run in known
+            for run in runs.refresh(source, body, self._now, partial(self._changes_of_task_runs, is_of_flow_run))
+        ]
+
+    def _changes_of_task_runs(self, is_of_flow_run: bool, since: datetime) -> Changes[TaskRun]:
+        """What the streams of task runs read anyway, those of flow runs or those of none."""
+        time_range = fresh_time_range(since, self._now)
+        started = [run for run in self.started_task_runs(time_range) if (run.flow_run_id is not None) is is_of_flow_run]
+        return Changes(started, [run.id for run in self.finished_task_runs(time_range)])
 
     def _order_of_unstarted(self) -> TimeOrder:
         """In which to read runs of which some have not started."""

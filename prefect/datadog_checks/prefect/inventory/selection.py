@@ -6,19 +6,20 @@ The server applies what it can (`server_filter`); that may let more through than
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.errors import PrefectApiError
-from datadog_checks.prefect.api.models import Deployment, FlowRun, Worker, WorkPool, WorkQueue
+from datadog_checks.prefect.api.models import Deployment, FlowRun, WorkPool, WorkQueue
 from datadog_checks.prefect.api.queries import ServerFilter
 from datadog_checks.prefect.filters import ResourceFilters
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.lazy import Lazy
+from datadog_checks.prefect.inventory.workers import PoolWorkers, WorkerDirectory
 
 # More ids than this are not sent: the request would grow beyond what it saves.
 _IDS_CAP = 1000
@@ -33,12 +34,14 @@ class Selection:
         filters: ResourceFilters,
         deployments: DeploymentDirectory,
         flows: FlowDirectory,
+        workers: WorkerDirectory,
         now: datetime,
         worker_retention: timedelta,
     ) -> None:
         self._client = client
         self._directory = deployments
         self._flows = flows
+        self._workers = workers
         self._now = now
         self._worker_retention = worker_retention
         self.filters = filters
@@ -102,10 +105,11 @@ class Selection:
             if filters.work_pools.allows(queue.work_pool_name) and filters.work_queues.allows(queue.name)
         ]
 
-    def _read_workers(self) -> dict[str, list[Worker]]:
+    def _read_workers(self) -> Mapping[str, PoolWorkers]:
         """The workers of each work pool that passes, by its name; of those that are gone for longer only some."""
         since = self._now - self._worker_retention
-        return {name: self._client.workers(name, since) for name in self.work_pools()}
+        pools, queues = self.work_pools().values(), self.queues_by_id().values()
+        return self._workers.refresh(self._client, pools, queues, self._now, since)
 
     def _select_flow_ids(self) -> set[str]:
         """The flows that pass. Without a filter on them nobody asks, and none are listed."""

@@ -22,6 +22,7 @@ from datadog_checks.prefect.api.paging import (
     pages_by_time,
     pages_by_token,
     pages_newest_first,
+    read_in_parts,
     rows_by_offset,
 )
 from datadog_checks.prefect.api.rows import MalformedRow, read_rows
@@ -420,6 +421,24 @@ class TestTooLarge:
 
         pages = pages_by_token(lambda size: page(0, size), lambda token: page(*map(int, token.split())), 50)
         assert ids(rows for rows, _ in pages) == names
+
+    @pytest.mark.parametrize('large', [(), (0,), (11,), (3, 4, 5)], ids=str)
+    @pytest.mark.parametrize('limit', [1, 5, 12, 200])
+    @pytest.mark.parametrize('offset', [None, 2])
+    def test_page_that_is_read_in_parts_has_the_rows_of_the_whole(
+        self, large: Sequence[int], limit: int, offset: int | None
+    ) -> None:
+        names = [str(index) for index in range(12)]
+
+        def fetch(body: dict[str, Any]) -> list[Any]:
+            page = names[body.get('offset', 0) :][: body['limit']]
+            if any(names[index] in page for index in large):
+                raise TooLarge('POST /flows/filter', 'too large')
+            return listed(*({'id': name} for name in page))
+
+        found = read_in_parts(fetch, {'limit': limit} | ({} if offset is None else {'offset': offset}))
+        wanted = range(12)[offset or 0 :][:limit]
+        assert [row.id for row in found] == [None if index in large else names[index] for index in wanted]
 
     def test_limit_that_is_not_honoured_ends_in_an_error(self) -> None:
         asked = count()

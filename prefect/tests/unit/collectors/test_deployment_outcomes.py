@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from datadog_checks.prefect.api.models import FlowRun
-from datadog_checks.prefect.collectors.deployment_outcomes import MAX_FAILURES, DeploymentOutcomes, Past
+from datadog_checks.prefect.collectors.deployment_outcomes import MAX_FAILURES, Outcomes, Past
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, read_row, run_through
 
@@ -38,29 +38,32 @@ def test_failures_since_the_last_success_count_once_in_any_order(
     ]
     past = Past()
     for run in [*runs, *runs][:: -1 if is_reversed else 1]:
-        past.add(run)
+        past = past.with_end(run)
 
-    assert past.last_success == at(-40)
-    assert sorted(past.failures.values()) == [at(-30), at(-10)]
+    assert past.seen_success == at(-40)
+    assert sorted(end.time for end in past.failures.values()) == [at(-30), at(-10)]
+    assert [end.time for end in past.cancelled.values()] == [at(-20)]
 
 
 def test_only_so_many_failures_are_kept_the_latest(fake: FakePrefect, deployment: Row) -> None:
     past = Past()
     for second in range(-MAX_FAILURES - 5, 0):
-        past.add(ended(fake, deployment, second, 'FAILED'))
+        past = past.with_end(ended(fake, deployment, second, 'FAILED'))
 
     assert len(past.failures) == MAX_FAILURES
-    assert min(past.failures.values()) == at(-MAX_FAILURES)
+    assert min(end.time for end in past.failures.values()) == at(-MAX_FAILURES)
 
 
 def test_past_is_read_after_a_start_and_followed_from_then_on(fake: FakePrefect, bench: Bench, deployment: Row) -> None:
     for second, state in ((-300, 'COMPLETED'), (-200, 'FAILED')):
         ended(fake, deployment, second, state)
-    outcomes = DeploymentOutcomes()
+    outcomes = Outcomes()
 
     def known() -> tuple[Any, int]:
-        past = outcomes.refresh(bench.context())[deployment['id']]
-        return past.last_success, len(past.failures)
+        nonlocal outcomes
+        outcomes = outcomes.refresh(bench.context())
+        past = outcomes.by_id[deployment['id']]
+        return past.seen_success, len(past.failures)
 
     assert known() == (at(-300), 1)
     fake.now = at(15)

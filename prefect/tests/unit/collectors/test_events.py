@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from datadog_checks.prefect.api import decoding
 from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors.events import Events
 from datadog_checks.prefect.sample import AgentEvent
@@ -71,6 +72,37 @@ class TestOnce:
         fake.add_event(occurred=at(500))
         assert times(follow(bench, 15)) == [75]
         assert [time for seconds in range(30, 600, 15) for time in times(follow(bench, seconds))] == [500]
+
+    @pytest.mark.parametrize('large', [(0,), (59,), (20, 21), (3, 30, 57)], ids=str)
+    @pytest.mark.parametrize('per_second', [1, 2])
+    def test_event_that_is_too_large_even_alone_stops_no_other(
+        self, fake: FakePrefect, bench: Bench, monkeypatch: pytest.MonkeyPatch, large: Sequence[int], per_second: int
+    ) -> None:
+        monkeypatch.setattr(decoding, 'MAX_PAGE_BYTES', 20_000)
+        follow(bench, 0)
+        for index in range(60):
+            # What shares its very moment with one that is too large is passed over with it.
+            moment = at(1 + index // per_second + 0.25 * (index in large))
+            more = {'payload': {'text': 'x' * 20_000}} if index in large else {}
+            fake.add_event(occurred=moment, **more)
+        expected = [1 + index // per_second for index in range(60) if index not in large]
+        assert times(follow(bench, 90)) == expected
+        assert bench.client.take_malformed() == {'Event: too large to be read': len(large)}
+        assert [follow(bench, seconds) for seconds in range(105, 400, 15)] == [[]] * 20
+        fake.add_event(occurred=at(405))
+        assert times(follow(bench, 420)) == [405]
+
+    def test_events_of_one_moment_with_one_that_is_too_large_are_told(
+        self, fake: FakePrefect, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decoding, 'MAX_PAGE_BYTES', 20_000)
+        follow(bench, 0)
+        for index in range(9):
+            fake.add_event(occurred=at(1 + index // 3), payload={'text': 'x' * (20_000 if index == 4 else 1)})
+        found = times(follow(bench, 15))
+        (passed_over,) = bench.client.take_malformed().values()
+        assert [time for time in found if time != 2] == [1, 1, 1, 3, 3, 3]
+        assert found.count(2) + passed_over == 3
 
     def test_failed_read_sends_nothing_and_the_next_one_all(self, fake: FakePrefect, bench: Bench) -> None:
         follow(bench, 0)

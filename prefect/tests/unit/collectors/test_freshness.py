@@ -35,7 +35,7 @@ class Checks:
         self._bench = bench
 
     def restart(self) -> None:
-        self._collector = Freshness()
+        self._bench.restart()
 
     def next(self, after: float = 15) -> dict[str, dict[str, float]]:
         """The values of the next run by the name of the deployment."""

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from urllib.parse import unquote
 
 import pytest
 
 from datadog_checks.prefect.collectors.workers import Workers
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, at, failing, sent, series, tags_of
+from tests.unit.harness import Bench, Row, Values, at, failing, sent, series, tags_of
+
+POOLS = 100
 
 
 @pytest.mark.parametrize(
@@ -167,3 +170,79 @@ class TestRetention:
             fake.add_worker(pool, str(number), status='OFFLINE', last_heartbeat_time=at(-3500 - 10 * number))
         assert len(series(bench.read(Workers()), 'work_pool.worker.is_online')) == 11
         assert len(sent(fake, f'/work_pools/{pool["name"]}/workers/filter')) == 1
+
+
+class TestManyPools:
+    """Beyond 50 pools each has its turn, and those that may have changed come first."""
+
+    @pytest.fixture
+    def pools(self, fake: FakePrefect, bench: Bench) -> list[Row]:
+        """A hundred pools with a worker each, which were all read once."""
+        pools = [fake.add_work_pool(f'pool-{number:03}') for number in range(POOLS)]
+        for pool in pools:
+            fake.add_worker(pool, last_heartbeat_time=at(0))
+        assert len(series(bench.read(Workers()), 'work_pool.worker.heartbeat_age_seconds')) == POOLS
+        return pools
+
+    @staticmethod
+    def next_check(fake: FakePrefect, bench: Bench) -> tuple[Values, list[str]]:
+        """What a check 15 s later sends, and the pools that it asks about."""
+        fake.now += timedelta(seconds=15)
+        fake.requests.clear()
+        found = bench.read(Workers())
+        paths = [exchange.path.split('/') for exchange in fake.requests]
+        return found, [path[3] for path in paths if path[-2:] == ['workers', 'filter']]
+
+    def test_each_pool_has_its_turn(self, fake: FakePrefect, bench: Bench, pools: list[Row]) -> None:
+        asked: list[str] = []
+        for _ in range(4):
+            found, names = self.next_check(fake, bench)
+            assert len(names) == 30
+            assert len(series(found, 'work_pool.worker.is_online')) == POOLS
+            assert len(series(found, 'work_pool.workers.online')) == POOLS
+            ages = series(found, 'work_pool.worker.heartbeat_age_seconds')
+            read = {tag for _, tags in ages for tag in tags if tag.startswith('work_pool_name')}
+            assert read == {f'work_pool_name:{name}' for name in names}
+            asked += names
+        assert set(asked) == {pool['name'] for pool in pools}
+
+    def test_pool_whose_status_changes_is_read_at_once(self, fake: FakePrefect, bench: Bench, pools: list[Row]) -> None:
+        fake.tables['workers'].newest()[0]['status'] = 'OFFLINE'
+        pools[-1]['status'] = 'NOT_READY'
+        found, names = self.next_check(fake, bench)
+        assert pools[-1]['name'] == names[0]
+        assert list(series(found, 'work_pool.worker.is_online').values()).count(0) == 1
+        assert self.next_check(fake, bench)[1][0] != pools[-1]['name']
+
+    @pytest.mark.parametrize('change', [{'status': 'NOT_READY'}, {'last_polled': '2026-11-23T07:59:45.000000Z'}])
+    def test_pool_whose_queue_is_no_longer_polled_is_read_at_once(
+        self, fake: FakePrefect, bench: Bench, pools: list[Row], change: Row
+    ) -> None:
+        fake.default_queue(pools[-1]).update(change)
+        assert self.next_check(fake, bench)[1][0] == pools[-1]['name']
+
+    def test_many_changes_leave_requests_for_the_turns(self, fake: FakePrefect, bench: Bench, pools: list[Row]) -> None:
+        for pool in pools[40:]:
+            pool['status'] = 'NOT_READY'
+        names = self.next_check(fake, bench)[1]
+        assert len(names) == 30
+        assert sum(name < 'pool-040' for name in names) == 10
+
+    def test_new_pool_is_read_at_once_and_a_deleted_one_is_forgotten(
+        self, fake: FakePrefect, bench: Bench, pools: list[Row]
+    ) -> None:
+        fake.add_worker(fake.add_work_pool('new'))
+        fake.tables['work_pools'].remove(pools[0])
+        found, names = self.next_check(fake, bench)
+        assert names[0] == 'new'
+        assert len(series(found, 'work_pool.worker.is_online')) == POOLS
+
+    def test_first_check_of_a_slow_server_leaves_pools_to_the_next(
+        self, fake: FakePrefect, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(POOLS):
+            fake.add_worker(fake.add_work_pool(f'pool-{number:03}'))
+        # Seconds pass with each request.
+        monkeypatch.setattr('datadog_checks.prefect.inventory.workers.time.monotonic', lambda: len(fake.requests) / 2)
+        counts = [len(series(bench.read(Workers()), 'work_pool.workers.online')) for _ in range(4)]
+        assert counts == [30, 60, 90, POOLS]
