@@ -93,11 +93,7 @@ class FullRun:
 
     def gauge(self, series: str, **tags: str) -> float:
         """The value that the last check gave to a series for these tags."""
-        wanted = {f'{key}:{value}' for key, value in tags.items()}
-        name = f'prefect.server.{series}'
-        values = [point.value for point in self.last.points if point.name == name and wanted <= set(point.tags)]
-        assert len(values) == 1, f'{series} {tags}: {values}'
-        return values[0]
+        return self.last.value(series, **tags)
 
     def counted(self, series: str) -> Counter[str]:
         """The sum of a count over all checks, by flow name."""
