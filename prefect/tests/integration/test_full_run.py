@@ -249,12 +249,15 @@ def test_every_point_carries_the_tags_of_the_instance(full_run: FullRun) -> None
 
 def test_tags_of_a_deployment_that_were_chosen_are_on_its_series(full_run: FullRun) -> None:
     teams = {'orders': 'team:shop', 'payout': 'team:finance'}
+    seen: set[str | None] = set()
     for result in full_run.recording.results:
         for point in result.points:
             if any(item.startswith('deployment_name:') for item in point.tags):
                 chosen = teams.get(tag(point.tags, 'flow_name'))
+                seen.add(chosen)
                 expected = [f'prefect_tag:{chosen}'] if chosen else []
                 assert [item for item in point.tags if item.startswith('prefect_tag:')] == expected
+    assert seen == {*teams.values(), None}
 
 
 def test_background_services_are_well(full_run: FullRun) -> None:

@@ -313,9 +313,9 @@ class TestFinishedFlowRuns:
         bench.client.version()
         fake.now = at(15)
         bench.follow(collector)
-        assert not [
-            body for body in bodies(fake, '/flow_runs/filter') if 'is_null_' in body['flow_runs'].get('start_time', {})
-        ]
+        asked = bodies(fake, '/flow_runs/filter')
+        assert asked
+        assert not [body for body in asked if 'is_null_' in body['flow_runs'].get('start_time', {})]
 
     def test_duration_is_the_time_in_running_without_pauses_and_waits(
         self, fake: FakePrefect, bench: Bench, collector: FinishedFlowRuns, deployment: Row, tags: tuple[str, ...]
