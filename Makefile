@@ -42,6 +42,20 @@ check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=co
 preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
 	@$(DEV) -m tools.preview $(if $(RECORDING),--recording '$(RECORDING)') $(if $(IMAGES),--images)
 
+##### Into Datadog
+
+# The keys stay in the environment: DD_API_KEY and DD_APP_KEY.
+IMPORT = $(if $(NOTIFY),--notify '$(NOTIFY)') $(if $(TAGS),--tags '$(TAGS)') $(if $(RUNBOOK),--runbook '$(RUNBOOK)')
+
+.PHONY: import
+import: env-dev ## dashboards, monitors ... into an account: SITE=datadoghq.eu DRY_RUN=1 ONLY=monitors NOTIFY=@team TAGS=team:a RUNBOOK=https://... FORCE=1
+	@$(DEV) -m tools.importing $(if $(SITE),--site '$(SITE)') $(if $(DRY_RUN),--dry-run) $(if $(FORCE),--force) \
+		$(addprefix --only ,$(ONLY)) $(IMPORT)
+
+.PHONY: assets
+assets: env-dev ## write the assets as Datadog's API takes them into dist/assets/ (NOTIFY, TAGS, RUNBOOK as for import)
+	@$(DEV) -m tools.importing --files-only $(IMPORT)
+
 ##### Test it
 
 .PHONY: test
@@ -88,6 +102,7 @@ unit: env-dev ## unit tests
 .PHONY: histories
 histories: env-dev ## the properties of the check with many more examples, each time others
 	@$(DEV) -m pytest -q -m unit -n auto --hypothesis-profile=deep -k 'exactly_once or fuzz or future_runs or leak'
+	@$(DEV) -m pytest -q --hypothesis-profile=deep prefect/tests/integration/test_hostile_server.py -k arbitrary_bytes
 
 # The newest base is that of the Agents of today, on their Python 3.13 where one is found.
 .PHONY: unit-oldest-base unit-newest-base

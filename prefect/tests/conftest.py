@@ -30,6 +30,7 @@ ABOUT_FILES = {
     'test_datadog_queries',
     'test_deploying',
     'test_environments',
+    'test_import',
     'test_layers',
     'test_lint',
     'test_log_pipeline',

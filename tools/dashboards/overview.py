@@ -100,7 +100,7 @@ ABOUT = note(
     'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; in graphs blue works, purple waits '
     'and gray is neither. The variables above narrow each graph that knows them: pools know no deployment, services '
     'only the server. A click on a row of a table offers a link to the object in Prefect.\n\n'
-    '[Runbook](https://example.com/prefect-integration/docs/runbook.md) | '
+    'Runbook: docs/runbook.md | '
     '[Work pools, queues and workers](https://docs.prefect.io/v3/concepts/work-pools) | '
     '[Concurrency limits](https://docs.prefect.io/v3/concepts/global-concurrency-limits) | '
     '[States of a run](https://docs.prefect.io/v3/concepts/states)',

@@ -211,12 +211,20 @@ class FakePrefect(World):
                 return self._next_events(request)
             case 'POST', '/events/filter':
                 return self._first_events(request)
+            case 'POST', '/events/count-by/resource':
+                body = self._body(request, frozenset(['filter']), frozenset())
+                return events.counts_by_resource(body.get('filter'), self.view())
             case 'POST', '/v2/concurrency_limits/filter':
                 return self._unfiltered(request, 'concurrency_limits', queries.BY_NAME)
             case 'POST', '/concurrency_limits/filter':
                 return self._unfiltered(request, 'tag_limits', queries.BY_TAG)
             case 'POST', '/automations/filter':
                 return self._unfiltered(request, 'automations', queries.BY_NAME)
+            case 'POST', '/task_workers/filter':
+                # All of them, whatever limit is asked for.
+                self._body(request, frozenset(), frozenset())
+                rows = self.view().rows('task_workers')
+                return [{key: value for key, value in row.items() if key != 'id'} for row in rows]
             case 'POST', '/work_queues/filter':
                 return self._listing(request, 'work_queues', queries.BY_NAME)
             case 'POST', _ if found := COLLECTION_PATH.fullmatch(path):

@@ -172,7 +172,7 @@ def test_services_that_work_are_healthy(server: PrefectServer) -> None:
 def test_dead_recorder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     enabled = dict.fromkeys(['task_run_recorder'], True)
     monkeypatch.setattr(PrefectClient, 'service_settings', lambda self: ServiceSettings(enabled=enabled))
-    monkeypatch.setattr('datadog_checks.prefect.collectors.background_services._EVENTS_INTERVAL', timedelta(seconds=1))
+    monkeypatch.setattr('datadog_checks.prefect.collectors.event_services._EVENTS_INTERVAL', timedelta(seconds=1))
     database_url = f'sqlite+aiosqlite:///{tmp_path_factory.mktemp("database")}/prefect.db'
     with PrefectServer(database_url=database_url) as server:
         runner = CheckRunner({'prefect_url': server.api_url})

@@ -14,9 +14,9 @@ import pytest
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.time_range import TimeRange
 from lab.api import Answer, PrefectApiDriver
-from lab.prefect_server import PrefectServer
+from lab.prefect_server import FlowScript, PrefectServer
 from tests.fake_prefect import FakePrefect
-from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world
+from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world, wait_until
 
 Row = dict[str, Any]
 # What the bookkeeping of the server sets when a run enters a state.
@@ -191,6 +191,7 @@ TASK_RUN_FILTERS: list[Row] = [
     {'task_runs': {'tags': {'all_': ['db', 'slow']}}},
     {'task_runs': {'tags': {'is_null_': True}}},
     {'task_runs': {'state': {'type': {'any_': ['PENDING', 'RUNNING']}}}},
+    {'task_runs': {'state': {'type': {'any_': ['SCHEDULED']}}}},
     {'task_runs': {'state': {'name': {'any_': ['NotReady', 'Cached']}}}},
     {'task_runs': {'state': {'operator': 'or_', 'name': {'any_': ['AwaitingRetry']}, 'type': {'any_': ['PAUSED']}}}},
     {'task_runs': {'start_time': {'after_': '{task_runs[failed][start_time]}'}}},
@@ -460,6 +461,22 @@ def test_concurrency_limits_are_the_same(pair: Pair, collection: str, paging: Ro
     real, fake = pair.ask('POST', f'/{collection}/filter', paging)
     assert fake.body == real.body
     assert paging or any(row['active_slots'] for row in real.body)
+
+
+def test_task_workers_are_the_same(pair: Pair) -> None:
+    """All of them, whatever page is asked for; the real server notices within a second that one is gone."""
+    path = '/task_workers/filter'
+    real, fake = pair.ask('POST', path, {})
+    assert fake.body == real.body == []
+    with FlowScript(pair.api.url, 'thumbnail_worker.py'):
+        wait_until(lambda: bool(pair.api.request('POST', path, {})), 'a task worker')
+        row = pair.fake.add_task_worker('recorded')
+        real, fake = pair.ask('POST', path, {})
+    pair.fake.remove(row)
+    assert [row.keys() for row in fake.body] == [row.keys() for row in real.body]
+    assert [type(value) for row in fake.body for value in row.values()] == [
+        type(value) for row in real.body for value in row.values()
+    ]
 
 
 @pytest.mark.parametrize('collection', ['flow_runs', 'task_runs'])

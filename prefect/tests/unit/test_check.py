@@ -22,7 +22,7 @@ from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.config_models import defaults
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.event_names import COUNTED_EVENTS
-from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, METRICS, NAMESPACE
+from datadog_checks.prefect.metrics import BACKGROUND_SERVICES, HEARTBEATS, METRICS, NAMESPACE
 from datadog_checks.prefect.streams import state_history
 from datadog_checks.prefect.streams.registry import Member, Registry
 from tests.conftest import AgentClock
@@ -119,6 +119,8 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     for state in states[:3]:
         fake.add_task_run(flow_run=live[1], state=(state, state.capitalize()))
     fake.add_automation()
+    fake.add_task_worker('resize')
+    fake.add_task_run(task_key='resize', state=('SCHEDULED', 'Scheduled'))
     fake.add_task_run(flow_run=live[1], state=('SCHEDULED', 'AwaitingRetry'))
 
     def happen() -> None:
@@ -132,6 +134,7 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
         for names in COUNTED_EVENTS.values():
             for name in names:
                 fake.add_event(name, occurred=at(5))
+        fake.add_heartbeat(live[1], occurred=at(5))
         retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
         fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
         fake.now = at(15)
@@ -304,7 +307,7 @@ class TestFailures:
             pytest.param('/flow_run_states/', {*STREAMS} - {'task_runs.started', 'task_runs.finished'}, id='states'),
             pytest.param(
                 '/task_runs/filter',
-                {'task_runs', 'task_runs.ages', 'task_runs.started', 'task_runs.finished'},
+                {'task_runs', 'task_runs.ages', 'task_runs.started', 'task_runs.finished', 'background_tasks'},
                 id='task runs',
             ),
         ],
@@ -336,7 +339,7 @@ class TestFailures:
         fake.fault = lambda request: faults[0](request) or faults[1](request)
         message = run_failing(new_check(), aggregator)
         # The server asked for patience, so what comes afterwards fails too.
-        assert re.match(r'\d of the collectors failed\. ', message)
+        assert re.match(r'\d+ of the collectors failed\. ', message)
         assert 'work_queues, concurrency, background_services: POST /work_queues/filter: HTTP 500, ' in message
         assert re.search(r'\btask_runs, .*: POST /task_runs/filter: HTTP 429, ', message)
 
@@ -696,7 +699,7 @@ class TestEvents:
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck
     ) -> None:
         # These read events for their own series, whether they are sent or not.
-        check = new_check(collect=dict.fromkeys([BACKGROUND_SERVICES, *COUNTED_EVENTS], False))
+        check = new_check(collect=dict.fromkeys([BACKGROUND_SERVICES, HEARTBEATS, *COUNTED_EVENTS], False))
         for seconds in (0, 15):
             fake.now = at(seconds)
             fake.add_event()
@@ -714,7 +717,8 @@ class TestEvents:
         full_world()
         fake.fault = failing('/events/filter')
         message = run_failing(check, aggregator)
-        assert message.startswith('2 of the collectors failed. automations, events: POST /events/filter: HTTP 500')
+        failed = 'automations, worker_runs, events'
+        assert message.startswith(f'3 of the collectors failed. {failed}: POST /events/filter: HTTP 500')
         assert {name for name, good in success(aggregator).items() if not good} == {*COUNTED_EVENTS, 'events'}
         assert total(aggregator, 'flow_runs.completed.count') == 2
         assert total(aggregator, 'task_runs.completed.count')

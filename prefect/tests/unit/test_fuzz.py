@@ -23,6 +23,7 @@ from datadog_checks.prefect.api.models import (
     Automation,
     ConcurrencyLimit,
     Deployment,
+    EventCount,
     Flow,
     FlowRun,
     FlowRunState,
@@ -41,6 +42,7 @@ MODELS: dict[str, Any] = {
     '/automations/filter': Automation,
     '/concurrency_limits/filter': TagLimit,
     '/deployments/filter': Deployment,
+    '/events/count-by/resource': EventCount,
     '/flow_run_states/': FlowRunState,
     '/flow_runs/filter': FlowRun,
     '/flows/filter': Flow,
@@ -73,6 +75,7 @@ AT_START: dict[str, tuple[str, ...]] = {
     '/csrf-token': ('token', 'expiration'),
     '/flow_runs/paginate': ('limit',),
     '/flows/filter': (),
+    '/automations/filter': (),
 }
 # What is asked when two checks lie within the overlap.
 AFTER_TWO = {'/task_runs/count'}
@@ -143,7 +146,8 @@ def world() -> FakePrefect:
     retried = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
     fake.set_flow_run_state(retried, 'RUNNING', at=at(6))
     fake.add_tag_limit('gpu', 2, [upstream])
-    fake.add_automation('notify')
+    fake.add_automation()
+    fake.add_heartbeat(live, occurred=at(0))
     for index in range(60):
         fake.add_event(('prefect.flow-run.Failed', 'prefect.task-run.Failed')[index % 2], occurred=at(1 + index / 10))
     return fake

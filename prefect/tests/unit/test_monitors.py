@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tests.unit.lint import for_each
 from tools.datadog_queries import MonitorQuery, metric_queries, parse_monitor, problems
+from tools.importing.assets import anchor
 
 FOLDER = Path(__file__).parents[2]
 RUNBOOK = (FOLDER.parent / 'docs' / 'runbook.md').read_text()
@@ -95,7 +97,7 @@ def test_thresholds_agree_with_the_query_and_with_each_other(monitor: Any) -> No
 def test_message_says_what_why_and_what_to_do(monitor: Any) -> None:
     message = monitor['definition']['message']
     order = ['{{#is_alert}}', '{{#is_recovery}}', '{{^is_recovery}}', 'Causes, the most likely first:', '1. ']
-    order += ['What to do:', '- ', '{{/is_recovery}}\n\n[Runbook]']
+    order += ['What to do:', '- ', '{{/is_recovery}}\n\nRunbook: docs/runbook.md#']
     places = [message.index(part) for part in order]
 
     assert places == sorted(places)
@@ -143,14 +145,14 @@ def test_series_that_a_message_names_are_declared(monitor: Any) -> None:
 
 @every_monitor
 def test_message_leads_to_a_section_of_the_runbook(monitor: Any) -> None:
-    (anchor,) = re.findall(r'/docs/runbook\.md#([\w-]+)\)', monitor['definition']['message'])
+    (section,) = re.findall(r'^Runbook: docs/runbook\.md#([\w-]+)$', monitor['definition']['message'], re.M)
 
-    assert anchor in anchors(RUNBOOK)
+    assert section in anchors(RUNBOOK)
 
 
 def test_every_section_of_the_runbook_but_the_recipes_belongs_to_a_monitor() -> None:
     messages = [monitor['definition']['message'] for monitor in MONITORS.values()]
-    led_to = {anchor for message in messages for anchor in re.findall(r'runbook\.md#([\w-]+)\)', message)}
+    led_to = {found for message in messages for found in re.findall(r'runbook\.md#([\w-]+)', message)}
 
     assert anchors(RUNBOOK) - led_to == {'service-level-objectives'}
 
@@ -164,9 +166,35 @@ def test_series_of_the_runbook_are_declared() -> None:
 
 def anchors(page: str) -> set[str]:
     """The anchors of the sections of a page, as Markdown is rendered."""
-    return {re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in re.findall(r'^## (.+)$', page, re.M)}
+    return {anchor(title) for title in re.findall(r'^## (.+)$', page, re.M)}
 
 
 def problems_of(query: str) -> list[str]:
     (found,) = metric_queries(parse_monitor(f'max(last_5m):{query} > 0').expression)
     return problems(found)
+
+
+def queries_of(value: Any) -> Iterator[str]:
+    """The metric queries of an objective, wherever they stand."""
+    if isinstance(value, dict):
+        yield from (value[key] for key in ('numerator', 'denominator') if key in value)
+        if isinstance(value.get('query'), str):
+            yield value['query']
+        for item in value.values():
+            yield from queries_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from queries_of(item)
+
+
+@for_each({path.stem: json.loads(path.read_text()) for path in (FOLDER / 'assets' / 'slos').glob('*.json')})
+def test_objectives_ask_for_what_is_declared(objective: Any) -> None:
+    found = [
+        query
+        for text in queries_of(objective)
+        for query in metric_queries(parse_monitor(f'max(last_5m):{text} > 0').expression)
+    ]
+
+    assert found
+    assert [problem for query in found for problem in problems(query)] == []
+    assert all('prefect_url' in query.group_by for query in found)

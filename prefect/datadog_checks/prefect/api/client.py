@@ -23,6 +23,7 @@ from datadog_checks.prefect.api.models import (
     ConcurrencyLimit,
     Deployment,
     Event,
+    EventCount,
     EventPage,
     Flow,
     FlowRun,
@@ -30,6 +31,7 @@ from datadog_checks.prefect.api.models import (
     ServiceSettings,
     TagLimit,
     TaskRun,
+    TaskWorker,
     Worker,
     WorkPool,
     WorkQueue,
@@ -267,6 +269,13 @@ class PrefectClient:
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
         return self._read_ids('task_runs', ids, TaskRun)
 
+    def task_workers(self) -> list[TaskWorker]:
+        """The task workers that are connected to the process that answers: replicas know different ones.
+
+        The list has no pages. Raises NotFound where there is no such endpoint.
+        """
+        return self._well_formed(self._fetch('/task_workers/filter', {}, TaskWorker), TaskWorker)
+
     def count_task_runs(self, body: Body) -> int:
         return self._count('/task_runs/count', body)
 
@@ -347,6 +356,24 @@ class PrefectClient:
                     self._malformed[f'Event: {error.cause}'] += 1
                     return []
                 number = max(1, number // 4)
+
+    def oldest_event(self, time_range: TimeRange) -> Event | None:
+        """The oldest event of a time range, None without any."""
+        rows = self._event_page(queries.events({}, time_range) | {'limit': 1}).rows
+        return next(iter(self._well_formed(rows, Event)), None)
+
+    def events_by_id(self, ids: Sequence[str], time_range: TimeRange) -> list[Event]:
+        """Those of at most 50 events that occurred in a time range; what is no id is left out."""
+        known = [item for item in ids if _is_id(item)]
+        if not known:
+            return []
+        body = queries.events_of_ids(known, time_range) | {'limit': _EVENTS_PER_PAGE}
+        return self._well_formed(self._event_page(body).rows, Event)
+
+    def count_events_by_resource(self, name: str, time_range: TimeRange) -> list[EventCount]:
+        """Of each resource that has such events in a time range: how many, the first and the last, in one answer."""
+        rows = self._fetch('/events/count-by/resource', queries.events({'name': [name]}, time_range), EventCount)
+        return self._well_formed(rows, EventCount)
 
     def _event_page(self, body: Body) -> TokenPage[Event | MalformedRow]:
         path = '/events/filter'

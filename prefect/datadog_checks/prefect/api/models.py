@@ -27,6 +27,7 @@ from pydantic import PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from datadog_checks.prefect.api.rows import (
+    Beginning,
     Count,
     Duration,
     Identifier,
@@ -282,7 +283,8 @@ class FlowRun:
     `start_time` is the first RUNNING and is kept over retries; `end_time` is null again once an ended run is retried by
     hand. Since 3.6.14 a run that ends without having run carries `start_time` = `end_time`, with `run_count` 0; before,
     both are null.
-    `state_time` is when the run entered its present state. `is_planned` if the scheduler made it.
+    `state_time` is when the run entered its present state; `pause_timeout` is until when a paused run may be resumed.
+    `is_planned` if the scheduler made it.
     """
 
     id: Identifier
@@ -292,7 +294,8 @@ class FlowRun:
     state_type: OptionalText = None
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
-    state_message: Annotated[OptionalText, at('state', 'message')] = None
+    state_message: Annotated[Beginning, at('state', 'message')] = None
+    pause_timeout: Annotated[OptionalTime, at('state', 'state_details', 'pause_timeout')] = None
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
     next_scheduled_start_time: OptionalTime = None
@@ -340,13 +343,15 @@ class FlowRunState:
     type: Text
     name: Text
     timestamp: Time
+    message: Beginning = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """`POST /task_runs/filter`. Its times come from the clock of the process that runs the task.
 
-    `flow_run_id` is null for a background task; `upstream_ids` are the task runs whose results it takes or waits for.
+    `flow_run_id` is null for a background task that no flow run asked for; `is_deferred` tells of each of them that it
+    waits for a task worker. `upstream_ids` are the task runs whose results it takes or waits for.
     `state_time` is when it entered its present state; for some milliseconds the server may not know that (3.8.8).
     """
 
@@ -356,6 +361,8 @@ class TaskRun:
     state_type: OptionalText = None
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
+    state_message: Annotated[Beginning, at('state', 'message')] = None
+    is_deferred: Annotated[IsTrue, at('state', 'state_details', 'deferred')] = False
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
     start_time: OptionalTime = None
@@ -365,16 +372,30 @@ class TaskRun:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskWorker:
+    """`POST /task_workers/filter`: a process that listens for background tasks.
+
+    `seen_at` is when it listened last, at most 1 s ago while it is connected (3.8.8).
+    """
+
+    id: Annotated[Text, at('identifier')]
+    seen_at: Annotated[Time, at('timestamp')]
+    task_keys: Texts = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Resource:
     """What an event is about, or related to, in the `role` of a work pool, a flow run and so on.
 
-    `id` is `prefect.<kind>.<id>`, `object_id` the last part of it.
+    `id` is `prefect.<kind>.<id>`, `object_id` the last part of it. `status_code` is that with which the infrastructure
+    of a flow run ended, where a worker tells of its end.
     """
 
     id: Annotated[Text, at('prefect.resource.id')]
     role: Annotated[OptionalText, at('prefect.resource.role')] = None
     name: Annotated[OptionalText, at('prefect.resource.name')] = None
     work_pool_type: Annotated[OptionalText, at('prefect.work-pool.type')] = None
+    status_code: Annotated[OptionalText, at('prefect.infrastructure.status-code')] = None
 
     @property
     def object_id(self) -> str:
@@ -414,6 +435,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class EventCount:
+    """`POST /events/count-by/resource`: how many events a resource has, and when the first and the last occurred."""
+
+    id: Annotated[Text, at('value')]
+    count: Count
+    first: Annotated[Time, at('start_time')]
+    last: Annotated[Time, at('end_time')]
+
+    @property
+    def object_id(self) -> str:
+        return self.id.rpartition('.')[2]
+
+
+@dataclass(frozen=True, slots=True)
 class EventPage:
     """`POST /events/filter` and `GET /events/filter/next`: `total` events on all pages, `token` asks for the next."""
 
@@ -426,6 +461,11 @@ class EventPage:
         """Raises UnexpectedAnswer; for what is not JSON ValueError or RecursionError."""
         page: EventPage = read(cls, content, 'a page of events')
         return page
+
+
+def _vacuums_events(enabled: object) -> bool | None:
+    """Whether the vacuum deletes old events: `enabled` lists what it deletes, or is a switch for other things."""
+    return 'events' in enabled if isinstance(enabled, list) else isinstance(enabled, bool)
 
 
 def _switches(services: object) -> Mapping[str, bool]:
@@ -441,9 +481,9 @@ class ServiceSettings:
     """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
 
     Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
-    does not end a cancellation by itself. `enabled` tells of each service, by its key there, whether it is switched on;
-    a service that is missing there is unknown. The settings are those of the process that answers, and the services
-    may run in another one, with others.
+    does not end a cancellation by itself, `vacuum_loop` for one that has no such service (before 3.6.19). `enabled`
+    tells of each service, by its key there, whether it is switched on; a service that is missing there is unknown. The
+    settings are those of the process that answers, and the services may run in another one, with others.
     """
 
     scheduler_loop: Annotated[Duration, _setting('scheduler', 'loop_seconds')] = timedelta(seconds=60)
@@ -459,6 +499,11 @@ class ServiceSettings:
         None
     )
     recorder_flush: Annotated[Duration, _setting('task_run_recorder', 'flush_interval')] = timedelta(seconds=5)
+    persister_flush: Annotated[Duration, _setting('event_persister', 'flush_interval')] = timedelta(seconds=5)
+    pause_loop: Annotated[Duration, _setting('pause_expirations', 'loop_seconds')] = timedelta(seconds=5)
+    vacuum_loop: Annotated[OptionalDuration, _setting('db_vacuum', 'loop_seconds')] = None
+    vacuums_events: Annotated[bool | None, _setting('db_vacuum', 'enabled'), PlainValidator(_vacuums_events)] = None
+    event_retention: Annotated[OptionalDuration, at('server', 'events', 'retention_period')] = None
 
     enabled: Annotated[Mapping[str, bool], at('server', 'services'), PlainValidator(_switches)] = field(
         default_factory=dict

@@ -287,6 +287,14 @@ def live_task_runs(where: ServerFilter) -> list[Body]:
     return _task_runs(where, {'state': state} | _no_dummies(), _in_state(['RUNNING']))
 
 
+def scheduled_task_runs() -> Body:
+    """The task runs that are SCHEDULED: they wait for a task worker, or in their own process for a retry.
+
+    Index: ix_task_run__state_type_start_time.
+    """
+    return {'task_runs': _in_state(['SCHEDULED'])}
+
+
 def live_runs_among(body: Body, table: Table, ids: Iterable[str], state: str | None = None) -> Body:
     """Those of `body`, live runs, that have one of these ids, and are in such a state.
 
@@ -383,6 +391,15 @@ def events(names: dict[str, list[str]], time_range: TimeRange, order: Literal['A
     until = END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
     occurred = {'since': format_time(time_range.since), 'until': format_time(until)}
     return {'filter': {'event': names, 'order': order, 'occurred': occurred}}
+
+
+def events_of_ids(ids: Iterable[str], time_range: TimeRange) -> Body:
+    """Those of a time range that have one of these ids.
+
+    Index: the primary key.
+    """
+    body = events({}, time_range, 'DESC')
+    return {'filter': body['filter'] | {'id': {'id': list(ids)}}}
 
 
 def narrowed(

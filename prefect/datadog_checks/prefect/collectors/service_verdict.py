@@ -11,6 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.models import Event
+from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.collectors.base import RunContext
+
 # A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.
 PATIENCE = timedelta(seconds=60)
 _INTERVALS = 4
@@ -18,6 +23,10 @@ _INTERVALS = 4
 PATIENCE_WITHOUT_PROOF = timedelta(minutes=15)
 # Delays that are remembered of each kind of work: one that an outage made long is forgotten after so many others.
 _DELAYS = 20
+
+# How long the server keeps events (3.8.8), and how many are looked at after a start.
+EVENT_RETENTION = timedelta(days=7)
+_PAST_EVENTS = 20
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -42,6 +51,30 @@ class Work:
     kind: str
     at: datetime
     delay: timedelta | None
+
+
+@dataclass
+class Evidence:
+    """What one run of the check sees of a service: pieces of work that are overdue, by a key, and what was done."""
+
+    overdue: dict[str, Overdue] = field(default_factory=dict)
+    works: list[Work] = field(default_factory=list)
+
+    def add_if_overdue(self, key: str, item: Overdue) -> None:
+        if item.lateness > timedelta():
+            self.overdue[key] = item
+
+
+def past_events(run: RunContext, name: str) -> list[Event]:
+    """The last events of a name, the newest last; none from a server that has no events."""
+    time_range = TimeRange(run.now - EVENT_RETENTION, run.now)
+    try:
+        found = run.inventory.newest_events({'name': [name]}, time_range, _PAST_EVENTS)
+    except PrefectApiError as error:
+        # Told by the collector that is about events.
+        run.log.debug('No events, so that nothing tells of the past of a background service: %s', error)
+        return []
+    return found[::-1]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,12 @@ def instance_collect():
         'concurrency': True,
         'worker_counts': True,
         'background_services': True,
+        'background_tasks': True,
+        'worker_runs': True,
+        'failure_reasons': True,
         'check_cost': True,
         'automations': True,
+        'heartbeats': True,
     }
 
 

@@ -17,6 +17,7 @@ from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.named_events import NamedEvents
 from datadog_checks.prefect.inventory.runs import Runs
 from datadog_checks.prefect.inventory.selection import Selection
+from datadog_checks.prefect.inventory.server_facts import ServerFacts
 from datadog_checks.prefect.inventory.slots import SlotHolders, TakenSlots
 from datadog_checks.prefect.inventory.tagging import Tagging
 
@@ -39,6 +40,7 @@ class Inventory:
         selection = Selection(client, filters, memory.deployments, memory.flows, memory.workers, now, worker_retention)
         tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
         runs = Runs(client, selection, memory, now)
+        facts = ServerFacts(client, runs.met_flow_runs, memory.server_facts, now, log)
 
         self._memory = memory
         self._runs = runs
@@ -92,6 +94,9 @@ class Inventory:
         self.remember_ends = runs.remember_ends
         self.is_known_to_have_ended = runs.is_known_to_have_ended
         self.task_runs_by_id = client.task_runs_by_id
+        self.keep_parentless = filters.keep_parentless
+        self.waiting_background_task_runs = runs.waiting_background_task_runs
+        self.task_workers = client.task_workers
 
         self.concurrency_limits = Lazy(client.concurrency_limits)
         self.tag_limits = Lazy(client.tag_limits)
@@ -99,12 +104,16 @@ class Inventory:
         self.taken_slots = TakenSlots(client, None if filters.is_active else runs.live_flow_runs)
         self.slot_holders = SlotHolders(client, runs.live_flow_runs, are_all=not filters.is_active)
 
-        self.service_settings = client.service_settings
+        self.service_settings = facts.service_settings
+        self.remember_states = facts.remember_states
+        self.written_states = facts.written_states
         self.automations = client.automations
         self.named_events = NamedEvents(client, counted_event_names)
         self.event_pages = client.event_pages
         self.count_events = client.count_events
         self.newest_events = client.newest_events
+        self.oldest_event = client.oldest_event
+        self.count_events_by_resource = client.count_events_by_resource
 
     def idle_deployments(self, linger: timedelta, *, reads_back: bool) -> Set[str]:
         """The deployments that do no work now and did none within `linger`, by id.

@@ -11,6 +11,7 @@ from datadog_checks.prefect.inventory.flows import FlowDirectory
 from datadog_checks.prefect.inventory.future_runs import FutureRuns
 from datadog_checks.prefect.inventory.live_runs import LiveRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
+from datadog_checks.prefect.inventory.server_facts import ServerFactsMemory
 from datadog_checks.prefect.inventory.workers import WorkerDirectory
 from datadog_checks.prefect.tags import Tags
 
@@ -25,6 +26,7 @@ class InventoryMemory:
     def __init__(self) -> None:
         self.deployments = DeploymentDirectory()
         self.flows = FlowDirectory()
+        self.server_facts = ServerFactsMemory()
         self.workers = WorkerDirectory()
         self.future_runs = FutureRuns()
         self.live_flow_runs: LiveRuns[FlowRun] = LiveRuns()
@@ -41,5 +43,5 @@ class InventoryMemory:
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
-        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted):
+        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted, self.server_facts.state_times):
             recent.go_on(now)

@@ -38,6 +38,10 @@ class RecentCache(Generic[K, V]):
         """All values; to look at them so is not to ask for them."""
         return [value for _, value in self._values.values()]
 
+    def items(self) -> list[tuple[K, V]]:
+        """The same with their keys."""
+        return [(key, value) for key, (_, value) in self._values.items()]
+
     def go_on(self, now: datetime) -> None:
         """It is `now`: forget what was not used for longer than the lifetime."""
         self._now = now

@@ -6,6 +6,7 @@ import pytest
 
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from tests.fake_prefect import FakePrefect, FakeResponse
+from tests.fake_prefect.times import to_moment, to_text
 from tests.unit.harness import Bench, Row, at, bodies, failing, run_through, sent
 
 HOURLY = [{'active': True, 'max_scheduled_runs': None, 'schedule': {'cron': '0 * * * *'}}]
@@ -23,7 +24,15 @@ def default_settings(fake: FakePrefect) -> None:
 
 def tell_settings(fake: FakePrefect, *switched_off: str, **services: Row) -> None:
     """All services are switched on but these; the intervals are the defaults unless they are told."""
-    names = ('scheduler', 'late_runs', 'foreman', 'cancellation_cleanup', 'task_run_recorder')
+    names = (
+        'scheduler',
+        'late_runs',
+        'foreman',
+        'cancellation_cleanup',
+        'task_run_recorder',
+        'event_persister',
+        'pause_expirations',
+    )
     told = {name: {'enabled': name not in switched_off, **services.get(name, {})} for name in names}
     fake.fault = failing('/admin/settings', FakeResponse.of({'server': {'services': told}}))
 
@@ -422,6 +431,158 @@ class TestTaskRunRecorder:
     def test_server_without_events_tells_nothing_of_it(self, fake: FakePrefect, checks: Checks) -> None:
         fake.fault = failing('/events/filter', 404)
         assert checks.at(0) == {}
+
+
+class TestEventPersister:
+    def happen(self, fake: FakePrefect, second: float, *, is_written: bool) -> None:
+        """A flow run enters a state, with an event or without."""
+        run = fake.add_flow_run(state=('PENDING', 'Pending'), at=at(second))
+        if is_written:
+            fake.add_event(
+                'prefect.flow-run.Pending', occurred=at(second), visible_from=at(second + 5), id=run['state_id']
+            )
+
+    def test_events_that_are_not_written_down_are_a_symptom_once_some_were(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        verdicts: list[bool | None] = []
+        for second in range(0, 1500, 15):
+            self.happen(fake, second - 7, is_written=second < 600)
+            verdicts.append(checks.at(second).get('event_persister', (None,))[0])
+        assert set(verdicts[: 600 // 15]) == {True}
+        # It stays so, however long ago the first of them was.
+        first = verdicts.index(False)
+        assert 660 < 15 * first < 760
+        assert set(verdicts[first:]) == {False}
+        for second in (1500, 1515, 1530, 1545, 1560, 1575):
+            self.happen(fake, second - 7, is_written=True)
+            found = checks.at(second)
+        assert found['event_persister'] == (True, 0)
+
+    def test_what_a_server_that_was_killed_had_not_written_yet_is_none(self, fake: FakePrefect, checks: Checks) -> None:
+        for second in (0, 60):
+            self.happen(fake, second, is_written=True)
+            checks.at(second + 60)
+        for second in (121, 123):
+            self.happen(fake, second, is_written=False)
+        assert checks.verdicts('event_persister', range(135, 1500, 15)) == {True: 135}
+
+    def test_one_that_wrote_none_is_accused_after_a_while_if_it_is_switched_on(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        for second in range(0, 1200, 60):
+            self.happen(fake, second, is_written=False)
+        assert checks.verdicts('event_persister', range(60, 1500, 15)) == {None: 60, False: 1020}
+
+    def test_switched_off_it_is_not_accused(self, fake: FakePrefect, checks: Checks) -> None:
+        tell_settings(fake, 'event_persister')
+        for second in range(0, 1200, 60):
+            self.happen(fake, second, is_written=False)
+        assert checks.verdicts('event_persister', range(60, 1500, 15)) == {None: 60}
+
+    def test_services_apart_that_write_down_events_of_their_own_live(self, fake: FakePrefect, checks: Checks) -> None:
+        """Without a common broker the events of clients do not get to them."""
+        for second in range(0, 3000, 60):
+            self.happen(fake, second, is_written=False)
+            if second % 600 == 300:
+                fake.add_event('prefect.flow-run.Late', occurred=at(second))
+        assert checks.verdicts('event_persister', range(60, 3000, 30)) == {None: 60, True: 360}
+
+    def test_states_of_background_services_tell_nothing(self, fake: FakePrefect, checks: Checks) -> None:
+        for second in range(0, 1200, 60):
+            fake.add_flow_run(state=('SCHEDULED', 'Late'), scheduled_time=at(second), at=at(second))
+        assert 'event_persister' not in checks.at(1300)
+
+
+class TestPauseExpirations:
+    MESSAGE = 'The flow was paused and never resumed.'
+
+    def pause(self, fake: FakePrefect, until: float) -> Row:
+        run = fake.add_flow_run(state=('PAUSED', 'Suspended'), at=at(until - 300))
+        run['state']['state_details']['pause_timeout'] = to_text(at(until))
+        return run
+
+    def test_run_that_is_not_failed_when_its_pause_is_over_is_a_symptom_once_some_were(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        run, other = self.pause(fake, 10), self.pause(fake, 300)
+        assert checks.at(0) == {}
+        fake.set_flow_run_state(run, 'FAILED', at=at(13), message=self.MESSAGE)
+        assert checks.at(15) == {'pause_expirations': (True, 0)}
+        assert checks.verdicts('pause_expirations', range(30, 600, 15)) == {True: 30, False: 375}
+        fake.set_flow_run_state(other, 'FAILED', at=at(610), message=self.MESSAGE)
+        assert checks.at(615) == {'pause_expirations': (True, 0)}
+
+    def test_run_that_somebody_resumes_or_fails_is_no_work_of_it(self, fake: FakePrefect, checks: Checks) -> None:
+        resumed, failed = self.pause(fake, 100), self.pause(fake, 100)
+        self.pause(fake, 9000)
+        checks.at(0)
+        fake.set_flow_run_state(resumed, 'RUNNING', at=at(10))
+        fake.set_flow_run_state(failed, 'FAILED', at=at(10), message='enough')
+        assert checks.verdicts('pause_expirations', range(15, 1500, 30)) == {None: 15}
+
+    def test_event_tells_of_it_after_a_start(self, fake: FakePrefect, checks: Checks) -> None:
+        event = fake.add_event('prefect.flow-run.Failed', occurred=at(-3600))
+        event['resource'] |= {'prefect.state-message': self.MESSAGE}
+        assert checks.at(0)['pause_expirations'] == (True, 0)
+
+    def test_switched_off_it_is_not_accused(self, fake: FakePrefect, checks: Checks) -> None:
+        tell_settings(fake, 'pause_expirations')
+        self.pause(fake, 0)
+        assert checks.verdicts('pause_expirations', range(0, 1800, 30)) == {None: 0}
+
+    def test_without_work_it_is_accused_after_a_while_if_it_is_switched_on(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        self.pause(fake, 0)
+        assert checks.verdicts('pause_expirations', range(0, 1800, 15)) == {None: 0, False: 915}
+
+
+class TestDatabaseVacuum:
+    RETENTION = 86400
+
+    @pytest.fixture(autouse=True)
+    def settings(self, fake: FakePrefect) -> None:
+        self.tell(fake, ['events'])
+
+    def tell(self, fake: FakePrefect, enabled: object, loop: float = 60) -> None:
+        services = {'db_vacuum': {'enabled': enabled, 'loop_seconds': loop}, 'event_persister': {'enabled': True}}
+        document = {'server': {'services': services, 'events': {'retention_period': 'P1D'}}}
+        fake.fault = failing('/admin/settings', FakeResponse.of(document))
+
+    def event(self, fake: FakePrefect, second: float) -> Row:
+        """An event that is too old from that second on."""
+        return fake.add_event('prefect.work-pool.ready', occurred=at(second - self.RETENTION))
+
+    def test_events_that_are_too_old_are_a_symptom_once_some_went(self, fake: FakePrefect, checks: Checks) -> None:
+        events = [self.event(fake, second) for second in range(0, 1200, 100)]
+        for second in range(0, 600, 15):
+            if second % 60 == 45:
+                for event in [item for item in events if to_moment(item['occurred']) < at(second - self.RETENTION)]:
+                    fake.remove(event)
+                    events.remove(event)
+            found = checks.at(second)
+        assert found['db_vacuum'] == (True, 0)
+        # 600 is due, 120 s later it is overdue, and 240 s after that it is a symptom.
+        assert checks.verdicts('db_vacuum', range(600, 1500, 15)) == {True: 600, False: 975}
+
+    @pytest.mark.parametrize('enabled', [['flow_runs'], None], ids=str)
+    def test_switched_off_it_is_not_accused(self, fake: FakePrefect, checks: Checks, enabled: object) -> None:
+        self.tell(fake, enabled)
+        self.event(fake, 0)
+        assert checks.verdicts('db_vacuum', range(0, 3000, 60)) == {None: 0}
+
+    def test_server_that_does_not_know_it_says_nothing(self, fake: FakePrefect, checks: Checks) -> None:
+        tell_settings(fake)
+        self.event(fake, 0)
+        assert 'db_vacuum' not in checks.at(9000)
+
+    def test_oldest_event_is_looked_for_every_ten_minutes(self, fake: FakePrefect, checks: Checks) -> None:
+        self.tell(fake, ['events'], 3600)
+        for second in range(0, 3600, 15):
+            checks.at(second)
+        asked = [body for body in bodies(fake, '/events/filter') if body['filter']['order'] == 'ASC']
+        assert len(asked) == 6
 
 
 def test_intervals_are_those_of_the_server(fake: FakePrefect, checks: Checks) -> None:

@@ -27,6 +27,12 @@ STATE_GAUGES = ('scheduled', 'pending', 'running', 'paused')
 END_COUNTS = ('completed', 'failed', 'crashed', 'cancelled')
 
 
+@pytest.fixture
+def bench(new_bench: Callable[..., Bench]) -> Bench:
+    """Without the reasons of failures, which `test_failure_reason.py` is about."""
+    return new_bench(collect={'failure_reasons': False})
+
+
 class TestFlowRuns:
     @pytest.fixture
     def collector(self) -> FlowRuns:
