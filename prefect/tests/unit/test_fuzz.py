@@ -71,7 +71,6 @@ ENDPOINTS = (
 AT_START: dict[str, tuple[str, ...]] = {
     '/admin/settings': (),
     '/admin/version': (),
-    '/automations/filter': (),
     '/csrf-token': ('token', 'expiration'),
     '/flow_runs/paginate': ('limit',),
     '/flows/filter': (),
