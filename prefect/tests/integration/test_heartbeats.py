@@ -1,4 +1,4 @@
-"""Real processes of flow runs that send heartbeats: one is killed, one stopped and woken up, one sends too few, one none.
+"""Processes of flow runs that send heartbeats: one is killed, one stopped and woken up, one sends too few, one goes on.
 
 Prefect sends heartbeats every 30 s at the most often, so this takes four minutes.
 """
@@ -71,6 +71,6 @@ def test_runs_that_lose_their_process_are_lost_and_no_others() -> None:
         for now in found:
             assert lost(now) <= {'killed', 'stopped'}
             assert all(age > 90 for flow, (is_lost, age) in now.items() if is_lost)
-        assert all(age < 110 for _, age in (found[-1]['killed'], found[-1]['stopped']))
+        assert all(age < 130 for _, age in (found[-1]['killed'], found[-1]['stopped']))
         found = follow(runner, lambda now: lost(now) == {'killed'})
         assert all(lost(now) <= {'killed', 'stopped'} for now in found)
