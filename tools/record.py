@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.api import Answer, PrefectApiDriver
-from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer
+from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer, Worker
 from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Row, World, build_world, wait_until
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
@@ -156,6 +156,28 @@ def new_automation(api: PrefectApiDriver, flow_run_id: str) -> Row:
     return {'name': 'recorded-automation', 'enabled': True, 'trigger': trigger, 'actions': actions}
 
 
+def record_task_worker(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
+    """Record a task worker while it listens."""
+    path = 'task_workers/filter'
+    with FlowScript(server.api_url, 'thumbnail_worker.py'):
+        wait_until(lambda: bool(api.request('POST', path, {})), 'a task worker')
+        recorder.record('task_workers_filter', 'online', ('POST', f'/{path}', {}))
+
+
+def run_worker(api: PrefectApiDriver, server: PrefectServer) -> None:
+    """Let a worker start a flow run that exits with 3: its events are recorded with those of the engine."""
+    api.create_work_pool('recorded-with-worker')
+    deployment_id = api.create_deployment(
+        flow_name='recorded-exit',
+        name='recorded-exit',
+        entrypoint='failures.py:exits',
+        work_pool_name='recorded-with-worker',
+    )
+    api.create_flow_run(deployment_id)
+    with Worker(server.api_url, 'recorded-with-worker'):
+        wait_until(lambda: 'prefect.worker.executed-flow-run' in names_of_events(api), 'the events of the worker')
+
+
 def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
@@ -273,6 +295,8 @@ def main() -> int:
         world = build_world(api)
         record_objects(recorder, world)
         record_automation(recorder, api, world)
+        record_task_worker(recorder, api, server)
+        run_worker(api, server)
         record_engine_runs(recorder, api, server)
         record_server(recorder)
         count = recorder.count

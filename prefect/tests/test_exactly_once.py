@@ -30,8 +30,14 @@ from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
 LATEST = 110
 # Seconds after which all is visible and every interval between two checks has passed.
 SETTLED = 400
-TAG_KEYS = ('deployment_name', 'flow_name', 'task_key')
+TAG_KEYS = ('deployment_name', 'flow_name', 'task_key', 'failure_reason')
 OUTCOMES = ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
+# What Prefect writes to a state, and the reason that it is told by.
+MESSAGES = {
+    'FAILED': 'Flow run encountered an exception: ValueError: no such customer',
+    'CRASHED': 'Process exited with status code: 137. Process was killed.',
+}
+REASONS = {'FAILED': 'exception:ValueError', 'CRASHED': 'out_of_memory'}
 HEARTBEAT = 'prefect.flow-run.heartbeat'
 EVENTS = ('prefect.flow-run.Changed', 'prefect.flow-run.Burst')
 # (series, tags): for a count the sum of its values, for the `.count` of a duration the number of samples;
@@ -109,6 +115,11 @@ class Truth:
     def add(self, series: str, tags: tuple[str, ...]) -> None:
         self.sums[series, tags] += 1
 
+    def add_end(self, runs: str, state_type: str, tags: tuple[str, ...]) -> None:
+        self.add(f'{runs}.{state_type.lower()}.count', tags)
+        if state_type in REASONS:
+            self.add(f'{runs}.failures.count', (*tags, f'failure_reason:{REASONS[state_type]}'))
+
 
 class Story:
     """Plays a history on a fake server, and knows what should be counted."""
@@ -136,8 +147,10 @@ class Story:
         )
         moment = expected + timedelta(seconds=life.starts_after)
         if life.never_starts:
-            fake.set_flow_run_state(run, life.outcome, at=moment, visible_from=shown(moment))
-            truth.add(f'flow_runs.{life.outcome.lower()}.count', tags)
+            fake.set_flow_run_state(
+                run, life.outcome, at=moment, visible_from=shown(moment), message=MESSAGES.get(life.outcome)
+            )
+            truth.add_end('flow_runs', life.outcome, tags)
         else:
             fake.set_flow_run_state(run, 'RUNNING', at=moment, visible_from=shown(moment))
             started = moment
@@ -152,8 +165,10 @@ class Story:
                 fake.set_flow_run_state(run, 'RUNNING', at=moment, visible_from=shown(moment))
                 truth.add('flow_runs.retry_gaps_duration.count', tags)
             moment += timedelta(seconds=life.runs_for)
-            fake.set_flow_run_state(run, life.outcome, at=moment, visible_from=shown(moment))
-            truth.add(f'flow_runs.{life.outcome.lower()}.count', tags)
+            fake.set_flow_run_state(
+                run, life.outcome, at=moment, visible_from=shown(moment), message=MESSAGES.get(life.outcome)
+            )
+            truth.add_end('flow_runs', life.outcome, tags)
             truth.add('flow_runs.execution_duration.count', tags)
             self._play_tasks(run, life, started, tags)
         if life.retried_by_hand is not None:
@@ -190,8 +205,10 @@ class Story:
             if upstream:
                 self.truth.add('task_runs.dependency_wait_duration.count', task_tags)
             end = begin + timedelta(seconds=task.runs_for)
-            self._fake.set_task_run_state(row, task.outcome, at=end, visible_from=shown(end))
-            self.truth.add(f'task_runs.{task.outcome.lower()}.count', task_tags)
+            self._fake.set_task_run_state(
+                row, task.outcome, at=end, visible_from=shown(end), message=MESSAGES.get(task.outcome)
+            )
+            self.truth.add_end('task_runs', task.outcome, task_tags)
             self.truth.add('task_runs.execution_duration.count', task_tags)
             if task.is_rolled_back:
                 later = end + timedelta(seconds=2)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from datadog_checks.prefect.filters import NameFilter
-from datadog_checks.prefect.metrics import AUTOMATIONS
+from datadog_checks.prefect.metrics import AUTOMATIONS, WORKER_RUNS
 
 # Sent every 30 s or so for each run (3.6.13 and later): no news, whatever the patterns say.
 HEARTBEAT = 'prefect.flow-run.heartbeat'
@@ -20,10 +20,13 @@ HEARTBEAT = 'prefect.flow-run.heartbeat'
 AUTOMATION_TRIGGERED = 'prefect.automation.triggered'
 ACTION_EXECUTED = 'prefect.automation.action.executed'
 ACTION_FAILED = 'prefect.automation.action.failed'
+WORKER_SUBMITTED = 'prefect.worker.submitted-flow-run'
+WORKER_EXECUTED = 'prefect.worker.executed-flow-run'
 
 # The events that are counted, whatever is sent, by the key of the option `collect`. See `inventory/named_events.py`.
 COUNTED_EVENTS: Mapping[str, tuple[str, ...]] = {
     AUTOMATIONS: (AUTOMATION_TRIGGERED, ACTION_EXECUTED, ACTION_FAILED),
+    WORKER_RUNS: (WORKER_SUBMITTED, WORKER_EXECUTED),
 }
 
 # Names that Prefect is known to send (3.0 to 3.9): those of them that do not pass are named to the server.

@@ -22,6 +22,9 @@ EXPECTATIONS = 'expectations'
 CONCURRENCY = 'concurrency'
 WORKER_COUNTS = 'worker_counts'
 BACKGROUND_SERVICES = 'background_services'
+BACKGROUND_TASKS = 'background_tasks'
+FAILURE_REASONS = 'failure_reasons'
+WORKER_RUNS = 'worker_runs'
 CHECK_COST = 'check_cost'
 AUTOMATIONS = 'automations'
 HEARTBEATS = 'heartbeats'
@@ -304,6 +307,23 @@ WORK_POOL_WORKERS_OFFLINE = _gauge(
     group=WORKER_COUNTS,
 )
 
+WORK_POOL_FLOW_RUNS_SUBMITTED = _count(
+    'work_pool.flow_runs.submitted.count',
+    'run',
+    'Flow runs for which a worker of the pool began to start a process, a container or a job since the last check. 0 '
+    'for five minutes after the last one.',
+    tags.WORK_POOL_KEYS,
+    group=WORKER_RUNS,
+)
+WORK_POOL_FLOW_RUNS_EXITED = _count(
+    'work_pool.flow_runs.exited.count',
+    'run',
+    'Flow runs whose process, container or job ended under the eyes of its worker since the last check, by exit code. '
+    '137 and -9 are memory most often. 0 for five minutes after the last one.',
+    tags.WORK_POOL_EXIT_KEYS,
+    group=WORKER_RUNS,
+)
+
 WORK_QUEUE_IS_READY = _gauge('work_queue.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_QUEUE_KEYS, 1)
 WORK_QUEUE_IS_NOT_READY = _gauge(
     'work_queue.is_not_ready',
@@ -572,6 +592,16 @@ FLOW_RUNS_RETRY_GAPS_DURATION = _percentile_gauges(
     tags.FLOW_RUN_KEYS,
 )
 
+FLOW_RUNS_FAILURES = _count(
+    'flow_runs.failures.count',
+    'run',
+    'Flow runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
+    'minutes after the last one.',
+    tags.FAILED_FLOW_RUN_KEYS,
+    -1,
+    group=FAILURE_REASONS,
+)
+
 FLOW_RUNS_LATE = _gauge(
     'flow_runs.late',
     'run',
@@ -753,4 +783,40 @@ TASK_RUNS_AWAITING_RETRY = _gauge(
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
+)
+
+TASK_RUNS_FAILURES = _count(
+    'task_runs.failures.count',
+    'run',
+    'Task runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
+    'minutes after the last one.',
+    tags.FAILED_TASK_RUN_KEYS,
+    -1,
+    group=FAILURE_REASONS,
+)
+
+TASK_RUNS_SCHEDULED = _gauge(
+    'task_runs.scheduled',
+    'run',
+    'Background task runs (`.delay()`) that wait for a task worker now. 0 for five minutes after the last one.',
+    tags.TASK_KEYS,
+    -1,
+    group=BACKGROUND_TASKS,
+)
+TASK_RUNS_SCHEDULED_MAX_AGE = _gauge(
+    'task_runs.scheduled.max_age',
+    'second',
+    'How long the oldest of these task runs has waited. 0 for five minutes after the last one.',
+    tags.TASK_KEYS,
+    -1,
+    group=BACKGROUND_TASKS,
+)
+TASK_WORKERS_ONLINE = _gauge(
+    'task_workers.online',
+    'worker',
+    'Task workers that listened for this task within the last minute. 0 while task runs wait and none listens, and for '
+    'five minutes after the last one.',
+    (tags.TASK_KEY,),
+    1,
+    group=BACKGROUND_TASKS,
 )

@@ -220,6 +220,11 @@ class FakePrefect(World):
                 return self._unfiltered(request, 'tag_limits', queries.BY_TAG)
             case 'POST', '/automations/filter':
                 return self._unfiltered(request, 'automations', queries.BY_NAME)
+            case 'POST', '/task_workers/filter':
+                # All of them, whatever limit is asked for.
+                self._body(request, frozenset(), frozenset())
+                rows = self.view().rows('task_workers')
+                return [{key: value for key, value in row.items() if key != 'id'} for row in rows]
             case 'POST', '/work_queues/filter':
                 return self._listing(request, 'work_queues', queries.BY_NAME)
             case 'POST', _ if found := COLLECTION_PATH.fullmatch(path):

@@ -26,6 +26,7 @@ TABLES = (
     'flow_run_states',
     'events',
     'automations',
+    'task_workers',
 )
 Moment = datetime | str
 
@@ -323,6 +324,14 @@ class World:
         (row,) = recorded.body('automations_filter', 'three_actions')
         row |= {'id': self._random_id(), 'name': name, 'enabled': enabled}
         return self._add('automations', row, overrides, None)
+
+    def add_task_worker(self, *task_keys: str, identifier: str = 'host-1', seen: Moment | None = None) -> Row:
+        """Add a task worker that listens for these tasks, and did so just now."""
+        row = recorded.row('task_workers_filter', 'online')
+        row |= {'identifier': identifier, 'task_keys': list(task_keys), 'timestamp': to_text(self._moment(seen))}
+        # Tables know their rows by an id, which the answer has not.
+        row['id'] = identifier
+        return self._add('task_workers', row, {}, None)
 
     def remove(self, row: Row) -> None:
         """Delete an object as the server does: runs keep the id of a deleted deployment and lose a deleted queue."""

@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from lab.api import Answer, PrefectApiDriver
-from lab.prefect_server import PrefectServer
+from lab.prefect_server import FlowScript, PrefectServer
 from tests.fake_prefect import FakePrefect
 from tools.record import new_automation
-from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world
+from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world, wait_until
 
 Row = dict[str, Any]
 # What the bookkeeping of the server sets when a run enters a state.
@@ -190,6 +190,7 @@ TASK_RUN_FILTERS: list[Row] = [
     {'task_runs': {'tags': {'all_': ['db', 'slow']}}},
     {'task_runs': {'tags': {'is_null_': True}}},
     {'task_runs': {'state': {'type': {'any_': ['PENDING', 'RUNNING']}}}},
+    {'task_runs': {'state': {'type': {'any_': ['SCHEDULED']}}}},
     {'task_runs': {'state': {'name': {'any_': ['NotReady', 'Cached']}}}},
     {'task_runs': {'state': {'operator': 'or_', 'name': {'any_': ['AwaitingRetry']}, 'type': {'any_': ['PAUSED']}}}},
     {'task_runs': {'start_time': {'after_': '{task_runs[failed][start_time]}'}}},
@@ -473,6 +474,22 @@ def test_events_are_counted_alike_by_resource(pair: Pair) -> None:
     by_resource = [{row.pop('value'): row for row in answer.body} for answer in (real, fake)]
     assert by_resource[0] == by_resource[1]
     assert by_resource[0]
+
+
+def test_task_workers_are_the_same(pair: Pair) -> None:
+    """All of them, whatever page is asked for; the real server notices within a second that one is gone."""
+    path = '/task_workers/filter'
+    real, fake = pair.ask('POST', path, {})
+    assert fake.body == real.body == []
+    with FlowScript(pair.api.url, 'thumbnail_worker.py'):
+        wait_until(lambda: bool(pair.api.request('POST', path, {})), 'a task worker')
+        row = pair.fake.add_task_worker('recorded')
+        real, fake = pair.ask('POST', path, {})
+    pair.fake.remove(row)
+    assert [row.keys() for row in fake.body] == [row.keys() for row in real.body]
+    assert [type(value) for row in fake.body for value in row.values()] == [
+        type(value) for row in real.body for value in row.values()
+    ]
 
 
 @pytest.mark.parametrize('collection', ['flow_runs', 'task_runs'])

@@ -86,6 +86,7 @@ TASK_RUNS: Mapping[str, list[Request]] = {
     ],
     'started_flow_runs_among': counted('flow_runs', queries.started_flow_runs_among(NO_FILTER, RANGE, [IDENTITY])),
     'started_task_runs_among': counted('task_runs', queries.started_task_runs_among(NO_FILTER, RANGE, [IDENTITY])),
+    'scheduled_task_runs': listed('task_runs', queries.scheduled_task_runs(), TASK_RUNS_BY_EXPECTED_START),
     'open_task_runs': listed('task_runs', queries.open_task_runs(NO_FILTER, RANGE), TASK_RUNS_BY_EXPECTED_START),
     'background_task_runs_that_take_slots': counted('task_runs', queries.background_task_runs_that_take_slots()),
     'task_runs_that_take_slots_of': counted('task_runs', queries.task_runs_that_take_slots_of('x')),

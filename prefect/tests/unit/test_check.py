@@ -119,6 +119,8 @@ def full_world(fake: FakePrefect) -> Callable[[], None]:
     for state in states[:3]:
         fake.add_task_run(flow_run=live[1], state=(state, state.capitalize()))
     fake.add_automation()
+    fake.add_task_worker('resize')
+    fake.add_task_run(task_key='resize', state=('SCHEDULED', 'Scheduled'))
     fake.add_task_run(flow_run=live[1], state=('SCHEDULED', 'AwaitingRetry'))
 
     def happen() -> None:
@@ -301,7 +303,7 @@ class TestFailures:
             pytest.param('/flow_run_states/', {*STREAMS} - {'task_runs.started', 'task_runs.finished'}, id='states'),
             pytest.param(
                 '/task_runs/filter',
-                {'task_runs', 'task_runs.ages', 'task_runs.started', 'task_runs.finished'},
+                {'task_runs', 'task_runs.ages', 'task_runs.started', 'task_runs.finished', 'background_tasks'},
                 id='task runs',
             ),
         ],
@@ -333,7 +335,7 @@ class TestFailures:
         fake.fault = lambda request: faults[0](request) or faults[1](request)
         message = run_failing(new_check(), aggregator)
         # The server asked for patience, so what comes afterwards fails too.
-        assert re.match(r'\d of the collectors failed\. ', message)
+        assert re.match(r'\d+ of the collectors failed\. ', message)
         assert 'work_queues, concurrency, background_services: POST /work_queues/filter: HTTP 500, ' in message
         assert re.search(r'\btask_runs, .*: POST /task_runs/filter: HTTP 429, ', message)
 
@@ -711,7 +713,8 @@ class TestEvents:
         full_world()
         fake.fault = failing('/events/filter')
         message = run_failing(check, aggregator)
-        assert message.startswith('2 of the collectors failed. automations, events: POST /events/filter: HTTP 500')
+        failed = 'automations, worker_runs, events'
+        assert message.startswith(f'3 of the collectors failed. {failed}: POST /events/filter: HTTP 500')
         assert {name for name, good in success(aggregator).items() if not good} == {*COUNTED_EVENTS, 'events'}
         assert total(aggregator, 'flow_runs.completed.count') == 2
         assert total(aggregator, 'task_runs.completed.count')

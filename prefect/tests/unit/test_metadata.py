@@ -75,7 +75,9 @@ def test_only_what_happens_is_a_count() -> None:
 
     of_runs = {f'{family}.{name}' for family in ('flow_runs', 'task_runs') for name in RUN_COUNTS}
     of_automations = {f'automation.{name}.count' for name in ('triggered', 'action.executed', 'action.failed')}
-    assert counts == {*of_runs, *of_automations, 'api.requests', 'api.response_bytes'}
+    of_workers = {f'work_pool.flow_runs.{name}.count' for name in ('submitted', 'exited')}
+    of_failures = {f'{family}.failures.count' for family in ('flow_runs', 'task_runs')}
+    assert counts == {*of_runs, *of_automations, *of_workers, *of_failures, 'api.requests', 'api.response_bytes'}
     assert {spec.type for spec in METRICS.values()} == {'gauge', 'count'}
 
 

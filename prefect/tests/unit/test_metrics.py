@@ -5,7 +5,7 @@ import re
 import pytest
 
 from datadog_checks.prefect import metrics, tags
-from datadog_checks.prefect.metrics import METRICS, NAMESPACE, MetricSpec
+from datadog_checks.prefect.metrics import BACKGROUND_TASKS, METRICS, NAMESPACE, MetricSpec
 
 KNOWN_TAGS = {value for key, value in vars(tags).items() if key.isupper() and isinstance(value, str)}
 
@@ -76,10 +76,26 @@ def test_there_are_59_documented_series_beside_those_on_the_check_itself() -> No
     ],
 )
 def test_family_carries_the_documented_tags(prefix: str, keys: str) -> None:
-    family = [spec for spec in METRICS.values() if spec.name.startswith(prefix)]
+    family = [spec for spec in METRICS.values() if spec.name.startswith(prefix) and spec.group != BACKGROUND_TASKS]
     assert family
     for spec in family:
-        assert set(spec.tag_keys) - {tags.LATE_REASON, tags.EXPECTATION_SOURCE} == set(keys.split())
+        more = {tags.LATE_REASON, tags.EXPECTATION_SOURCE, tags.STATE_NAME, tags.FAILURE_REASON}
+        assert set(spec.tag_keys) - more == set(keys.split())
+
+
+def test_background_tasks_belong_to_no_flow_run() -> None:
+    keys = {spec.name: spec.tag_keys for spec in METRICS.values() if spec.group == BACKGROUND_TASKS}
+    assert keys == {
+        'task_runs.scheduled': ('task_key', 'task_name'),
+        'task_runs.scheduled.max_age': ('task_key', 'task_name'),
+        'task_workers.online': ('task_key',),
+    }
+
+
+def test_only_failures_carry_their_reason() -> None:
+    keys = {tags.STATE_NAME, tags.FAILURE_REASON}
+    with_reason = {spec.name for spec in METRICS.values() if keys & set(spec.tag_keys)}
+    assert with_reason == {'flow_runs.failures.count', 'task_runs.failures.count'}
 
 
 def test_only_late_runs_carry_a_reason() -> None:

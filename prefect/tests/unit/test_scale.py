@@ -22,9 +22,10 @@ INTERVAL = timedelta(seconds=15)
 PAGE = 20
 SCHEDULE = {'id': '5b1c0f3e-0b7b-4c6f-8f2e-5b8a4b5c7d11', 'active': True, 'schedule': {'cron': '0 * * * *'}}
 # Requests of a steady check besides those for the workers of each pool, while each list has one page.
-STEADY_REQUESTS = 36
+STEADY_REQUESTS = 38
 # What of them is about runs and deployments: those that are live, due, restarting, that started, that ended.
-STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 4, '/task_runs/count': 4}
+# And the task runs that wait for a task worker.
+STEADY_PAGES = {'/deployments/filter': 2, '/flow_runs/filter': 6, '/task_runs/filter': 5, '/task_runs/count': 4}
 # The total of future runs, and some groups of deployments in turn; what started, and which of it is known; what ended.
 FUTURE_COUNTS = 5
 STREAM_COUNTS = 3

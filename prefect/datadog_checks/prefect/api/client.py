@@ -31,6 +31,7 @@ from datadog_checks.prefect.api.models import (
     ServiceSettings,
     TagLimit,
     TaskRun,
+    TaskWorker,
     Worker,
     WorkPool,
     WorkQueue,
@@ -267,6 +268,13 @@ class PrefectClient:
 
     def task_runs_by_id(self, ids: Sequence[str]) -> list[TaskRun]:
         return self._read_ids('task_runs', ids, TaskRun)
+
+    def task_workers(self) -> list[TaskWorker]:
+        """The task workers that are connected to the process that answers: replicas know different ones.
+
+        The list has no pages. Raises NotFound where there is no such endpoint.
+        """
+        return self._well_formed(self._fetch('/task_workers/filter', {}, TaskWorker), TaskWorker)
 
     def count_task_runs(self, body: Body) -> int:
         return self._count('/task_runs/count', body)

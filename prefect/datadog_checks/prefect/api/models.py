@@ -27,6 +27,7 @@ from pydantic import PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from datadog_checks.prefect.api.rows import (
+    Beginning,
     Count,
     Duration,
     Identifier,
@@ -293,7 +294,7 @@ class FlowRun:
     state_type: OptionalText = None
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
-    state_message: Annotated[OptionalText, at('state', 'message')] = None
+    state_message: Annotated[Beginning, at('state', 'message')] = None
     pause_timeout: Annotated[OptionalTime, at('state', 'state_details', 'pause_timeout')] = None
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
@@ -342,13 +343,15 @@ class FlowRunState:
     type: Text
     name: Text
     timestamp: Time
+    message: Beginning = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """`POST /task_runs/filter`. Its times come from the clock of the process that runs the task.
 
-    `flow_run_id` is null for a background task; `upstream_ids` are the task runs whose results it takes or waits for.
+    `flow_run_id` is null for a background task that no flow run asked for; `is_deferred` tells of each of them that it
+    waits for a task worker. `upstream_ids` are the task runs whose results it takes or waits for.
     `state_time` is when it entered its present state; for some milliseconds the server may not know that (3.8.8).
     """
 
@@ -358,6 +361,8 @@ class TaskRun:
     state_type: OptionalText = None
     state_name: OptionalText = None
     state_time: Annotated[OptionalTime, at('state', 'timestamp')] = None
+    state_message: Annotated[Beginning, at('state', 'message')] = None
+    is_deferred: Annotated[IsTrue, at('state', 'state_details', 'deferred')] = False
     run_count: Integer = 0
     expected_start_time: OptionalTime = None
     start_time: OptionalTime = None
@@ -367,16 +372,30 @@ class TaskRun:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskWorker:
+    """`POST /task_workers/filter`: a process that listens for background tasks.
+
+    `seen_at` is when it listened last, at most 1 s ago while it is connected (3.8.8).
+    """
+
+    id: Annotated[Text, at('identifier')]
+    seen_at: Annotated[Time, at('timestamp')]
+    task_keys: Texts = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Resource:
     """What an event is about, or related to, in the `role` of a work pool, a flow run and so on.
 
-    `id` is `prefect.<kind>.<id>`, `object_id` the last part of it.
+    `id` is `prefect.<kind>.<id>`, `object_id` the last part of it. `status_code` is that with which the infrastructure
+    of a flow run ended, where a worker tells of its end.
     """
 
     id: Annotated[Text, at('prefect.resource.id')]
     role: Annotated[OptionalText, at('prefect.resource.role')] = None
     name: Annotated[OptionalText, at('prefect.resource.name')] = None
     work_pool_type: Annotated[OptionalText, at('prefect.work-pool.type')] = None
+    status_code: Annotated[OptionalText, at('prefect.infrastructure.status-code')] = None
 
     @property
     def object_id(self) -> str:

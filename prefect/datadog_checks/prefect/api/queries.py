@@ -287,6 +287,14 @@ def live_task_runs(where: ServerFilter) -> list[Body]:
     return _task_runs(where, {'state': state} | _no_dummies(), _in_state(['RUNNING']))
 
 
+def scheduled_task_runs() -> Body:
+    """The task runs that are SCHEDULED: they wait for a task worker, or in their own process for a retry.
+
+    Index: ix_task_run__state_type_start_time.
+    """
+    return {'task_runs': _in_state(['SCHEDULED'])}
+
+
 def live_runs_among(body: Body, table: Table, ids: Iterable[str], state: str | None = None) -> Body:
     """Those of `body`, live runs, that have one of these ids, and are in such a state.
 

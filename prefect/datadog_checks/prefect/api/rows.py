@@ -41,6 +41,7 @@ M = TypeVar('M', bound=HasId)
 # The integers of the server's databases. Python cannot always make a float of a larger one.
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 10**12
+_BEGINNING = 300
 
 
 class UnexpectedAnswer(Exception):
@@ -190,6 +191,8 @@ _WRONG_IS_DEFAULT = WrapValidator(_default_if_wrong)
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
 OptionalText = Annotated[str | None, _STRICT]
+# Of a text that may be long only so many characters are kept: enough for a sentence of Prefect's own.
+Beginning = Annotated[str | None, _STRICT, AfterValidator(lambda text: text and text[:_BEGINNING])]
 Texts = Annotated[tuple[Annotated[str, _STRICT], ...], _NULL_IS_DEFAULT]
 # An id that is remembered and asked for again: the server refuses any request with one that is no UUID.
 Identifier = Annotated[str, Field(strict=True, pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')]

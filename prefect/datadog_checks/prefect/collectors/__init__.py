@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from datadog_checks.prefect.collectors.automations import Automations
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
+from datadog_checks.prefect.collectors.background_tasks import BackgroundTasks
 from datadog_checks.prefect.collectors.base import (
     AnySnapshotCollector,
     AnyStreamCollector,
@@ -24,16 +25,19 @@ from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
 from datadog_checks.prefect.collectors.work_pools import WorkPools
 from datadog_checks.prefect.collectors.work_queues import WorkQueues
+from datadog_checks.prefect.collectors.worker_runs import WorkerRuns
 from datadog_checks.prefect.collectors.workers import Workers
 from datadog_checks.prefect.metrics import (
     AUTOMATIONS,
     BACKGROUND_SERVICES,
+    BACKGROUND_TASKS,
     CONCURRENCY,
     EXPECTATIONS,
     FRESHNESS,
     HEARTBEATS,
     LATE_RUNS,
     RUN_AGES,
+    WORKER_RUNS,
 )
 
 # Those that can be switched off, by their key in the option `collect`.
@@ -45,11 +49,15 @@ _BY_GROUP: tuple[tuple[str, Callable[[], AnySnapshotCollector]], ...] = (
     (EXPECTATIONS, Expectations),
     (CONCURRENCY, Concurrency),
     (BACKGROUND_SERVICES, BackgroundServices),
+    (BACKGROUND_TASKS, BackgroundTasks),
     (HEARTBEATS, Heartbeats),
 )
 
 # They share one read of the events that they count: see `inventory/named_events.py`.
-_STREAMS_BY_GROUP: tuple[tuple[str, Callable[[], AnyStreamCollector]], ...] = ((AUTOMATIONS, Automations),)
+_STREAMS_BY_GROUP: tuple[tuple[str, Callable[[], AnyStreamCollector]], ...] = (
+    (AUTOMATIONS, Automations),
+    (WORKER_RUNS, WorkerRuns),
+)
 
 
 def snapshot_collectors(groups: Collection[str]) -> tuple[AnySnapshotCollector, ...]:

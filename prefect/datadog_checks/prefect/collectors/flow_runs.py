@@ -9,12 +9,14 @@ from datetime import datetime
 from datadog_checks.prefect.aggregation import Durations, ReportedTagSets, Tally
 from datadog_checks.prefect.api.models import FlowRun, FlowRunState
 from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.collectors.failure_reason import FailureMemory, Failures
 from datadog_checks.prefect.metrics import (
     FLOW_RUNS_CANCELLED,
     FLOW_RUNS_COMPLETED,
     FLOW_RUNS_CRASHED,
     FLOW_RUNS_EXECUTION_DURATION,
     FLOW_RUNS_FAILED,
+    FLOW_RUNS_FAILURES,
     FLOW_RUNS_LATE_START,
     FLOW_RUNS_PAUSED,
     FLOW_RUNS_PENDING,
@@ -73,22 +75,29 @@ class StreamMemory:
     reported: ReportedTagSets = field(default_factory=ReportedTagSets)
 
 
+@dataclass(frozen=True)
+class FinishedMemory(StreamMemory):
+    failures: FailureMemory = field(default_factory=FailureMemory)
+
+
 class FinishedFlowRuns:
     """The flow runs that ended. A run that is retried by hand ends again, at another time, and counts again."""
 
     name = 'flow_runs.finished'
-    initial_memory = StreamMemory()
+    initial_memory = FinishedMemory()
 
-    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: FinishedMemory) -> Batch[FinishedMemory]:
         window = run.window(self.name, cursor, memory.known)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(FLOW_RUNS_EXECUTION_DURATION)
+        failures = Failures(FLOW_RUNS_FAILURES, run, memory.failures)
         inventory = run.inventory
         finished = window.read(inventory.finished_flow_runs, inventory.count_finished_flow_runs)
         inventory.ends_are_read(window.since)
         for flow_run, tags in inventory.tag(window.select_new(finished, lambda item: item.ended_at)):
             if flow_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[flow_run.state_type], tags)
+                failures.add(tags, flow_run.state_type, flow_run.state_name, flow_run.state_message)
             if flow_run.run_count:
                 durations.add(tags, flow_run.total_run_time)
         # Ends that a retry by hand has taken back on the row meanwhile.
@@ -97,11 +106,14 @@ class FinishedFlowRuns:
             for state, running_seconds in state_history.ends(states):
                 if window.is_new_for(flow_run, state.timestamp):
                     tally.add(_TERMINAL_SERIES[state.type], tags)
+                    failures.add(tags, state.type, state.name, state.message)
                     if running_seconds is not None:
                         durations.add(tags, running_seconds)
         tag_sets, reported = _tag_sets_to_report(run, memory.reported, tally)
-        samples = [*tally.samples(tag_sets), *durations.samples()]
-        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), looked_at, reported))
+        reasons, failure_memory = failures.samples()
+        samples = [*tally.samples(tag_sets), *durations.samples(), *reasons]
+        remembered = FinishedMemory(window.next_known(), looked_at, reported, failure_memory)
+        return Batch(samples, window.next_cursor(), remembered)
 
 
 class StartedFlowRuns:

@@ -13,6 +13,7 @@ from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Tally
 from datadog_checks.prefect.api.models import TaskRun
 from datadog_checks.prefect.api.versions import TASK_RUN_END_FILTER
 from datadog_checks.prefect.collectors.base import RunContext
+from datadog_checks.prefect.collectors.failure_reason import FailureMemory, Failures
 from datadog_checks.prefect.metrics import (
     TASK_RUNS_CANCELLED,
     TASK_RUNS_COMPLETED,
@@ -20,6 +21,7 @@ from datadog_checks.prefect.metrics import (
     TASK_RUNS_DEPENDENCY_WAIT_DURATION,
     TASK_RUNS_EXECUTION_DURATION,
     TASK_RUNS_FAILED,
+    TASK_RUNS_FAILURES,
     TASK_RUNS_LATE_START,
     TASK_RUNS_PAUSED,
     TASK_RUNS_PENDING,
@@ -65,27 +67,35 @@ class StreamMemory:
     reported: LingeringSeries = field(default_factory=LingeringSeries)
 
 
+@dataclass(frozen=True)
+class FinishedMemory(StreamMemory):
+    failures: FailureMemory = field(default_factory=FailureMemory)
+
+
 class FinishedTaskRuns:
     """The task runs that ended, each once per end."""
 
     name = 'task_runs.finished'
-    initial_memory = StreamMemory()
+    initial_memory = FinishedMemory()
 
-    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: StreamMemory) -> Batch[StreamMemory]:
+    def collect(self, run: RunContext, cursor: StreamCursor | None, memory: FinishedMemory) -> Batch[FinishedMemory]:
         window = run.window(self.name, cursor, memory.known)
         tally = Tally(*_TERMINAL_SERIES.values())
         durations = Durations(TASK_RUNS_EXECUTION_DURATION)
+        failures = Failures(TASK_RUNS_FAILURES, run, memory.failures)
         finished = self._read(run, window)
         run.inventory.remember_ends(finished)
         new = window.select_new(finished, lambda item: item.end_time)
         for task_run, tags in run.inventory.tag_task_runs(new):
             if task_run.state_type in _TERMINAL_SERIES:
                 tally.add(_TERMINAL_SERIES[task_run.state_type], tags)
+                failures.add(tags, task_run.state_type, task_run.state_name, task_run.state_message)
             if task_run.run_count:
                 durations.add(tags, task_run.total_run_time)
         samples, reported = memory.reported.samples(run.now, tally, tag_sets=tally.tag_sets())
-        samples += durations.samples()
-        return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), reported))
+        reasons, failure_memory = failures.samples()
+        samples += [*durations.samples(), *reasons]
+        return Batch(samples, window.next_cursor(), FinishedMemory(window.next_known(), reported, failure_memory))
 
     def _read(self, run: RunContext, window: StreamWindow) -> list[TaskRun]:
         """The task runs that ended. Some servers have no filter on their end, but a sort by it."""

@@ -38,14 +38,17 @@ class Collect(BaseModel):
     )
     automations: Optional[bool] = None
     background_services: Optional[bool] = None
+    background_tasks: Optional[bool] = None
     check_cost: Optional[bool] = None
     concurrency: Optional[bool] = None
     expectations: Optional[bool] = None
+    failure_reasons: Optional[bool] = None
     freshness: Optional[bool] = None
     heartbeats: Optional[bool] = None
     late_runs: Optional[bool] = None
     run_ages: Optional[bool] = None
     worker_counts: Optional[bool] = None
+    worker_runs: Optional[bool] = None
 
 
 class DeploymentNames(BaseModel):

@@ -94,6 +94,9 @@ class Inventory:
         self.remember_ends = runs.remember_ends
         self.is_known_to_have_ended = runs.is_known_to_have_ended
         self.task_runs_by_id = client.task_runs_by_id
+        self.keep_parentless = filters.keep_parentless
+        self.waiting_background_task_runs = runs.waiting_background_task_runs
+        self.task_workers = client.task_workers
 
         self.concurrency_limits = Lazy(client.concurrency_limits)
         self.tag_limits = Lazy(client.tag_limits)

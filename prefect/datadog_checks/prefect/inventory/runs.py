@@ -8,7 +8,7 @@ from functools import partial
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
-from datadog_checks.prefect.api.models import FlowRun, FlowRunState, TaskRun
+from datadog_checks.prefect.api.models import AWAITING_RETRY, FlowRun, FlowRunState, TaskRun
 from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_END,
     FLOW_RUNS_BY_EXPECTED_START,
@@ -167,6 +167,14 @@ class Runs:
         wanted = sorted({*self._memory.parents.values()} - alive)
         parents = {item.id: item for item in self._client.flow_runs_by_id(wanted)}
         return {key: parents[parent] for key, parent in self._memory.parents.items() if parent in parents}
+
+    def waiting_background_task_runs(self) -> list[TaskRun]:
+        """The background task runs that wait for a task worker, those included that flow runs asked for."""
+        return [
+            item
+            for item in self._read_task_runs([queries.scheduled_task_runs()], TASK_RUNS_BY_EXPECTED_START)
+            if item.state_name != AWAITING_RETRY and (item.is_deferred or item.flow_run_id is None)
+        ]
 
     def started_task_runs(self, time_range: TimeRange) -> list[TaskRun]:
         """The task runs that started in a time range; some may be there twice.

@@ -66,7 +66,7 @@ class Tagging:
             run_id = task_run.flow_run_id
             flow_run_tags = self._of_no_flow_run() if run_id is None else known[run_id]
             if flow_run_tags is not None:
-                yield task_run, merge_tags(flow_run_tags, _task_tags(task_run.task_key))
+                yield task_run, merge_tags(flow_run_tags, task_tags(task_run.task_key))
 
     def tags_of_deployment(self, deployment: Deployment) -> Tags:
         """The tags of the series `deployment.*`."""
@@ -185,5 +185,5 @@ def _work_queue_values(queue: WorkQueue) -> dict[str, object]:
 
 # As many functions as run lately; the key holds a hash of the code.
 @lru_cache(maxsize=4096)
-def _task_tags(task_key: str | None) -> Tags:
+def task_tags(task_key: str | None) -> Tags:
     return make_tags({tags.TASK_KEY: task_key, tags.TASK_NAME: task_name(task_key)})

@@ -28,6 +28,12 @@ END_COUNTS = ('completed', 'failed', 'crashed', 'cancelled')
 
 
 @pytest.fixture
+def bench(new_bench: Callable[..., Bench]) -> Bench:
+    """Without the reasons of failures, which `test_failure_reason.py` is about."""
+    return new_bench(collect={'failure_reasons': False})
+
+
+@pytest.fixture
 def flow(fake: FakePrefect) -> Row:
     return fake.add_flow('etl')
 

@@ -27,6 +27,12 @@ END_COUNTS = ('completed', 'failed', 'crashed', 'cancelled')
 
 
 @pytest.fixture
+def bench(new_bench: Callable[..., Bench]) -> Bench:
+    """Without the reasons of failures, which `test_failure_reason.py` is about."""
+    return new_bench(collect={'failure_reasons': False})
+
+
+@pytest.fixture
 def deployment(fake: FakePrefect) -> Row:
     queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high')
     return fake.add_deployment(name='hourly', work_queue=queue)
