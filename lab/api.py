@@ -7,11 +7,10 @@ client of its own and shares no code with this one, so that the two cannot be wr
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
@@ -115,18 +114,6 @@ class PrefectApiDriver:
             found.update((item['id'], item) for item in page)
             offset += len(page)
         return list(found.values())
-
-    def send_flow_run_heartbeat(self, flow_run_id: str) -> None:
-        """Send the event that the process of a flow run sends now and then."""
-        resource = {'prefect.resource.id': f'prefect.flow-run.{flow_run_id}', 'prefect.resource.name': 'by hand'}
-        occurred = datetime.now(UTC).isoformat()
-        event = {'id': str(uuid.uuid4()), 'occurred': occurred, 'event': 'prefect.flow-run.heartbeat'}
-        self.request('POST', 'events', [event | {'resource': resource}])
-
-    def count_events(self, names: Sequence[str]) -> int:
-        """The number of events of these names today."""
-        body = {'filter': {'event': {'name': list(names)}}, 'limit': 0}
-        return int(self.request('POST', 'events/filter', body)['total'])
 
     def events(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """Read all events that occurred from `since` to `until`, both included."""

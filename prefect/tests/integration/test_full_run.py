@@ -42,7 +42,7 @@ from lab.demo import (
 from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, OWN, Recording
 from lab.timeline import Timeline
-from lab.workload import ABANDONED_FLOW, Workload
+from lab.workload import Workload
 from tests.log_lines import unparsed
 from tools.dashboards.files import DASHBOARDS, FOLDER
 from tools.preview.contents import unexplained, widgets
@@ -91,7 +91,6 @@ class FullRun:
     filters_task_runs_by_end: bool
     filters_unstarted_by_expected_start: bool
     logs: Mapping[str, str]
-    automation_events: Mapping[str, int]
     now: datetime
 
     def gauge(self, series: str, **tags: str) -> float:
@@ -197,10 +196,6 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 ),
                 logs={
                     name: path.read_text() for name, path in ({'server': server.log_path} | workload.log_paths).items()
-                },
-                automation_events={
-                    name: api.count_events([f'prefect.automation.{name}'])
-                    for name in ('triggered', 'action.executed', 'action.failed')
                 },
                 counts_agree={
                     one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
@@ -309,35 +304,6 @@ def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
         *(f'prefect.task-run.{name}' for name in TASK_RUN_EVENTS),
         *(f'prefect.{kind}.ready' for kind in ('work-pool', 'work-queue', 'deployment')),
     }
-
-
-def test_automations_are_counted_as_often_as_the_server_says(full_run: FullRun) -> None:
-    sums = Counter[str]()
-    for result in full_run.recording.results:
-        for point in result.points:
-            if point.name.startswith('prefect.server.automation.') and point.name.endswith('.count'):
-                sums[point.name] += int(point.value)
-    happened = full_run.automation_events
-    assert sums == {f'prefect.server.automation.{name}.count': number for name, number in happened.items()}
-    assert all(happened.values())
-
-
-def test_run_that_lost_its_process_is_lost_until_it_is_called_crashed(full_run: FullRun) -> None:
-    values = [
-        point.value
-        for result in full_run.recording.results
-        for point in result.points
-        if point.name == 'prefect.server.flow_runs.heartbeat_lost' and f'flow_name:{ABANDONED_FLOW}' in point.tags
-    ]
-    assert set(values) == {0, 1}
-    assert values[-1] == 0
-    others = {
-        tag(point.tags, 'flow_name')
-        for result in full_run.recording.results
-        for point in result.points
-        if point.name == 'prefect.server.flow_runs.heartbeat_lost' and point.value
-    }
-    assert others == {ABANDONED_FLOW}
 
 
 def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun) -> None:
