@@ -207,7 +207,13 @@ class Pauses:
 
     def __init__(self, api: PrefectApiDriver) -> None:
         self._api = api
-        self._deployment = api.create_deployment(flow_name='pauses', name='once', entrypoint='outcomes.py:succeeds')
+        self._deployment = api.create_deployment(
+            flow_name='pauses',
+            name='once',
+            entrypoint='outcomes.py:succeeds',
+            work_pool_name='lost',
+            work_queue_name='default',
+        )
 
     def give(self) -> None:
         flow_run = self._api.create_flow_run(self._deployment)
@@ -241,6 +247,7 @@ def test_dead_services_of_events_and_pauses_are_found(
     with PrefectServer(database_url=database_url, settings=SHORT) as server, PrefectApiDriver(server.api_url) as api:
         port = server.port
         runner = CheckRunner({'prefect_url': server.api_url})
+        api.create_work_pool('lost')
         pauses, found = Pauses(api), []
         for _ in range(8):
             pauses.give()
