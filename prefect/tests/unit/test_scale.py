@@ -15,7 +15,8 @@ import pytest
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
-from datadog_checks.prefect.metrics import AUTOMATIONS, HEARTBEATS
+from datadog_checks.prefect.event_names import COUNTED_EVENTS
+from datadog_checks.prefect.metrics import HEARTBEATS
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Row, after_restart, run_task_through, run_through
 
@@ -292,8 +293,8 @@ def added_requests(groups: tuple[str, ...], checks: int = 20) -> tuple[float, in
 
 
 def test_events_cost_little_on_an_idle_server() -> None:
-    """The list of automations is asked for each minute; heartbeats only while a flow run is RUNNING."""
-    mean, most = added_requests((AUTOMATIONS, HEARTBEATS))
+    """Those of events share one request; automations are listed each minute, beats read while a flow run is RUNNING."""
+    mean, most = added_requests((*COUNTED_EVENTS, HEARTBEATS))
     assert 1 <= mean <= 1.3
     assert most <= 2
 
