@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Row, run_task_through, run_through
+from tests.unit.harness import Row, after_restart, run_task_through, run_through
 
 INTERVAL = timedelta(seconds=15)
 PAGE = 20
@@ -99,12 +100,7 @@ def installed(**size: int) -> Iterator[tuple[Server, Callable[..., PrefectCheck]
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(server_clock, 'local_now', lambda: fake.now)
 
-        def make(**options: Any) -> PrefectCheck:
-            check = PrefectCheck('prefect', {}, [{'prefect_url': url, **options}])
-            check.check_id = f'prefect:{options}'
-            return check
-
-        yield Server(fake, **size), make
+        yield Server(fake, **size), partial(after_restart, url)
     fake.assert_all_known()
 
 

@@ -87,7 +87,7 @@ class TestOnce:
             fake.add_event(occurred=moment, **more)
         expected = [1 + index // per_second for index in range(60) if index not in large]
         assert times(follow(bench, 90)) == expected
-        assert bench.client.take_malformed() == {'Event: too large to be read': len(large)}
+        assert bench.client.take_malformed() == {'Event: too large to read': len(large)}
         assert [follow(bench, seconds) for seconds in range(105, 400, 15)] == [[]] * 20
         fake.add_event(occurred=at(405))
         assert times(follow(bench, 420)) == [405]
