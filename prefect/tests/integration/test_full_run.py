@@ -182,7 +182,9 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 last=last,
                 events=compare_events(recording, runner, api),
                 events_of_workers=[
-                    event for event in api.events(*runner.read('worker_runs')) if event['event'].startswith('prefect.worker.')
+                    event
+                    for event in api.events(*runner.read('worker_runs'))
+                    if event['event'].startswith('prefect.worker.')
                 ],
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
@@ -616,7 +618,8 @@ def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -
 def test_filters_leave_out_what_they_are_meant_to_and_nothing_else(full_run: FullRun, kind: str) -> None:
     filtered = full_run.filtered[kind]
     assert filtered.error is None
-    everything, some = ({key: value for key, value in counts(results).items() if not is_of_work_pool(key[0])}
+    everything, some = (
+        {key: value for key, value in counts(results).items() if not is_of_work_pool(key[0])}
         for results in (full_run.recording.results, [filtered])
     )
     assert some == {key: value for key, value in everything.items() if passes(key[1], kind)}
