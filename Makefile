@@ -98,6 +98,7 @@ unit: env-dev ## unit tests
 .PHONY: histories
 histories: env-dev ## the properties of the check with many more examples, each time others
 	@$(DEV) -m pytest -q -m unit -n auto --hypothesis-profile=deep -k 'exactly_once or fuzz or future_runs or leak'
+	@$(DEV) -m pytest -q --hypothesis-profile=deep prefect/tests/integration/test_hostile_server.py -k arbitrary_bytes
 
 # The newest base is that of the Agents of today, on their Python 3.13 where one is found.
 .PHONY: unit-oldest-base unit-newest-base

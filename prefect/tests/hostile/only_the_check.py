@@ -1,11 +1,14 @@
 """Runs the check alone in a process and prints what that cost: `... -m tests.hostile.only_the_check OPTIONS RUNS WAIT`.
 
-OPTIONS is the JSON of an instance. The result is a line of JSON: `megabytes` is the highest resident memory above that
-of the idle check, C buffers included; `threads` and `sockets` are those that are left WAIT seconds after the last run.
+Without arguments it takes one line of JSON after the other from standard input, each a list of the three, and each for
+a new check. OPTIONS is the JSON of an instance. The result is a line of JSON: `megabytes` is the highest resident
+memory above that of the idle check, C buffers included; `threads` and `sockets` are those that are left WAIT seconds
+after the last run at most.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -14,6 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
@@ -38,17 +42,14 @@ class Lines(logging.Handler):
         self.lines.append(f'{record.levelname} {self.format(record)}')
 
 
-def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
-    options, runs, wait = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    log = Lines()
-    logging.getLogger().addHandler(log)
-    logging.getLogger().setLevel(logging.DEBUG)
+def measure(options: dict[str, Any], runs: int, wait: float, log: Lines) -> dict[str, Any]:
+    """What so many checks cost, and what is left of them `wait` seconds later at the latest."""
     check = PrefectCheck('prefect', {}, [options])
     check.check_id = 'prefect:hostile'
     # What is imported late belongs to the idle check.
     PrefectCheck('prefect', {}, [options | {'prefect_url': 'http://127.0.0.1:9/api'}]).run()
     aggregator.reset()
+    datadog_agent.reset()
     log.lines.clear()
     idle = memory('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')
@@ -65,20 +66,22 @@ def main() -> None:
         'cpu': time.process_time() - cpu,
         'wall': time.monotonic() - started,
     }
-    time.sleep(wait)
+    until = time.monotonic() + wait
+    while time.monotonic() < until and len(os.listdir('/proc/self/task')) > 1:
+        time.sleep(0.05)
     rest = time.process_time()
     time.sleep(wait / 4)
     left = []
     for descriptor in os.listdir('/proc/self/fd'):
         with suppress(OSError):
             left.append(os.readlink(f'/proc/self/fd/{descriptor}'))
-    found = {
+    return {
         **cost,
         'cpu_afterwards': time.process_time() - rest,
         'threads': len(os.listdir('/proc/self/task')),
         'sockets': sum(target.startswith('socket:') for target in left),
         'errors': [json.loads(answer)[0]['message'] if answer else '' for answer in answers],
-        'log': log.lines,
+        'log': list(log.lines),
         'values': {
             name: [[item.value, sorted(item.tags)] for item in aggregator.metrics(name)]
             for name in aggregator.metric_names
@@ -86,7 +89,20 @@ def main() -> None:
         'events': aggregator.events,
         'state': str(datadog_agent._cache),
     }
-    print(json.dumps(found))
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    log = Lines()
+    logging.getLogger().addHandler(log)
+    logging.getLogger().setLevel(logging.DEBUG)
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), log)))
+        return
+    for line in sys.stdin:
+        print(json.dumps(measure(*json.loads(line), log)), flush=True)
+        # The connections of this check are not those of the next one.
+        gc.collect()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +51,11 @@ class Connection:
         self._socket.sendall(content)
         self.written += len(content)
 
+    def reset(self) -> None:
+        """Close the connection so that the other side is told that it is reset."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        self._socket.close()
+
     def answer(self, status: int, body: bytes, *headers: str) -> None:
         head = [f'HTTP/1.1 {status} X', 'Content-Type: application/json', f'Content-Length: {len(body)}', *headers]
         self.write('\r\n'.join([*head, '', '']).encode('latin-1') + body)
@@ -79,6 +86,8 @@ class HostileServer:
 
     attack: Attack
     requests: list[Request] = field(default_factory=list)
+    # For a server that speaks TLS.
+    context: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(('127.0.0.1', 0))
@@ -94,7 +103,7 @@ class HostileServer:
 
     @property
     def url(self) -> str:
-        return f'http://127.0.0.1:{self._listener.getsockname()[1]}/api'
+        return f'{"https" if self.context else "http"}://127.0.0.1:{self._listener.getsockname()[1]}/api'
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -105,7 +114,9 @@ class HostileServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), sock, sock.makefile('rb') as stream:
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
+            sock = stack.enter_context(self.context.wrap_socket(sock, server_side=True) if self.context else sock)
+            stream = stack.enter_context(sock.makefile('rb'))
             while line := stream.readline():
                 method, path, _ = line.decode('latin-1').split(' ', 2)
                 headers: dict[str, str] = {}

@@ -29,12 +29,22 @@ class Authority:
         self.certificate = folder / 'ca.pem'
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, host: str = 'localhost', days: int = 1, self_signed: bool = False) -> Path:
-        """A file with a certificate and its key that is valid for so many days; negative: that long ago."""
+    def issue(
+        self, name: str, *, host: str = 'localhost', days: int = 1, self_signed: bool = False, issuers: str = ''
+    ) -> Path:
+        """A file with a certificate and its key that is valid for so many days; negative: that long ago.
+
+        `issuers` is a URL at which the certificate says that the one of its authority is found.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(name)
         names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ip_address('127.0.0.1'))])
         builder = self._builder(subject, days=days).add_extension(names, critical=False)
+        if issuers:
+            access = x509.AccessDescription(
+                x509.AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(issuers)
+            )
+            builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
         issuer, issuer_key = (subject, key) if self_signed else (self._name, self._key)
         signed = builder.issuer_name(issuer).public_key(key.public_key()).sign(issuer_key, hashes.SHA256())
         path = self._folder / f'{name}.pem'

@@ -643,9 +643,11 @@ def run_until_good(check: CheckRunner) -> list[CheckResult]:
 def test_document_says_what_the_tests_found() -> None:
     if list(ROWS) != [case.name for case in CASES]:
         pytest.skip('not every fault was tested')
+    # What comes after the table is written by hand: `test_hostile_server.py` holds it.
+    written, begin, by_hand = DOCUMENT.read_text().partition('\n## A hostile server\n')
     if os.environ.get('UPDATE_FAILURES'):
-        DOCUMENT.write_text(INTRODUCTION + '\n'.join([HEAD, *ROWS.values()]) + '\n')
-    written = DOCUMENT.read_text()
+        written = INTRODUCTION + '\n'.join([HEAD, *ROWS.values()]) + '\n'
+        DOCUMENT.write_text(written + begin + by_hand)
     assert written.startswith(f'{INTRODUCTION}{HEAD}\n'), HOW_TO_WRITE
     rows = written.removeprefix(f'{INTRODUCTION}{HEAD}\n').splitlines()
     assert [row.split(' | ')[0].removeprefix('| ') for row in rows] == list(ROWS), HOW_TO_WRITE

@@ -8,23 +8,30 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from lab.prefect_server import ROOT
-from tests.hostile.attacks import ATTACKS, POOLS, at, pool
+from tests.hostile import wire
+from tests.hostile.attacks import ATTACKS, POOLS, at, endless_pages, pool
 from tests.hostile.server import Attack, Connection, HostileServer, Request
+
+from .certificates import Authority
 
 DOCUMENT = ROOT / 'docs' / 'hostile-server.md'
 TIMEOUT = 1.0
+WIRE_TIMEOUT = 0.4
 MEGABYTES = 256
 # What a busy machine adds to three time-outs.
 SLACK = 3.0
@@ -67,10 +74,16 @@ class Cost:
 
 
 def cost_of(
-    attack: Attack, *, runs: int = 1, wait: float = 0, environment: Mapping[str, str] | None = None, **options: Any
+    attack: Attack,
+    *,
+    runs: int = 1,
+    wait: float = 0,
+    environment: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+    **options: Any,
 ) -> Cost:
     """Of so many checks; `wait` is how many seconds later threads and sockets are counted."""
-    with HostileServer(attack) as server:
+    with HostileServer(attack, context=context) as server:
         instance = {'prefect_url': server.url, **options}
         child = subprocess.run(
             [sys.executable, '-m', 'tests.hostile.only_the_check', json.dumps(instance), str(runs), str(wait)],
@@ -84,12 +97,66 @@ def cost_of(
         return Cost(**json.loads(child.stdout.splitlines()[-1]), requests=server.requests)
 
 
+class LonelyCheck:
+    """A process that runs only the check, one new one after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', 'tests.hostile.only_the_check'],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def cost_of(self, attack: Attack, wait: float, **options: Any) -> Cost:
+        with HostileServer(attack) as server:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps([{'prefect_url': server.url, **options}, 1, wait]) + '\n')
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+            assert line, f'the process ended with {self._process.wait(5)}'
+            return Cost(**json.loads(line), requests=server.requests)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope='module')
+def lonely_check() -> Iterator[LonelyCheck]:
+    check = LonelyCheck()
+    yield check
+    check.end()
+
+
+# A smaller example would take minutes to find: each waits for what is left behind.
+@settings(
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(answer=wire.ANSWERS, way=st.sampled_from([{'auth_string': f'bob:{wire.SECRET}'}, DIGEST]))
+def test_arbitrary_bytes_cost_no_more(lonely_check: LonelyCheck, answer: wire.Answer, way: dict[str, Any]) -> None:
+    secret = way.get('password', wire.SECRET)
+    cost = lonely_check.cost_of(answer, WIRE_TIMEOUT + 2, timeout=WIRE_TIMEOUT, collect_events=True, **way)
+    assert cost.megabytes < MEGABYTES
+    assert cost.seconds < 3 * WIRE_TIMEOUT + SLACK
+    assert cost.threads == 1
+    assert cost.sockets <= 1
+    assert cost.cpu_afterwards < 0.2
+    assert not [line for line in [*cost.errors, *cost.log] if re.search('Traceback|unexpected error|a defect', line)]
+    loud = [line for line in cost.log if not line.startswith('DEBUG')]
+    assert not re.search('[\x00-\x1f\x7f-\x9f]', ''.join([*cost.errors, *loud]))
+    assert secret not in cost.said()
+
+
 @pytest.mark.parametrize('name', ATTACKS)
 def test_cost_is_bounded(name: str) -> None:
     options = {'timeout': TIMEOUT, **OPTIONS.get(name, {})}
     # A thread that has nothing to do ends after two seconds.
     cost = cost_of(ATTACKS[name], runs=RUNS.get(name, 1), wait=TIMEOUT + 1, **options)
-    ROWS[name] = f'| {name} | {shown(cost.errors[-1])} |'
+    ROWS[name] = f'| {name} | {shown(cost.errors[-1])} | {max(0, cost.megabytes):.0f} MB | {cost.seconds:.1f} s |'
     assert cost.megabytes < MEGABYTES
     assert cost.seconds < 3 * TIMEOUT + SLACK
     assert cost.threads == 1
@@ -113,7 +180,7 @@ def test_document_names_every_attack() -> None:
     assert names == list(ATTACKS)
 
 
-HEAD = '| The answer | The error of the check |\n|---|---|'
+HEAD = '| The answer | The error of the check | Memory | Time |\n|---|---|---|---|'
 INTRODUCTION = f"""# A hostile server
 
 Written by `prefect/tests/integration/test_hostile_server.py`. A server of raw sockets gives each of these answers to a
@@ -122,7 +189,11 @@ the idle check, the check ends within three timeouts, and one timeout later no t
 connection that is kept for the next check.
 
 The error is the line that `datadog-agent status` shows with a timeout of {TIMEOUT:g} s; `HOST:PORT` stands for those of
-`prefect_url`. Where none is shown, the check does without what it could not read.
+`prefect_url`. Where none is shown, the check does without what it could not read. The memory is the highest above
+that of the idle check, the time that of the longest check, both as they were when this page was written.
+
+A fuzz test gives answers of arbitrary bytes as well: status lines, headers, encodings, compression, chunks, and each
+way in which an answer may end (`prefect/tests/hostile/wire.py`). `make test-all` looks further, each time elsewhere.
 
 """
 
@@ -240,6 +311,65 @@ class TestSession:
         environment = dict.fromkeys(('HTTP_PROXY', 'http_proxy'), 'http://127.0.0.1:9')
         environment |= dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
         assert cost_of(self.answering(), environment=environment).errors == ['']
+
+    def test_authorities_of_the_environment_apply(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        context = authority.server_context(authority.issue('server'))
+        environment = {'REQUESTS_CA_BUNDLE': str(authority.certificate), 'CURL_CA_BUNDLE': ''}
+        assert cost_of(self.answering(), context=context, environment=environment).errors == ['']
+        (error,) = cost_of(self.answering(), context=context, environment={'REQUESTS_CA_BUNDLE': ''}).errors
+        assert 'unable to get local issuer certificate' in error
+
+    @pytest.mark.parametrize('way', WAYS)
+    def test_nothing_is_fetched_from_where_an_unverified_certificate_says(self, tmp_path: Path, way: str) -> None:
+        authority = Authority(tmp_path)
+        with HostileServer(lambda connection, request: False) as elsewhere:
+            context = authority.server_context(authority.issue('server', issuers=f'{elsewhere.url}/ca.der'))
+            cost = cost_of(self.answering(), context=context, **WAYS[way])
+            assert 'unable to get local issuer certificate' in cost.errors[0]
+            assert elsewhere.requests == []
+            assert cost.requests == []
+            assert elsewhere.url not in cost.said()
+
+    def test_unverified_answers_are_warned_of_unless_that_is_meant(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        context = authority.server_context(authority.issue('server'))
+        for options, times in (({}, 1), ({'tls_ignore_warning': True}, 0)):
+            cost = cost_of(self.answering(), runs=2, context=context, tls_verify=False, **options)
+            assert cost.errors == ['', '']
+            warnings = [line for line in cost.log if line.startswith('WARNING') and 'tls_verify' in line]
+            # The idle check that is measured has none: its address is plain.
+            assert len(warnings) == times
+        assert not any(
+            'tls_verify' in line for line in cost_of(self.answering(), tls_verify=False).log if line[0] == 'W'
+        )
+
+    def test_reason_of_a_refused_token_is_not_logged(self, tmp_path: Path) -> None:
+        token = tmp_path / 'token'
+        token.write_text(SECRET)
+        auth_token = {
+            'reader': {'type': 'file', 'path': str(token)},
+            'writer': {'type': 'header', 'name': 'Authorization', 'value': 'Bearer <TOKEN>'},
+        }
+
+        def refuse(connection: Connection) -> None:
+            connection.write(b'HTTP/1.1 401 never \x1b[31m ' + SECRET.encode() + b'\r\nContent-Length: 0\r\n\r\n')
+
+        cost = cost_of(at(POOLS, refuse), auth_token=auth_token)
+        assert 'HTTP 401' in cost.errors[0]
+        assert SECRET not in cost.said()
+        assert '\x1b' not in ''.join(cost.log)
+
+
+class TestBounds:
+    def test_run_asks_no_more_than_2000_times(self) -> None:
+        """Each list has one more page, and the server is fast."""
+        cost = cost_of(at(POOLS, endless_pages(pool)), timeout=30)
+        assert len(cost.requests) <= 2000
+        assert re.search(
+            r'skipped: a run of the check stops after 200,000 objects|the names in the list|after 2,000 requests',
+            cost.errors[0],
+        )
 
 
 class TestOddAnswers:

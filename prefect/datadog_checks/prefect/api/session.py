@@ -1,12 +1,14 @@
 """The session that sends what is configured and nothing else, and reads no more of an answer than it may.
 
-What `requests` does by default and this does not: credentials from `~/.netrc`, cookies, the body of a redirect or of a
-401 read without limit. The environment's proxies and authorities apply: `HTTP_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`.
+What `requests` and the Agent base do by default and this does not: credentials from `~/.netrc`, cookies, the body of a
+redirect or of a 401 read without limit, certificates fetched from where an unverified one says. The environment's
+proxies and authorities apply: `HTTP_PROXY`, `NO_PROXY`, `REQUESTS_CA_BUNDLE`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 import urllib.request
@@ -19,6 +21,7 @@ from typing import Any
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
+from datadog_checks.base import is_affirmative
 from datadog_checks.base.utils.http import RequestsWrapper
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.secrets import configured_secrets
@@ -122,12 +125,23 @@ class BoundedHttp(RequestsWrapper):
         remapper: Mapping[str, Mapping[str, Any]] | None = None,
         logger: Log | None = None,
     ) -> None:
-        # The base changes it.
-        super().__init__(instance, init_config, dict(remapper or {}), logger)  # type: ignore[no-untyped-call]
+        # The base changes the remapper.
+        options = _with_authorities(instance)
+        super().__init__(options, init_config, dict(remapper or {}), logger)  # type: ignore[no-untyped-call]
         if self.options['auth'] is None:
             self.options['auth'] = no_auth
         proxies = {**urllib.request.getproxies(), **(self.options['proxies'] or {})}
         self.secrets = configured_secrets(instance, init_config, proxies)
+
+    def make_request_aia_chasing(
+        self, request_method: Any, method: str, url: str, new_options: Mapping[str, Any], persist: bool
+    ) -> Any:
+        """Send a request, and take a certificate that cannot be verified for what it is.
+
+        The base would ask for the missing certificates where the unverified one says, which may be anywhere; version
+        37.33.0 sends the credentials there, too.
+        """
+        return request_method(url, **new_options)
 
     def _create_session(self) -> requests.Session:
         session = _Session()
@@ -135,6 +149,14 @@ class BoundedHttp(RequestsWrapper):
         vars(session).update(vars(super()._create_session()))  # type: ignore[no-untyped-call]
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return session
+
+
+def _with_authorities(instance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with the authorities of the environment, which the base does not look at, if none are configured."""
+    bundle = os.environ.get('REQUESTS_CA_BUNDLE') or os.environ.get('CURL_CA_BUNDLE')
+    if not bundle or instance.get('tls_ca_cert') or not is_affirmative(instance.get('tls_verify', True)):
+        return instance
+    return {**instance, 'tls_ca_cert': bundle}
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -164,6 +186,8 @@ class _Adapter(BaseAdapter):
         if isinstance(self._inner, HTTPAdapter):
             _watch_connections(self._inner, request, options)
         response = self._inner.send(request, *arguments, **options)
+        # The server's words, which the base logs when a token is refused.
+        response.reason = None  # type: ignore[assignment]
         # Through this, what authorizes sends its answer to a 401.
         response.connection = self  # type: ignore[assignment]
         response._content = exchange.read(response)

@@ -8,7 +8,7 @@ import pytest
 import requests
 import urllib3
 
-from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, Unreachable
+from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooMuch, Unreachable
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
 from tests.conftest import AgentClock
@@ -153,6 +153,19 @@ class TestAnswer:
         assert transport.post('/flow_runs/filter', {'limit': 3}) == []
         assert fake.requests[0].body == {'limit': 3}
         assert transport.get('/flow_run_states/', {'flow_run_id': '0' * 32}) == []
+
+
+class TestBounds:
+    def test_run_stops_after_2000_requests_and_names_the_filters(self, fake: FakePrefect, transport: Transport) -> None:
+        for _ in range(2000):
+            transport.get('/health')
+        with pytest.raises(
+            TooMuch, match=r'stops after 2,000 requests, and 2,001 of them were GET /health. Filter by '
+        ):
+            transport.get('/health')
+        assert len(fake.requests) == 2000
+        transport.start_run()
+        transport.get('/health')
 
 
 class TestNoAnswer:
