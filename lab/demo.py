@@ -39,6 +39,7 @@ from lab.workload import TICK_SECONDS, Workload, WorkloadError
 CHECK_INTERVAL_SECONDS = 3.0
 LATE_START_THRESHOLD_SECONDS = 2
 PREFECT_TAGS = {'include': ['^team:']}
+EXPECTATIONS = [{'deployment_names': {'include': ['^one-at-a-time$']}, 'max_age': '1h'}]
 PLAIN_PROGRESS_SECONDS = 10.0
 # The server writes events down every 5 s.
 EVENT_DELAY_SECONDS = 6
@@ -250,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                             'collect_events': options.collect_events,
                             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                             'prefect_tags': PREFECT_TAGS,
+                            'expectations': EXPECTATIONS,
                         }
                     )
                     observe(workload, runner, recording, progress)

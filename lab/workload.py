@@ -73,7 +73,7 @@ ORDERS = Deployment(
 )
 REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
 LIMITED_REPORT = Deployment('report', 'one-at-a-time', 'outcomes.py:succeeds', 'critical', concurrency_limit=1)
-FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen')
+FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen', tags=('expect:max_age=30s',))
 NIGHTLY_REPORT = Deployment(
     'report', 'nightly', 'outcomes.py:succeeds', 'nightly', UNATTENDED_WORK_POOL, schedule=('cron', '0 3 * * *')
 )
@@ -82,7 +82,14 @@ PAUSED_REPORT = Deployment(
 )
 INVOICES = Deployment('invoices', 'on-demand', 'outcomes.py:fails_at_first', 'critical')
 IMAGE_IMPORT = Deployment('image-import', 'on-demand', 'outcomes.py:crashes', 'critical')
-BACKFILL = Deployment('backfill', 'on-demand', 'outcomes.py:runs_long', 'critical', concurrency_limit=4)
+BACKFILL = Deployment(
+    'backfill',
+    'on-demand',
+    'outcomes.py:runs_long',
+    'critical',
+    concurrency_limit=4,
+    tags=('expect:max_run_time=2s',),
+)
 INVENTORY = Deployment('inventory', 'on-demand', 'outcomes.py:times_out', 'critical')
 WEATHER = Deployment('weather', 'on-demand', 'retries.py:weather', 'critical')
 PAYOUT = Deployment(
@@ -287,7 +294,7 @@ class Workload:
     # The stories
 
     def _cancelled_while_running(self) -> Story:
-        """a long flow run is cancelled by hand"""
+        """a long flow run takes longer than its deployment says, and is cancelled by hand"""
         flow_run = self._ask_for(BACKFILL)
         yield from self._until(flow_run, 'RUNNING')
         yield from self._pause(4)
@@ -387,7 +394,7 @@ class Workload:
             raise WorkloadError(f'the script failed:\n{script.process.log_tail()}')
 
     def _nobody_fetches(self) -> Story:
-        """flow runs go Late: no worker in the pool, a paused pool, a paused queue"""
+        """flow runs go Late: no worker in the pool, a paused pool, a paused queue, where a success is expected"""
         self._ask_for(FROZEN_REPORT)
         self._ask_for(PAUSED_REPORT)
         first = self._ask_for(NIGHTLY_REPORT)

@@ -6,7 +6,7 @@ The part of it that the assets use, with these limits:
   ran is left out.
 - The interval is the same for all queries of an evaluation; `.rollup()` changes the method, not the interval, and
   `.fill()` only knows zero.
-- Functions: `default_zero`, `cutoff_min`, `clamp_max`. Anything else raises QueryError.
+- Functions: `default_zero`, `cutoff_min`, `clamp_min`, `clamp_max`. Anything else raises QueryError.
 - A query without `by` whose filter matches nothing has no value at all, as in Datadog.
 """
 
@@ -147,9 +147,10 @@ def evaluate(formula: Expression, queries: Mapping[str, Values]) -> Values:
                 group: [None if value is None or value < least else value for value in line]
                 for group, line in evaluate(inner, queries).items()
             }
-        case Function('clamp_max', (inner, Number(limit))):
+        case Function('clamp_min' | 'clamp_max' as name, (inner, Number(limit))):
+            clamp = max if name == 'clamp_min' else min
             return {
-                group: [None if value is None else min(value, limit) for value in line]
+                group: [None if value is None else clamp(value, limit) for value in line]
                 for group, line in evaluate(inner, queries).items()
             }
     raise QueryError(f'this is not evaluated here: {formula}')

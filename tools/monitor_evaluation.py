@@ -4,8 +4,6 @@ A recording lasts minutes and monitors look at hours, so every second of the rec
 windows are shortened by it, and values in seconds grow with it. The limits are those of `datadog_evaluation.py`, and:
 
 - A window is judged as soon as the recording is as long as the window, from the values that there are in it.
-- `anomalies` is told by what came before the alert window: a value is one above the median by more than so many times
-  the median deviation. Datadog's own algorithms know seasons and trends.
 - A series without one of the tags that a monitor groups by is in none of its groups.
 - A window without data: the sum of a count is 0; for anything else `on_missing_data` decides. With `resolve` the group
   recovers, else it keeps the status that it had. Nothing is said of groups before their first value.
@@ -18,7 +16,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from statistics import median
 from typing import Any
 
 from lab.timeline import Timeline
@@ -28,16 +25,12 @@ from tools.datadog_queries import (
     Function,
     MetricQuery,
     MonitorQuery,
-    Number,
     Operation,
     QueryError,
     Reference,
-    Text,
     parse_monitor,
 )
 
-# The least by which a value differs from what is usual, as a part of it, where nothing ever changed.
-_LEAST_DEVIATION = 0.05
 _METHODS: Mapping[str, Callable[[Sequence[float]], float]] = {
     'avg': lambda values: sum(values) / len(values),
     'max': max,
@@ -84,8 +77,6 @@ class _Windows:
 
     def values(self) -> Values:
         expression, aggregate = self._query.expression, _METHODS[self._query.method]
-        if isinstance(expression, Function) and expression.name == 'anomalies':
-            return self._anomalies(expression)
         queries: dict[str, Values] = {}
         formula = self._with_references(expression, queries)
         if self._query.method == 'sum':
@@ -131,28 +122,6 @@ class _Windows:
 
     def _first_after(self, time: float) -> int:
         return bisect_right(self._starts, time)
-
-    def _anomalies(self, function: Function) -> Values:
-        """1 where all of the alert window is anomalous, 0 where nothing is."""
-        query, _, bounds = function.arguments
-        options = dict(function.options)
-        alert_window = options['alert_window']
-        if not isinstance(query, MetricQuery) or not isinstance(bounds, Number) or not isinstance(alert_window, Text):
-            raise QueryError(f'this is not evaluated here: {function}')
-        recent_seconds = parse_monitor(f'avg({alert_window.value}):1 > 0').window_seconds / self._speed
-        recent = bisect_right(self._starts, self._starts[0] + recent_seconds)
-
-        def share(window: Sequence[Value]) -> Value:
-            before = [item for item in window[:-recent] if item is not None]
-            last = [item for item in window[-recent:] if item is not None]
-            if not before or not last:
-                return None
-            usual = median(before)
-            deviation = max(median(abs(item - usual) for item in before), _LEAST_DEVIATION * usual, self._speed)
-            return sum(item > usual + bounds.value * deviation for item in last) / len(last)
-
-        values = self._values_of(query)
-        return {group: [share(window) for window in self._windows(line)] for group, line in values.items()}
 
 
 def _of(window: Sequence[Value], aggregate: Callable[[Sequence[float]], float]) -> Value:

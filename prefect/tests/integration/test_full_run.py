@@ -31,6 +31,7 @@ from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import (
     EVENT_DELAY_SECONDS,
+    EXPECTATIONS,
     LATE_START_THRESHOLD_SECONDS,
     PREFECT_TAGS,
     EventComparison,
@@ -159,6 +160,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Prefect waits for a lock of SQLite for so long, and then even reads wait (3.8.8 on a busy machine).
             'timeout': 60,
             'prefect_tags': PREFECT_TAGS,
+            'expectations': EXPECTATIONS,
             'tags': ['team:data'],
             'collect_events': True,
         }
@@ -688,6 +690,54 @@ def test_pasts_of_deployments_are_those_of_the_server(full_run: FullRun) -> None
             assert found == pytest.approx(age, abs=SECONDS)
         active = sum(schedule['active'] for schedule in row['schedules'])
         assert full_run.gauge('deployment.schedules.active', deployment_id=deployment_id) == active
+
+
+def test_successes_are_expected_as_options_tags_and_schedules_say(full_run: FullRun) -> None:
+    """Nobody runs what is frozen: it is overdue."""
+    ended = [run for run in full_run.flow_runs if run['end_time']]
+    oldest_end = min(moment(run['end_time']) for run in ended)
+    ratios: dict[str, float] = {}
+    for deployment_id, row in full_run.deployments.items():
+        sources = {'one-at-a-time': 'option', 'frozen': 'tag', 'nightly': 'schedule'}
+        wanted = {'deployment_id': deployment_id, 'is_paused': 'False'}
+        if row['name'] not in sources:
+            continue
+        successes = [
+            moment(run['end_time'])
+            for run in ended
+            if run['deployment_id'] == deployment_id and run['state_type'] == 'COMPLETED'
+        ]
+        since = max(moment(row['created']), max(successes, default=oldest_end))
+        wanted['expectation_source'] = sources[row['name']]
+        age = full_run.gauge('deployment.expectation.max_age_seconds', **wanted)
+        assert age == pytest.approx((full_run.now - since).total_seconds(), abs=SECONDS)
+        ratios[row['name']] = age / full_run.gauge('deployment.expectation.max_age_ratio', **wanted)
+        if row['name'] == 'nightly':
+            planned = [
+                moment(run['expected_start_time'])
+                for run in full_run.flow_runs
+                if run['deployment_id'] == deployment_id and run['auto_scheduled']
+            ]
+            assert ratios['nightly'] == pytest.approx((min(planned) - since).total_seconds() + 60, abs=SECONDS)
+    assert ratios['one-at-a-time'] == pytest.approx(3600)
+    assert ratios['frozen'] == pytest.approx(30)
+    assert full_run.gauge('deployment.expectation.max_age_ratio', deployment_name='frozen') > 1
+
+
+def test_run_that_takes_too_long_is_told_until_it_is_cancelled(full_run: FullRun) -> None:
+    (backfill,) = (run for run in full_run.flow_runs if full_run.flow_name(run) == 'backfill')
+    entered = {state['type']: moment(state['timestamp']) for state in full_run.states[backfill['id']]}
+    seconds = (entered['CANCELLING'] - entered['RUNNING']).total_seconds()
+    points: dict[str, list[float]] = defaultdict(list)
+    for result in full_run.recording.results:
+        for point in result.points:
+            prefix, _, what = point.name.rpartition('_')
+            tags = {f'deployment_id:{backfill["deployment_id"]}', 'expectation_source:tag'}
+            if prefix == 'prefect.server.deployment.expectation.max_run_time' and tags <= set(point.tags):
+                points[what].append(point.value)
+    assert 2 < max(points['seconds']) < seconds + SECONDS
+    assert points['ratio'] == [value / 2 for value in points['seconds']]
+    assert points['ratio'][-1] == 0
 
 
 def test_next_runs_are_those_of_the_schedules(full_run: FullRun) -> None:

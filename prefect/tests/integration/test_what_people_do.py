@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -79,6 +80,35 @@ def test_failures_that_a_person_silences_are_none(
     assert value(fresh, series, **tags) == 0
     ages = [value(found, 'deployment.seconds_since_success', **tags) for found in (result, fresh)]
     assert abs(ages[0] - ages[1]) < 5
+
+
+@pytest.mark.parametrize('by_then', ['COMPLETED', 'delete'])
+def test_cancelled_run_that_a_person_completes_is_a_success(
+    server: PrefectServer, api: PrefectApiDriver, runner: CheckRunner, by_then: str
+) -> None:
+    name = f'cancelled, {by_then}'
+    deployment = served(api, name)
+    success = ended(api, deployment, 'COMPLETED')
+    ended(api, deployment, 'FAILED')
+    time.sleep(3)
+    cancelled = ended(api, deployment, 'CANCELLED')
+    first = runner.run()
+    assert value(first, 'deployment.consecutive_failures', deployment_name=name) == 1
+    end = api.flow_run(cancelled)['end_time']
+    if by_then == 'delete':
+        api.delete_flow_run(cancelled)
+    else:
+        api.set_flow_run_state(cancelled, by_then, force=True)
+        assert api.flow_run(cancelled)['end_time'] == end
+    last = datetime.fromisoformat(api.flow_run(success if by_then == 'delete' else cancelled)['end_time'])
+    for check in (runner, CheckRunner({'prefect_url': server.api_url, 'tags': ['agent:fresh']})):
+        before = (datetime.now(UTC) - last).total_seconds()
+        found = check.run()
+        age = value(found, 'deployment.seconds_since_success', deployment_name=name)
+        # The server's clock is known to a second.
+        assert before - 1 < age < (datetime.now(UTC) - last).total_seconds() + 1
+        failures = value(found, 'deployment.consecutive_failures', deployment_name=name)
+        assert failures == (1 if by_then == 'delete' else 0)
 
 
 def test_pool_of_agents_has_the_state_of_its_queues(api: PrefectApiDriver, runner: CheckRunner) -> None:

@@ -83,7 +83,7 @@ def test_change_of_a_person_is_shown_and_kept_unless_forced(
     assert late['options']['thresholds']['critical'] == 77
 
     assert bring(datadog, '--only', 'monitors', '--force') == 0
-    assert monitor_of(datadog, 'late_runs')['options']['thresholds']['critical'] == 10
+    assert monitor_of(datadog, 'late_runs')['options']['thresholds']['critical'] == 900
 
 
 def test_mute_is_no_change(datadog: FakeDatadog) -> None:

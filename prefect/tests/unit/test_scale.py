@@ -152,6 +152,23 @@ def test_future_runs_cost_some_counts() -> None:
     assert many.run_bytes <= without.run_bytes
 
 
+def test_expectations_cost_two_requests_at_most() -> None:
+    """Once the last successes of what runs are read: while runs fail, are cancelled, run on, are late."""
+    with installed(pools=4, deployments=40, future=200) as (server, make):
+        with_them, without = make(), make(collect={'expectations': False}, tags=['without:them'])
+        for number in range(8):
+            server.fake.add_flow_run(deployment=server.deployment(number), state=('RUNNING', 'Running'))
+            server.fake.add_flow_run(deployment=server.deployment(number), auto_scheduled=True)
+        more: list[int] = []
+        for number in range(32):
+            for end in ('FAILED', 'CANCELLED'):
+                run_through(server.fake, deployment=server.deployment(number), seconds=1, end=(end, None))
+            server.live()
+            more.append(cost_of(server, with_them).requests - cost_of(server, without).requests)
+        assert max(more[12:]) <= 2
+        assert max(more) <= 2 + 5
+
+
 def test_history_costs_nothing() -> None:
     assert cost(past=500).paths == cost(past=0).paths
 

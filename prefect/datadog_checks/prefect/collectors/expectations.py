@@ -263,10 +263,11 @@ class _Facts:
         return known.due
 
     def _oldest_end(self) -> datetime | None:
-        now = self._run.now
-        if self.oldest is None or now - self.oldest.asked_at >= _OLDEST_INTERVAL:
-            self.oldest = _Oldest(now, self._run.inventory.oldest_end())
-        return self.oldest.end
+        now, oldest = self._run.now, self.oldest
+        is_outdated = oldest is None or oldest.end is None or now - oldest.asked_at >= _OLDEST_INTERVAL
+        if oldest is None or (is_outdated and oldest.asked_at != now):
+            self.oldest = oldest = _Oldest(now, self._run.inventory.oldest_end())
+        return oldest.end
 
     def _known_successes(self, deployment_id: str, past: Past) -> Iterable[_Success]:
         """Those that were read, or the last one."""

@@ -10,6 +10,7 @@ from datadog_checks.prefect.api.errors import PrefectError
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.metrics import (
     DEPLOYMENT_CONSECUTIVE_FAILURES,
+    DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO,
     DEPLOYMENT_IS_READY,
     DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN,
     FLOW_RUNS_CANCELLED,
@@ -44,7 +45,7 @@ _OF_FLOW_RUNS = frozenset(
     }
 )
 # Of the family `deployment`: what is always reported, and what is while it is not 0, and as 0 for a while.
-_ALWAYS = frozenset({DEPLOYMENT_IS_READY.name, 'deployment.expectation.max_age_ratio'})
+_ALWAYS = frozenset({DEPLOYMENT_IS_READY, DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO})
 _WHILE_NOT_ZERO = frozenset({DEPLOYMENT_CONSECUTIVE_FAILURES, DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN})
 
 
@@ -108,4 +109,4 @@ class IdleDeployments:
 
 
 def _is_spared(spec: MetricSpec) -> bool:
-    return spec.family == 'deployment' and spec.name not in _ALWAYS
+    return spec.family == 'deployment' and spec not in _ALWAYS

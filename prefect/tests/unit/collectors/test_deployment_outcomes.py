@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -72,3 +73,20 @@ def test_past_is_read_after_a_start_and_followed_from_then_on(fake: FakePrefect,
     fake.now = at(30)
     ended(fake, deployment, 20, 'COMPLETED')
     assert known() == (at(20), 0)
+
+
+def test_what_is_known_does_not_change(fake: FakePrefect, bench: Bench, deployment: Row) -> None:
+    """So a run of the check whose samples are not submitted has left no trace."""
+    success = ended(fake, deployment, -300, 'COMPLETED')
+    failed = [ended(fake, deployment, second, 'FAILED') for second in (-200, -100)]
+    for _ in range(3):
+        known = Outcomes().refresh(bench.context())
+    before = deepcopy(known)
+    ended(fake, deployment, -10, 'CRASHED')
+    fake.remove(fake.tables['flow_runs'].get(failed[0].id))
+    fake.set_flow_run_state(fake.tables['flow_runs'].get(success.id), 'FAILED')
+    for minutes in (1, 10):
+        fake.now = at(60 * minutes)
+        first, second = (known.refresh(bench.context()) for _ in range(2))
+        assert first == second != known
+        assert known == before

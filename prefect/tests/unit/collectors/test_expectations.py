@@ -351,6 +351,7 @@ class TestBySchedule:
         assert found == pytest.approx(20_000 / (1000 - 1 + 10 + 60))
 
     def test_first_run_ever_is_given_time(self, fake: FakePrefect, checks: Checks) -> None:
+        ran(fake, made(fake, 'other'), 5000)
         deployment = scheduled(fake, age=300)
         run = plan(fake, deployment, 100)
         plan(fake, deployment, 4000)

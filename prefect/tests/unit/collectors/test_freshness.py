@@ -297,6 +297,30 @@ class TestWhatAPersonDoes:
         assert found[FAILURES] == (3 if by == 'FAILED' else 2)
         assert found[AGE] == (fake.now - begin).total_seconds() - 15 + 100
 
+    def test_cancelled_run_that_a_person_completes_is_a_success(
+        self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row]
+    ) -> None:
+        ran(100)
+        ran(50, FAILED)
+        cancelled = ran(30, CANCELLED)
+        ran(10, FAILED)
+        assert checks.of(deployment)[FAILURES] == 2
+        self.force(fake, cancelled, 'COMPLETED')
+        found = self.assert_as_a_fresh_agent(checks, deployment)
+        assert (found[FAILURES], found[AGE]) == (1, 60)
+
+    def test_many_cancelled_runs_hide_no_failure(
+        self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row]
+    ) -> None:
+        other = fake.add_deployment(name='other')
+        for item in (deployment, other):
+            ran(3000, of=item)
+            ran(2900, FAILED, of=item)
+        for number in range(450):
+            ran(450 - number, CANCELLED)
+        found = checks.next()
+        assert [found[name][FAILURES] for name in ('hourly', 'other')] == [1, 1]
+
     def test_failure_that_is_deleted_of_more_than_a_hundred_leaves_a_hundred(
         self, fake: FakePrefect, checks: Checks, deployment: Row, ran: Callable[..., Row]
     ) -> None:
