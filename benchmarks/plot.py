@@ -25,7 +25,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     """One panel per sweep; the unit of all is the least that a steady check of this product took."""
     costs = document['sizes']
     unit = min(_processor_seconds(one['steady']) for one in costs.values())
-    figure, panels = pyplot.subplots(1, len(SWEEPS), figsize=(11, 3.6), sharey=True)
+    figure, panels = pyplot.subplots(1, len(SWEEPS), figsize=(16, 3.6), sharey=True)
     for panel, sweep in zip(panels, SWEEPS, strict=True):
         _draw_sweep(panel, sweep, costs, unit)
     panels[0].set_ylabel('processor time of one check,\nserver and check, least = 1')

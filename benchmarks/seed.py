@@ -79,6 +79,7 @@ def sql_time(epoch_seconds: str) -> str:
 
 POOL, QUEUE, WORKER, FLOW, DEPLOYMENT, SCHEDULE = 'b001', 'b002', 'b003', 'b004', 'b005', 'b006'
 FUTURE, FUTURE_STATE, PAST, PAST_STATE, PAST_TASK = 'b010', 'b011', 'b012', 'b013', 'b014'
+LIVE, LIVE_STATE, LIVE_TASK, LIVE_TASK_STATE = 'b015', 'b016', 'b017', 'b018'
 
 
 def make_template(path: Path) -> None:
@@ -152,6 +153,16 @@ def seed(database: sqlite3.Connection, size: Size) -> None:
     copies = _Copies(database)
     copies.make('work_pool', samples.work_pool, size.work_pools, parents.ids('n'), {'name': "'pool-' || n"})
     copies.make('work_queue', samples.work_queue, size.work_pools, parents.ids('n'), {'status': "'READY'"})
+    for number in range(1, size.queues_per_pool):
+        # Work pools know their default queue; the others are nobody's.
+        ids = parents.ids('n') | {samples.work_queue['id']: sql_id(f'b00{number + 9:x}', 'n')}
+        copies.make(
+            'work_queue',
+            samples.work_queue,
+            size.work_pools,
+            ids,
+            {'status': "'READY'", 'name': f"'queue-{number}'", 'priority': str(number + 1)},
+        )
     copies.make('worker', samples.worker, size.work_pools, parents.ids('n'), {'name': "'worker-' || n"})
     copies.make('flow', samples.flow, size.deployments, parents.ids('n'), {'name': "'flow-' || n"})
     edited = sql_time(f'{now - 86400} + n')
@@ -162,6 +173,7 @@ def seed(database: sqlite3.Connection, size: Size) -> None:
     due = sql_time(f'{now} + {SCHEDULE_SECONDS} * ((n + 1.0) / {size.deployments})')
     add_future_runs(database, samples, size, 0, size.future_runs, due)
     _make_history(copies, samples, parents, size, now)
+    _make_live(copies, samples, parents, size, now)
     for table in ('work_pool', 'work_queue', 'worker', 'flow', 'deployment', 'deployment_schedule'):
         database.execute(f"DELETE FROM {table} WHERE id NOT LIKE 'b00%'")
     for table in ('flow_run', 'flow_run_state', 'task_run', 'task_run_state'):
@@ -210,6 +222,37 @@ def _make_history(copies: _Copies, samples: Samples, parents: _Parents, size: Si
     copies.make('flow_run', run, size.history, ids, {'name': "'past-' || n", **times})
     copies.make('flow_run_state', state, size.history, ids, {'timestamp': end, 'created': end, 'updated': end})
     copies.make('task_run', task_run, size.history, ids, {'name': "'past-' || n", 'run_count': '1', **times})
+
+
+def _make_live(copies: _Copies, samples: Samples, parents: _Parents, size: Size, now: float) -> None:
+    """Flow runs that have been RUNNING for an hour or more, and their task runs, which are RUNNING too."""
+    if not size.live_flow_runs:
+        return
+    run, state = samples.finished_run, samples.finished_states['RUNNING']
+    task_run, task_state = samples.task_run, samples.task_run_state
+    start = sql_time(f'{now} - {HISTORY_AGE_SECONDS} - n')
+    running = {
+        'state_type': "'RUNNING'",
+        'state_name': "'Running'",
+        'expected_start_time': start,
+        'start_time': start,
+        'end_time': 'NULL',
+        'state_timestamp': start,
+        'run_count': '1',
+    }
+    ids = parents.ids(f'(n % {size.deployments})') | {run['id']: sql_id(LIVE, 'n')}
+    of_run = ids | {run['state_id']: sql_id(LIVE_STATE, 'n'), state['id']: sql_id(LIVE_STATE, 'n')}
+    copies.make('flow_run', run, size.live_flow_runs, of_run, {'name': "'live-' || n", **running})
+    copies.make('flow_run_state', state, size.live_flow_runs, of_run, {'timestamp': start})
+    of_task = {
+        run['id']: sql_id(LIVE, f'(n % {size.live_flow_runs})'),
+        task_run['id']: sql_id(LIVE_TASK, 'n'),
+        task_state['id']: sql_id(LIVE_TASK_STATE, 'n'),
+    }
+    names = {'name': "'live-' || n", 'dynamic_key': 'n'}
+    copies.make('task_run', task_run, size.live_task_runs, of_task, {**names, **running})
+    state_of_task = {'type': "'RUNNING'", 'name': "'Running'", 'timestamp': start}
+    copies.make('task_run_state', task_state, size.live_task_runs, of_task, state_of_task)
 
 
 class _Parents:

@@ -14,6 +14,8 @@ TASK_RUNS_PER_FLOW_RUN = 10
 class Size:
     """How much there is on a server: `history` are flow runs that ended long ago, each with a task run.
 
+    Each work pool has `queues_per_pool` work queues. `live_flow_runs` are RUNNING for long, and share the task runs.
+
     A million of these take 4 GB of the temporary folder.
     """
 
@@ -21,6 +23,9 @@ class Size:
     deployments: int
     future_runs: int
     history: int = 1_000
+    queues_per_pool: int = 1
+    live_flow_runs: int = 0
+    live_task_runs: int = 0
 
 
 SIZES = {
@@ -29,6 +34,9 @@ SIZES = {
     'large': Size(50, 1_000, 100_000),
     'unscheduled': Size(50, 1_000, 0),
     'historic': Size(50, 1_000, 0, 1_000_000),
+    'pools': Size(500, 1_000, 0, queues_per_pool=3),
+    'live': Size(50, 1_000, 0, live_flow_runs=5_000, live_task_runs=20_000),
+    'huge': Size(500, 10_000, 300_000, queues_per_pool=3, live_flow_runs=5_000, live_task_runs=20_000),
 }
 # The size whose scheduled runs are added to and deleted from.
 CHANGING = 'large'
@@ -47,4 +55,6 @@ SWEEPS = (
     Sweep('future_runs', 'future scheduled runs', ('unscheduled', 'large')),
     Sweep('deployments', 'deployments, 100 future runs each', ('tiny', 'medium', 'large')),
     Sweep('history', 'finished runs in the history', ('unscheduled', 'historic')),
+    Sweep('work_pools', 'work pools', ('unscheduled', 'pools')),
+    Sweep('live_task_runs', 'live task runs', ('unscheduled', 'live')),
 )

@@ -55,7 +55,8 @@ def _rows(name: str, costs: Costs) -> Iterator[list[str]]:
         f'{costs.naive.seconds / costs.steady.seconds:.1f}',
         f'{costs.naive.processor_seconds / costs.steady.processor_seconds:.1f}',
     ]
-    yield [f'{size.future_runs:,} future runs', 'its floor', *_figures(costs.floor)]
+    live = f', {size.live_task_runs:,} live task runs' if size.live_task_runs else ''
+    yield [f'{size.future_runs:,} future runs{live}', 'its floor', *_figures(costs.floor)]
     yield [f'{size.history:,} finished runs', 'naive plan', *_figures(costs.naive)]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -25,6 +26,7 @@ from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
 from datadog_checks.prefect.streams import event_reading
 from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
+from tests.unit.harness import after_restart
 
 # Seconds by which a change may become visible late; the promise is for less than 120.
 LATEST = 110
@@ -274,21 +276,10 @@ def agent(
 ) -> Iterator[Callable[[], PrefectCheck]]:
     """An Agent with its own clock: gives a new check, as after a restart, with the state persisted so far."""
     datadog_agent.reset()
-    made: list[PrefectCheck] = []
-
-    def make() -> PrefectCheck:
-        while made:
-            made.pop().cancel()
-        check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'collect_events': True} | options])
-        check.check_id = 'prefect:test'
-        made.append(check)
-        return check
-
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(event_reading, 'MOST_PER_RUN', events_per_check)
         patch.setattr(server_clock, 'local_now', lambda: fake.now + timedelta(seconds=skew))
-        yield make
-        made.pop().cancel()
+        yield partial(after_restart, url, **{'collect_events': True} | options)
 
 
 def add_up(sums: Sums) -> None:

@@ -100,7 +100,7 @@ ABOUT = note(
     'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; in graphs blue works, purple waits '
     'and gray is neither. The variables above narrow each graph that knows them: pools know no deployment, services '
     'only the server. A click on a row of a table offers a link to the object in Prefect.\n\n'
-    'Runbook: docs/runbook.md | '
+    '[Prefect deployments](/dashboard/lists?q=Prefect%20deployments) | Runbook: docs/runbook.md | '
     '[Work pools, queues and workers](https://docs.prefect.io/v3/concepts/work-pools) | '
     '[Concurrency limits](https://docs.prefect.io/v3/concepts/global-concurrency-limits) | '
     '[States of a run](https://docs.prefect.io/v3/concepts/states)',
@@ -128,7 +128,7 @@ NOW = group(
     number('Oldest late run', show('max', 'flow_runs.late.max_age', form=OR_ZERO, limits=MINUTES_LATE), graph=True),
     number('Failed or crashed, last hour', FAILED_OR_CRASHED, span='1h'),
     number('Success rate, last hour', success_rate('flow_runs'), span='1h'),
-    number('Longest running now', show('max', 'flow_runs.running.max_age', form=OR_ZERO), graph=True),
+    number('Series that the check sends', show('sum', 'check.series')),
     number('Fullest concurrency limit', show('max', 'concurrency_limit.in_use', limits=PERCENT_TAKEN)),
     top('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON, form=NOT_ZERO)),
     top(

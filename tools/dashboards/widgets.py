@@ -34,6 +34,9 @@ BY_SERVER = (tags.PREFECT_URL,)
 NOT_ZERO = 'cutoff_min({}, 1)'
 OR_ZERO = 'default_zero({})'
 
+# How far back a number of now looks: longer where its history is drawn behind it.
+SPAN_OF_NOW, SPAN_OF_A_GRAPH = '5m', '15m'
+
 # What colours mean on both dashboards.
 GOOD, BAD, WARN, NEUTRAL = 'green', 'red', 'orange', 'gray'
 STARTING, ACTIVE, WAITING, ENDING = 'cool', 'blue', 'purple', 'warm'
@@ -225,7 +228,10 @@ def note(content: str, *, height: int = 1, width: int = COLUMNS, color: str = 'g
 def number(
     title: str, formula: Formula, *, span: str = '', graph: bool = False, width: int = 2, height: int = 2
 ) -> Widget:
-    """One number, in the colour of its limits; `span` is a time of its own ('1h'), `graph` draws its history behind."""
+    """One number of now, in the colour of its limits; `span` is another time ('1h'), `graph` draws its history behind.
+
+    Now is a few minutes whatever the page shows, so that nothing stays green when the check no longer reports.
+    """
     request = {
         'response_format': 'scalar',
         'queries': [one.as_json(is_scalar=True) for one in formula.queries],
@@ -233,8 +239,7 @@ def number(
         **_rules(formula, has_good=True),
     }
     definition = _titled('query_value', title, requests=[request], autoscale=True, precision=1)
-    if span:
-        definition['time'] = {'live_span': span}
+    definition['time'] = {'live_span': span or (SPAN_OF_A_GRAPH if graph else SPAN_OF_NOW)}
     if graph:
         definition['timeseries_background'] = {'type': 'area', 'yaxis': {'include_zero': True}}
     return Widget(definition, width, height)
@@ -270,7 +275,7 @@ def graph(
     if limits:
         definition['markers'] = limits.markers()
     if has_events:
-        definition['events'] = [{'q': f'{event_search()} status:error'}]
+        definition['events'] = [{'q': f'{event_search()} status:error'}, {'q': f'{event_search()} updated'}]
     return Widget(definition, width, height)
 
 

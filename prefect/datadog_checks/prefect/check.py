@@ -130,7 +130,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self._submit(check_cost.costs(self._transport.stats))
             self._submit(check_cost.series(self._submitted))
         if failures:
-            raise CollectionError(failures)
+            raise CollectionError(failures, 1 + len(self._snapshot_collectors) + len(self._stream_collectors))
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
         # The streams first: what a snapshot shows now, it shows a little later, too.

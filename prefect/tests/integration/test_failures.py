@@ -403,7 +403,7 @@ CASES = [
         is_down=True,
         restarted_with={'proxy': {'http': f'http://bob:{SECRETS["proxy"]}@127.0.0.1:9'}},
     ),
-    Case('The HTTP proxy wants credentials', every(answers(407)), 'HTTP 407, the HTTP proxy wants', is_down=True),
+    Case('The HTTP proxy wants credentials', every(answers(407)), 'HTTP 407, the HTTP proxy requires', is_down=True),
     # No answer
     Case('The processes of the server are suspended', suspended, 'GET /health: no answer', is_down=True, timeouts=1),
     Case('Every request hangs', every(hang), 'health: GET /health: no answer', is_down=True, timeouts=1),
@@ -420,7 +420,7 @@ CASES = [
     Case(
         'All but the health hangs',
         lambda stage: stage.http.having(lambda item: item.pass_on() if item.endpoint == '/health' else hang(item)),
-        "not run: the check's time of 30 s is used up by POST /flow_runs/count",
+        'skipped: the 30 s limit of this run was spent on POST /flow_runs/count',
         timeouts=3,
         up_to=True,
         depends_on_speed=True,
@@ -437,15 +437,15 @@ CASES = [
     Case('A proxy answers 503 while the server starts', every(answers(503)), 'HTTP 503, unav', is_down=True),
     Case('One endpoint resets the connection', every(reset, FLOW_RUNS), 'no connection to HOST:PORT: Connection reset'),
     # Answers that are damaged
-    Case('An answer is cut off', every(cut_in_half(chunked=False), FLOW_RUNS), 'the answer of HOST:PORT broke off'),
-    Case('An answer is cut off between chunks', every(cut_in_half(chunked=True), WORK_POOLS), 'broke off'),
+    Case('An answer is cut off', every(cut_in_half(chunked=False), FLOW_RUNS), 'closed in the middle of an answer'),
+    Case('An answer is cut off between chunks', every(cut_in_half(chunked=True), WORK_POOLS), 'in the middle'),
     Case(
         'The compression of an answer is damaged',
         every(answers(200, b'no gzip', {'Content-Encoding': 'gzip'}), WORK_POOLS),
-        'it cannot be decompressed',
+        'cannot be decompressed',
     ),
     Case('A compressed answer is cut off', every(cut_compressed, WORK_POOLS), 'not JSON (application/json)'),
-    Case('JSON that is cut off', every(answers(200, b'[{"id": "1', JSON), FLOW_RUNS), 'does a proxy cut or change it?'),
+    Case('JSON that is cut off', every(answers(200, b'[{"id": "1', JSON), FLOW_RUNS), 'Does a proxy cut or change it?'),
     Case('Answers come in chunks', every(in_chunks), '', is_good=True),
     # Statuses
     *(
@@ -453,11 +453,11 @@ CASES = [
         for status, detail, message in (
             (400, 'Invalid X-PREFECT-API-VERSION', 'POST /flow_runs/filter: HTTP 400'),
             (401, '', 'HTTP 401, not authorized. Check auth_string, username and password'),
-            (403, 'No access', 'HTTP 403, forbidden. Check the credentials and what they allow'),
+            (403, 'No access', 'HTTP 403, forbidden. Check the credentials and their permissions'),
             (404, 'Not Found', 'HTTP 404, not found. Is /api missing'),
             (409, 'Conflict', 'HTTP 409, '),
-            (422, 'Extra inputs are not permitted', 'HTTP 422, refused as invalid. Is this version'),
-            (500, '', 'HTTP 500, the server failed. Look at its log'),
+            (422, 'Extra inputs are not permitted', 'HTTP 422, the server rejected the request as invalid. Is'),
+            (500, '', 'HTTP 500, the server failed. Check its log'),
             (502, '', 'HTTP 502, bad gateway'),
             (503, '', 'HTTP 503, unavailable'),
             (504, '', 'HTTP 504, gateway timeout'),
@@ -478,7 +478,7 @@ CASES = [
     Case(
         'The CSRF token is none',
         every(csrf_protection(says([]))),
-        'GET /csrf-token: the answer is not a token with an expiration',
+        'GET /csrf-token: the answer has no token with an expiration',
     ),
     Case(
         'The CSRF token is refused though it is new',
@@ -513,7 +513,7 @@ CASES = [
     Case(
         'No page limit, after a restart of the Agent',
         every(says([]), '/flow_runs/paginate'),
-        'the answer does not tell the page limit',
+        'the answer has no page limit',
         restarted_with={},
     ),
     Case('Rows without their id and name', every(without('id', 'name'), WORK_POOLS), '', is_good=True),
@@ -623,12 +623,12 @@ def row_of(stage: Stage, case: Case, timeout: float) -> str:
     assert leaks(SECRETS, broken, log) == []
     # The Agent base looks for a missing intermediate certificate, and says so.
     warnings = [line for line in broken.log if 'AIA chasing' not in line]
-    assert all(line.startswith(('WARNING Skipped ', 'WARNING The Date header ')) for line in warnings)
+    assert all(line.startswith(('WARNING Skipped ', "WARNING The server's Date header ")) for line in warnings)
     assert broken.warnings == ()
 
     assert values(after[-1], HEALTH) == values(after[-1], READY) == [1]
     assert sum(completed(result) for result in (broken, *after)) == 1
-    return f'| {case.name} | {shown(message)} | {series_of(case, failed, warnings)} | {case.seconds} |'
+    return f'| {case.name} | {shown(shortened(message))} | {series_of(case, failed, warnings)} | {case.seconds} |'
 
 
 def run_until_good(check: CheckRunner) -> list[CheckResult]:
@@ -646,16 +646,27 @@ def test_document_says_what_the_tests_found() -> None:
     # What comes after the table is written by hand: `test_hostile_server.py` holds it.
     written, begin, by_hand = DOCUMENT.read_text().partition('\n## A hostile server\n')
     if os.environ.get('UPDATE_FAILURES'):
-        written = INTRODUCTION + '\n'.join([HEAD, *ROWS.values()]) + '\n'
+        written = document()
         DOCUMENT.write_text(written + begin + by_hand)
-    assert written.startswith(f'{INTRODUCTION}{HEAD}\n'), HOW_TO_WRITE
-    rows = written.removeprefix(f'{INTRODUCTION}{HEAD}\n').splitlines()
-    assert [row.split(' | ')[0].removeprefix('| ') for row in rows] == list(ROWS), HOW_TO_WRITE
+    # What stands outside of the rows, and the names of the faults.
+    assert [line.split(' | ')[0] for line in written.splitlines()] == [
+        line.split(' | ')[0] for line in document().splitlines()
+    ], HOW_TO_WRITE
 
-    pairs = [(case, row, ROWS[case.name]) for case, row in zip(CASES, rows, strict=True)]
+    rows = [line for line in written.splitlines() if line.startswith('| ')]
+    pairs = [(case, row, ROWS[case.name]) for case, row in zip(CASES, [r for r in rows if r != HEAD[0]], strict=True)]
     rotten = [f'{found}\nis written as\n{row}' for case, row, found in pairs if held(case, row) != held(case, found)]
     assert rotten == [], HOW_TO_WRITE
     assert [case.name for case, row, _ in pairs if case.message not in row] == [], HOW_TO_WRITE
+
+
+def document() -> str:
+    lines = [INTRODUCTION.rstrip()]
+    for case in CASES:
+        if case.name in SECTIONS:
+            lines += ['', f'## {SECTIONS[case.name]}', '', *HEAD]
+        lines.append(ROWS[case.name])
+    return '\n'.join(lines) + '\n'
 
 
 def held(case: Case, row: str) -> list[str]:
@@ -663,22 +674,39 @@ def held(case: Case, row: str) -> list[str]:
     name, message, series, seconds = row.removeprefix('| ').removesuffix(' |').split(' | ')
     if case.depends_on_speed:
         return [name, seconds]
-    return [name, re.sub(r'\d+ of the collectors', 'N of the collectors', message), series, seconds]
+    return [name, re.sub(r'\d+ of M collectors', 'N of M collectors', message), series, seconds]
 
 
 HOW_TO_WRITE = 'UPDATE_FAILURES=1 pytest writes docs/failures.md anew'
-HEAD = '| Fault | The error of the check | Series | Time |\n|---|---|---|---|'
+HEAD = ('| Fault | The error of the check | Series | Time |', '|---|---|---|---|')
+# Titles, by the first fault of each section.
+SECTIONS = {
+    'Nothing listens on the port': 'No connection to the server',
+    'TLS: expired certificate': 'TLS, proxies, and another service at the address',
+    'The processes of the server are suspended': 'Slow or stopped in the middle',
+    'An answer is cut off': 'Damaged answers',
+    'HTTP 400': 'HTTP errors and redirects',
+    'A web page with status 200': 'Answers of another kind',
+    'Rows without their id and name': 'Malformed objects',
+    'Pages that repeat': 'Lists without end, large answers, wrong clocks',
+}
 INTRODUCTION = """# What happens when something breaks
 
-Written by `prefect/tests/integration/test_failures.py`, which lets each fault happen in front of a real Prefect server.
-The error is the line that `datadog-agent status` shows; `HOST:PORT` stands for those of `prefect_url`, and `N` for a
-number that depends on how far the check came. A timeout is the option `timeout`, 10 s unless configured otherwise; a
-check takes three of them at most, whatever hangs.
+`prefect/tests/integration/test_failures.py` wrote this page. It puts each fault in front of a real Prefect server.
+Answers that try to hurt the Agent are in [hostile-server.md](hostile-server.md).
 
-"Nothing else" means that only `health`, `ready` and `collector.success` are sent. Series of a collector that failed are
-not sent; all others are as ever. After each fault the next check was good, and a flow run that ended while the fault
-lasted was counted exactly once: what could not be read is read then. Nothing has to be restarted or reset.
+How to read the tables:
 
+- **Error** is the line that `datadog-agent status` shows. `HOST:PORT` is the address of `prefect_url`. `N` and `M`
+  are numbers that differ from run to run. A long list of collectors is cut here ("and others"); the real error names
+  all of them.
+- **Series**: "only health" means that the check sends `health`, `ready` and `collector.success`, and nothing else. "All
+  but theirs" means that `collector.success` is 0 for the collectors in the error, that their other series are not sent,
+  and that everything else is sent as usual.
+- **Time**: a timeout is the option `timeout` (10 s by default). A check never takes longer than three timeouts.
+
+After each fault the next check succeeded without a restart, and a flow run that ended during the fault was counted
+once.
 """
 
 
@@ -697,7 +725,7 @@ def completed(result: CheckResult) -> float:
 
 def named(message: str) -> set[str]:
     """The collectors that an error names."""
-    parts = re.split(r'; (?=[a-z_., ]+: )', message.partition(' failed. ')[2])
+    parts = re.split(r'; (?=[a-z_., ]+: )', message.partition(' failed: ')[2])
     return {name for part in parts if part for name in part.partition(': ')[0].split(', ')}
 
 
@@ -705,11 +733,15 @@ def anonymous(message: str, timeout: float) -> str:
     """The message without what differs from one run of the tests to the next, as with the default timeout."""
     message = re.sub(r'(127\.0\.0\.1|localhost):\d+', 'HOST:PORT', message)
     message = re.sub(r'\(\d+\.\d s\)', '(N s)', message)
-    message = message.replace(
-        f"the check's time of {3 * timeout:g} s", f"the check's time of {3 * DEFAULT_TIMEOUT:g} s"
-    )
+    message = message.replace(f'the {3 * timeout:g} s limit', f'the {3 * DEFAULT_TIMEOUT:g} s limit')
     message = message.replace(f'within {timeout:g} s', f'within {DEFAULT_TIMEOUT:g} s')
+    message = re.sub(r' of \d+ collectors failed', ' of M collectors failed', message)
     return re.sub(r'within \d\.\d+ s', 'within N s', message)
+
+
+def shortened(message: str) -> str:
+    """The message with the first two names of a long list of collectors."""
+    return re.sub(r'((?:^|; |failed: )[a-z_.]+, [a-z_.]+)(?:, [a-z_.]+){2,}: ', r'\1 and others: ', message)
 
 
 def shown(message: str) -> str:
@@ -722,7 +754,5 @@ def series_of(case: Case, failed: set[str], warnings: list[str]) -> str:
         said = '; '.join(f'`{line}`' for line in lines)
         return f'all but those of the malformed objects; the log warns: {said}' if said else 'all'
     if case.is_down:
-        return '`health` 0, `ready` 0, `collector.success` 0 for `health`; nothing else'
-    ready = '`ready` 0, ' if 'health' in failed else ''
-    names = ', '.join(f'`{name}`' for name in sorted(failed))
-    return f'{ready}`collector.success` 0 for {names}'
+        return 'only health: `health` 0, `ready` 0'
+    return 'all but theirs; `ready` 0' if 'health' in failed else 'all but theirs'

@@ -19,7 +19,7 @@ PAUSE_SECONDS = 0.1
 EXPLAINED = re.compile(
     r'no connection to 127\.0\.0\.1:\d+: Connection (refused|reset by peer)'
     r'|127\.0\.0\.1:\d+ closed the connection'
-    r'|the answer of 127\.0\.0\.1:\d+ broke off'
+    r'|the connection to 127\.0\.0\.1:\d+ closed in the middle of an answer'
     r'|HTTP 503, unavailable'
     r'|HTTP 500, the server failed'
 )

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from datadog_checks.prefect import PrefectCheck
+from datadog_checks.prefect import check as check_module
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.rows import read_rows
 from datadog_checks.prefect.api.server_clock import ServerClock
@@ -26,6 +28,7 @@ from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.sample import AgentEvent, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cursor import Batch, CheckState
+from datadog_checks.prefect.streams.registry import Registry
 from datadog_checks.prefect.tags import Tags
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeExchange, FakeRequest, Fault
@@ -37,6 +40,15 @@ Values = dict[tuple[str, Tags], float]
 # The time of a new fake server.
 START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 LOG = logging.getLogger('prefect.test')
+
+
+def after_restart(url: str, **options: Any) -> PrefectCheck:
+    """A check of the server at `url`, the only instance of its process, with the state that is persisted."""
+    # The fixture `registry` puts it back.
+    check_module.REGISTRY = Registry()
+    check = PrefectCheck('prefect', {}, [{'prefect_url': url, **options}])
+    check.check_id = 'prefect:test'
+    return check
 
 
 def at(seconds: float) -> datetime:

@@ -35,7 +35,7 @@ from datadog_checks.prefect.api.models import (
 )
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.server import FakeRequest
-from tests.unit.harness import Row, at, read_row, run_task_through, run_through
+from tests.unit.harness import Row, after_restart, at, read_row, run_task_through, run_through
 
 SECONDS = 5.0
 MODELS: dict[str, Any] = {
@@ -162,10 +162,8 @@ def rows_of(endpoint: str) -> list[Row]:
 
 
 def new_check(url: str) -> PrefectCheck:
-    """With the state of the one before, as after a restart of the Agent."""
-    check = PrefectCheck('prefect', {}, [{'prefect_url': url, 'timeout': SECONDS, 'collect_events': True}])
-    check.check_id = 'prefect:fuzz'
-    return check
+    """With the state of the one before."""
+    return after_restart(url, timeout=SECONDS, collect_events=True)
 
 
 def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:

@@ -106,8 +106,14 @@ def once(state: str, tags: Mapping[str, str]) -> list[Line]:
 
 SCHEDULED = {**DEPLOYMENT, **LIVE}
 AUTOMATION = {'automation_name': 'page', 'action_type': 'send-notification'}
+TASK = {'task_key': 'send-mail'}
 SERVICE = {'background_service': 'scheduler'}
 FIRES: dict[str, list[Line]] = {
+    'background_tasks_waiting': [
+        ages('task_runs.scheduled.max_age', TASK, 30),
+        line('task_workers.online', TASK, (2 * HOURS, 1), (30, 0), (2 * HOURS, 1)),
+    ],
+    'heartbeat_lost': [rises('flow_runs.heartbeat_lost', DEPLOYMENT, 1, 30)],
     'automation_action_failed': [line('automation.action.failed.count', AUTOMATION, (60, 0), (2, 1), (60, 0))],
     'background_service_dead': [
         rises('service.is_healthy', SERVICE, 0, 30, good=1),
@@ -168,6 +174,17 @@ SILENT: dict[str, dict[str, list[Line]]] = {
     'automation_action_failed': {
         'an action that works': [line('automation.action.failed.count', AUTOMATION, (120, 0))]
     },
+    'background_tasks_waiting': {
+        'a long queue that a worker works off': [
+            ages('task_runs.scheduled.max_age', TASK, 60),
+            line('task_workers.online', TASK, (300, 1)),
+        ],
+        'a worker that listens for nothing now': [
+            line('task_runs.scheduled.max_age', TASK, (60, 0)),
+            line('task_workers.online', TASK, (60, 0)),
+        ],
+    },
+    'heartbeat_lost': {'a beat that comes late': [rises('flow_runs.heartbeat_lost', DEPLOYMENT, 1, 3)]},
     'background_service_dead': {
         'a service that has shown no work yet': [
             line('service.is_healthy', {'background_service': 'foreman'}, (60, 1)),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Row, run_task_through, run_through
+from tests.unit.harness import Row, after_restart, run_task_through, run_through
 
 INTERVAL = timedelta(seconds=15)
 PAGE = 20
@@ -99,12 +100,7 @@ def installed(**size: int) -> Iterator[tuple[Server, Callable[..., PrefectCheck]
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(server_clock, 'local_now', lambda: fake.now)
 
-        def make(**options: Any) -> PrefectCheck:
-            check = PrefectCheck('prefect', {}, [{'prefect_url': url, **options}])
-            check.check_id = f'prefect:{options}'
-            return check
-
-        yield Server(fake, **size), make
+        yield Server(fake, **size), partial(after_restart, url)
     fake.assert_all_known()
 
 
@@ -275,3 +271,40 @@ def runs_of(found: Contexts) -> Contexts:
     """The part of it that belongs to deployments and runs."""
     parts = ('.deployment.', '.flow_runs.', '.task_runs.')
     return {key: value for key, value in found.items() if any(part in key[0] for part in parts)}
+
+
+@pytest.mark.parametrize('options', [{}, {'deployment_names': {'exclude': ['-07$']}}], ids=['all', 'with a filter'])
+def test_deployments_of_a_large_server_appear_as_they_are_listed(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """A check has time for one page here. What has runs is complete from the first check on, and nothing fails."""
+    with installed(deployments=120, future=120) as (server, make):
+        fake, check = server.fake, make(**options)
+        monkeypatch.setattr('datadog_checks.prefect.inventory.deployments._LISTING_SECONDS', 0.0)
+        live = server.deployment(0)
+        fake.add_flow_run(deployment=live, state=('RUNNING', 'Running'))
+        excluded = server.deployment(7)
+        fake.add_flow_run(deployment=excluded, state=('RUNNING', 'Running'))
+        # The last edited are listed first, these are the last.
+        for number, row in enumerate((live, excluded)):
+            row['updated'] = (fake.now - timedelta(days=9, seconds=number)).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+        listed, ended, are_scheduled = [], 0.0, []
+        for number in range(8):
+            found = contexts(check)
+            tags = {f'deployment_name:{row["name"]}': row for row in (live, excluded)}
+            running = {
+                tag
+                for (name, own), value in found.items()
+                if name.endswith('flow_runs.running') and value
+                for tag in own & tags.keys()
+            }
+            assert running == ({*tags} if not options else {'deployment_name:deployment-00'})
+            listed.append(sum(name.endswith('.deployment.is_ready') for name, _ in found))
+            are_scheduled.append(any(name.endswith('flow_runs.scheduled') for name, _ in found))
+            ended += sum(value for (name, _), value in found.items() if name.endswith('flow_runs.completed.count'))
+            if number == 2:
+                run_through(fake, deployment=live, seconds=1)
+            fake.now += INTERVAL
+    assert listed[0] < listed[1] < listed[2] < listed[-1] == 120 - bool(options)
+    assert (are_scheduled[0], are_scheduled[-1]) == (False, True)
+    assert ended == 1

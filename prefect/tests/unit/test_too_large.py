@@ -1,4 +1,4 @@
-"""One object that is too large to be read, in any list, blinds none of the others."""
+"""One object that is too large to read, in any list, blinds none of the others."""
 
 from __future__ import annotations
 
@@ -108,4 +108,4 @@ def test_all_others_are_reported(
     assert reports[0] == reports[1]
     problems = {record.getMessage() for record in caplog.records}
     assert problems
-    assert all('malformed objects' in problem and 'too large to be read' in problem for problem in problems)
+    assert all('malformed objects' in problem and 'too large to read' in problem for problem in problems)

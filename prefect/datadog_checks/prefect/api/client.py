@@ -62,7 +62,7 @@ IDS_PER_REQUEST = 100
 # The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
 _EVENTS_PER_PAGE = 50
 _MAX_COUNT = 10**12
-TOO_LARGE_TO_READ = 'too large to be read'
+TOO_LARGE_TO_READ = 'too large to read'
 # As much as servers and proxies take of a path: uvicorn 64 kB, nginx and HAProxy 8 and 16 kB with the headers.
 _MAX_SEGMENT = 2_000
 # The token of the next page holds the filter with all names of events, in base64.
@@ -122,7 +122,7 @@ class PrefectClient:
             self._learn('')
             raise
         if not isinstance(version, str):
-            raise PrefectApiError('GET /admin/version', 'the answer is not a text')
+            raise PrefectApiError('GET /admin/version', 'the answer is not a string')
         self._learn(version)
         return self._transport.says(version, _MAX_VERSION_BYTES)
 
@@ -170,7 +170,7 @@ class PrefectClient:
             if not self._has_warned_of_names:
                 self._has_warned_of_names = True
                 self._log.warning(
-                    'No workers of the work pool %r: with this name it cannot be asked for. Give it another one',
+                    'Skipped the workers of work pool %r: this name does not work in a URL. Rename the work pool',
                     self._transport.says(work_pool_name, 100),
                 )
             return []
@@ -315,6 +315,8 @@ class PrefectClient:
                     raise
                 time_range = self._after_too_large(names, time_range, last)
                 body = queries.events(names, time_range)
+                # Nothing may be left behind it.
+                yield [], 0
             else:
                 return
 
@@ -460,7 +462,7 @@ class PrefectClient:
                 answer = {'limit': _DEFAULT_PAGE_SIZE}
             limit = answer.get('limit') if isinstance(answer, dict) else None
             if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_COUNT:
-                raise _unexpected(f'POST {endpoint}', 'the answer does not tell the page limit')
+                raise _unexpected(f'POST {endpoint}', 'the answer has no page limit')
             self._page_size = limit
         return self._page_size
 
@@ -498,9 +500,7 @@ def _token_page(page: EventPage) -> TokenPage[Event | MalformedRow]:
 
 
 def _unexpected(endpoint: str, what: str) -> PrefectApiError:
-    return PrefectApiError(
-        endpoint, f'{what}. Is it a Prefect server of a supported version, with no proxy that caches?'
-    )
+    return PrefectApiError(endpoint, f'{what}. Is this a supported Prefect server, and does a proxy cache its answers?')
 
 
 def _is_gone_since(worker: object, since: datetime) -> bool:

@@ -49,7 +49,7 @@ class CsrfToken:
         is_text = isinstance(token, str) and token.isascii() and token.isprintable()
         if not is_text or len(token) > _MAX_TOKEN_LENGTH:
             raise PrefectApiError(
-                f'GET {PATH}', 'the answer is not a token with an expiration. Does a proxy answer for the server?'
+                f'GET {PATH}', 'the answer has no token with an expiration. Does a proxy answer in place of the server?'
             )
         self._token = token
         self._renew_at = time.monotonic() + _RENEWAL * (expiration - now).total_seconds()

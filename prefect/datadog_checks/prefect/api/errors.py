@@ -56,7 +56,7 @@ class TooMuch(PrefectApiError):
         filters = 'event_names' if '/events/' in most else 'work_pool_names, deployment_names or flow_names'
         super().__init__(
             endpoint,
-            f'skipped: a run of the check stops after {limit}, and {times:,} of them were {most}. Filter by {filters}',
+            f'skipped: a run of the check is limited to {limit}; {times:,} of them went to {most}. Filter by {filters}',
         )
 
 
@@ -76,17 +76,20 @@ class UnsupportedVersion(PrefectError):
 
 
 class OutOfTime(PrefectError):
-    """Nothing was asked, or not to the end, since the time of this run of the check is used up."""
+    """A collector was skipped or cut short: this run of the check has no time left."""
 
     def __init__(self, budget: TimeLimit) -> None:
-        super().__init__(f'not run: {budget.explain()}')
+        super().__init__(f'skipped: {budget.explain()}')
 
 
 class CollectionError(PrefectError):
-    """One or more collectors failed: `failures` maps a collector's name to its error. The same error is told once."""
+    """One or more of the `total` collectors failed: `failures` maps a collector's name to its error.
 
-    def __init__(self, failures: Mapping[str, Exception]) -> None:
-        super().__init__(f'{len(failures)} of the collectors failed. {"; ".join(_parts(failures))}')
+    An error that several collectors share is said once.
+    """
+
+    def __init__(self, failures: Mapping[str, Exception], total: int) -> None:
+        super().__init__(f'{len(failures)} of {total} collectors failed: {"; ".join(_parts(failures))}')
         self.failures = failures
 
 
@@ -101,7 +104,7 @@ def _parts(failures: Mapping[str, Exception]) -> Iterator[str]:
         error = errors[text]
         cause = error.cause if isinstance(error, PrefectApiError) else text
         if isinstance(error, PrefectApiError) and cause in told:
-            text = f'{error.endpoint}: the same'
+            text = f'{error.endpoint}: same cause'
         told.add(cause)
         yield f'{", ".join(names)}: {text}'
 
@@ -114,18 +117,18 @@ def _text(error: Exception) -> str:
 
 
 HINTS = {
-    400: 'bad request. Does a proxy change requests, or wait for https://?',
+    400: 'bad request. Does a proxy change requests, or expect https://?',
     401: 'not authorized. Check auth_string, username and password, or the Authorization header in extra_headers',
-    403: 'forbidden. Check the credentials and what they allow; CSRF tokens are fetched by the check itself',
+    403: 'forbidden. Check the credentials and their permissions; the check fetches CSRF tokens itself',
     404: 'not found. Is /api missing from prefect_url?',
     405: 'method not allowed. Is /api missing from prefect_url?',
-    407: 'the HTTP proxy wants credentials. Check proxy',
-    422: 'refused as invalid. Is this version of Prefect server supported?',
+    407: 'the HTTP proxy requires credentials. Check proxy',
+    422: 'the server rejected the request as invalid. Is this version of Prefect supported?',
     429: 'too many requests. Raise min_collection_interval, or filter by names',
-    500: 'the server failed. Look at its log; is its database available?',
-    502: 'bad gateway. The proxy in front of the server gets no good answer from it',
+    500: 'the server failed. Check its log and its database',
+    502: 'bad gateway. The proxy got no valid answer from the server',
     503: 'unavailable. Is the server starting, or its database overloaded?',
-    504: 'gateway timeout. The proxy in front of the server waited in vain',
+    504: 'gateway timeout. The proxy timed out waiting for the server',
 }
 
 
@@ -139,7 +142,7 @@ def status_error(
         target = f' to {location}' if location else ''
         hint = f'redirected{target}. Not followed. Set prefect_url to the address of the API itself'
     else:
-        hint = HINTS.get(status, 'unexpected status. Look at the logs of the server and of the proxies before it')
+        hint = HINTS.get(status, 'unexpected status. Check the logs of the server and of any proxy in front of it')
     cause = f'HTTP {status}, {hint}'
     if retry_after:
         cause += f' (Retry-After: {retry_after})'

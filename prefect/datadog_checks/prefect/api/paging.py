@@ -268,7 +268,7 @@ def _offset_pages(fetch: Fetch[R], body: Body, page_size: int) -> Iterator[list[
 
 def _one_more(passed_over: int) -> int:
     if passed_over == MOST_PASSED_OVER:
-        raise PagingError(f'{MOST_PASSED_OVER} objects in turn are too large to be read')
+        raise PagingError(f'{MOST_PASSED_OVER} objects in a row are too large to read')
     return passed_over + 1
 
 

@@ -48,7 +48,7 @@ class TimeLimit:
         """What the time was used up by: the endpoints that took most of it."""
         most = sorted(self._spent.items(), key=lambda item: -round(item[1], 1))[:_NAMED]
         spent = ', '.join(f'{endpoint} ({seconds:.1f} s)' for endpoint, seconds in most)
-        return f"the check's time of {self.seconds:g} s is used up by {spent}"
+        return f'the {self.seconds:g} s limit of this run was spent on {spent}'
 
 
 class TookTooLong(Exception):
@@ -71,7 +71,7 @@ class BoundedCaller:
         """What `function` returns or raises; TookTooLong if it takes longer than `seconds`."""
         self._left_behind = [worker for worker in self._left_behind if worker.is_busy]
         if len(self._left_behind) >= _MAX_LEFT_BEHIND:
-            raise TookTooLong(f'{_MAX_LEFT_BEHIND} earlier requests are still not answered')
+            raise TookTooLong(f'{_MAX_LEFT_BEHIND} earlier requests are not answered yet')
         if not self._worker.begin(function):
             self._worker = _Worker()
             self._worker.begin(function)

@@ -42,6 +42,7 @@ _TIMEOUTS_PER_RUN = 3
 _MAX_REQUESTS = 2_000
 _MAX_ROWS = 200_000
 # Enough for all endpoints with the name of a work pool.
+_CHECK_SCHEME = 'Check the port and the scheme (http:// or https://) of prefect_url'
 _ENDPOINT_BYTES = 120
 # What the HTTP library may take longer than its own time-outs before it is not waited for any longer.
 _GRACE_SECONDS = 0.5
@@ -96,7 +97,7 @@ class Transport:
         if not is_verified and not http.ignore_tls_warning:
             log.warning(
                 'tls_verify is false: anybody on the way to %s can read the credentials and change the answers. '
-                'Set tls_ca_cert, or tls_ignore_warning if this is meant',
+                'Set tls_ca_cert, or tls_ignore_warning if you want this',
                 urlsplit(self.base_url).netloc,
             )
         self._clock = clock
@@ -183,8 +184,8 @@ class Transport:
         if offset is not None and not self._has_warned_of_clock:
             self._has_warned_of_clock = True
             self._log.warning(
-                'The Date header of the server is %s from the clock of the Agent, which is not believed: times go by '
-                'the clock of the Agent. Is one of the two clocks wrong?',
+                "The server's Date header differs from the clock of the Agent by %s. The check ignores it and uses the "
+                'clock of the Agent. Check both clocks',
                 f'{offset.total_seconds() / 3600:+,.1f} hours',
             )
 
@@ -194,7 +195,7 @@ class Transport:
         document = self._loads(endpoint, answer, decode)
         rows = len(document if isinstance(document, list) else getattr(document, 'rows', ()))
         if limit is not None and rows > limit:
-            raise PrefectApiError(endpoint, f'{rows:,} objects, of which {limit:,} were asked for. Does a proxy cache?')
+            raise PrefectApiError(endpoint, f'{rows:,} objects instead of at most {limit:,}. Does a proxy cache?')
         self._rows[endpoint] += rows
         if self._rows.total() > _MAX_ROWS:
             raise TooMuch(endpoint, f'{_MAX_ROWS:,} objects', self._rows)
@@ -232,7 +233,7 @@ class Transport:
             kind = self.says(answer.headers.get('Content-Type', 'no content type'), 60)
             hint = 'Is /api missing from prefect_url, or is this a login page?'
             if kind.startswith('application/json'):
-                hint = 'It should be: does a proxy cut or change it?'
+                hint = 'Does a proxy cut or change it?'
             raise PrefectApiError(endpoint, f'the answer is not JSON ({kind}). {hint}') from None
 
     def _endpoint(self, method: str, path: str) -> str:
@@ -316,15 +317,16 @@ class Transport:
         if isinstance(error, requests.exceptions.SSLError) or _is_any(causes, ssl.SSLError):
             return f'TLS with {address} failed: {_tls_problem(_root_cause(causes))}'
         if isinstance(error, requests.exceptions.ChunkedEncodingError):
-            return f'the answer of {address} broke off. Did the server or a proxy stop?'
+            return f'the connection to {address} closed in the middle of an answer. Did the server or a proxy stop?'
         if isinstance(error, requests.exceptions.ContentDecodingError):
-            return f'the answer of {address} is damaged: it cannot be decompressed. Does a proxy change it?'
+            return f'the answer of {address} cannot be decompressed. Does a proxy change it?'
         if _is_any(causes, HTTPException) and not _is_any(causes, ConnectionError):
-            return f'the answer of {address} is not HTTP. Is prefect_url right: its port, http:// or https://?'
+            return f'the answer of {address} is not HTTP. {_CHECK_SCHEME}'
         if _is_any(causes, RemoteDisconnected):
-            return f'{address} closed the connection without an answer. Is prefect_url right: http:// or https://?'
+            return f'{address} closed the connection without an answer. {_CHECK_SCHEME}'
         if isinstance(error, requests.exceptions.ConnectionError):
-            return f'no connection to {address}: {_root_cause(causes)}. Is the server running, is prefect_url right?'
+            cause = _root_cause(causes)
+            return f'no connection to {address}: {cause}. Is the server running, and is prefect_url correct?'
         if isinstance(error, requests.exceptions.InvalidHeader):
             return (
                 'the request could not be made: a header is not valid. Check headers and extra_headers for line breaks'
@@ -337,7 +339,7 @@ class Transport:
     def _describe_slow(self, reason: str, limit: float) -> str:
         address = urlsplit(self.base_url).netloc
         if reason:
-            return f'not asked, for {reason} by {address}. Is the server or a proxy stuck?'
+            return f'skipped: {reason} by {address}. Is the server or a proxy stuck?'
         return (
             f'no complete answer from {address} within {limit:.3g} s. Is the server, a proxy or the name server stuck?'
         )

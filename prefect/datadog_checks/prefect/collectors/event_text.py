@@ -89,6 +89,7 @@ def _tags(event: Event) -> Tags:
         tags.TASK_KEY: event.task_key,
         tags.TASK_NAME: task_name(event.task_key),
         tags.ACTION_TYPE: event.action_type,
+        tags.STATE_TYPE: event.state_type,
     }
     for kind, (id_key, name_key) in _TAGGED.items():
         if kind in found:

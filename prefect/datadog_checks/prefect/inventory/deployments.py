@@ -67,13 +67,14 @@ class DeploymentDirectory:
         # Those that were listed in this run, and when which was last known to be there, as a running number.
         self._listed_now: set[str] = set()
         self._verified_at: dict[str, int] = {}
+        # Those that were asked for in this run, and are gone.
+        self._not_there: set[str] = set()
         self._verifications = 0
         self._events_read_until: datetime | None = None
 
     def refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
-        """All deployments, as far as their number and their edits tell.
-
-        Raises a PrefectApiError also while a large server's deployments are not listed to their end yet.
+        """All deployments, as far as their number and their edits tell; of a large server after a start those that are
+        listed by now (`is_complete`). Raises a PrefectApiError.
         """
         if body != self._body:
             # What another body lets in or leaves out shows in the number and the edits, once the list is complete.
@@ -83,6 +84,7 @@ class DeploymentDirectory:
         total = client.count_deployments(body)
         self._is_fresh = False
         self._listed_now = set()
+        self._not_there = set()
         if self._is_complete:
             newest = self._list_edited(client)
             if len(self._by_id) > total - self._unaccounted:
@@ -97,6 +99,25 @@ class DeploymentDirectory:
         if not self._is_complete:
             self._list_all(client, total)
         return self._by_id
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all deployments are listed."""
+        return self._is_complete
+
+    def know(self, client: PrefectClient, ids: Collection[str]) -> Iterable[Deployment]:
+        """Those of these deployments that are there, asked for before it is their turn to be listed."""
+        deadline = time.monotonic() + _LISTING_SECONDS
+        missing = sorted(key for key in ids if key not in self._by_id and key not in self._not_there)
+        for start in range(0, len(missing), client.page_size()):
+            if start and time.monotonic() > deadline:
+                raise PrefectApiError(
+                    'POST /deployments/filter',
+                    f'{start} of {len(missing)} deployments that have runs are read by now, the next run goes on',
+                )
+            part = missing[start : start + client.page_size()]
+            self._not_there.update(set(part) - self._list(client, part).keys())
+        return [self._by_id[key] for key in ids if key in self._by_id]
 
     def renew_statuses(
         self, client: PrefectClient, deployments: Collection[Deployment], queues: Iterable[WorkQueue], now: datetime
@@ -181,14 +202,19 @@ class DeploymentDirectory:
         deadline = time.monotonic() + _LISTING_SECONDS
         for _ in range(_READS):
             unreadable = self._list_to_the_end(client, total, deadline)
+            if unreadable is None:
+                return
             self._remove_deleted(client, sorted(self._by_id))
             self._unaccounted = client.count_deployments(self._body) - len(self._by_id)
             if self._unaccounted <= unreadable:
                 break
         self._is_complete = self._is_fresh = True
 
-    def _list_to_the_end(self, client: PrefectClient, total: int, deadline: float) -> int:
-        """List from where the last run left off. The result is the number of deployments that cannot be read."""
+    def _list_to_the_end(self, client: PrefectClient, total: int, deadline: float) -> int | None:
+        """List from where the last run left off. The result is the number of deployments that cannot be read.
+
+        None if the time ran out before the end: the next run goes on.
+        """
         unreadable = 0
         number_of_rows = page_size = client.page_size()
         while number_of_rows == page_size:
@@ -197,10 +223,7 @@ class DeploymentDirectory:
             self._add(page)
             self._offset += number_of_rows
             if self._offset < total and time.monotonic() > deadline:
-                raise PrefectApiError(
-                    'POST /deployments/filter',
-                    f'{len(self._by_id)} of {total} deployments are listed by now, the next run goes on',
-                )
+                return None
         self._offset = 0
         return unreadable
 

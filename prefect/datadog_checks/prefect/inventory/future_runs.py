@@ -61,7 +61,12 @@ class FutureRuns:
     def refresh(
         self, client: PrefectClient, selection: Selection, tagging: Tagging, now: datetime, log: Log
     ) -> Future | None:
-        """What is to come, as the server has it; None until all was read once, over several runs on a large server."""
+        """What is to come, as the server has it; None until all was read once, over several runs on a large server.
+
+        It begins when all deployments are listed: the runs are remembered by their tags.
+        """
+        if not selection.are_deployments_listed():
+            return None
         reader = _Reader(client, selection, tagging, now, log, self._known)
         self._known.forget_until(now)
         changed = self._changed(selection.deployments().values())

@@ -56,12 +56,27 @@ class Selection:
 
     def allowed(self, runs: Iterable[FlowRun]) -> list[FlowRun]:
         """The runs that the filters keep."""
-        if not self.filters.is_active:
-            return list(runs)
         runs = list(runs)
+        if not self.filters.is_active:
+            return runs
+        self.know_deployments(runs)
         if self.filters.flows.is_active:
             self.load_flow_names({run.flow_id for run in runs})
         return [run for run in runs if self._allows(run)]
+
+    def know_deployments(self, runs: Collection[FlowRun]) -> None:
+        """While a large server's deployments are not all listed yet: ask for those of these runs."""
+        known = self.deployments() if runs else {}
+        if not runs or self._directory.is_complete:
+            return
+        ids = {run.deployment_id for run in runs if run.deployment_id is not None} - known.keys()
+        found = (self._with_current_names(item) for item in self._directory.know(self._client, ids))
+        known.update((item.id, item) for item in found if self._allows_deployment(item))
+
+    def are_deployments_listed(self) -> bool:
+        """Whether `deployments` are all; of a large server it takes some runs of the check until they are."""
+        self.deployments()
+        return self._directory.is_complete
 
     def load_flow_names(self, flow_ids: Collection[str]) -> None:
         """Get to know the names of these flows. Those that are not known yet are asked for together."""
@@ -128,7 +143,9 @@ class Selection:
         known = self._directory.refresh(self._client, body).values()
         passing = [deployment for deployment in known if self._allows_deployment(deployment)]
         queues = self.queues_by_id().values()
-        renewed = self._directory.renew_statuses(self._client, passing, queues, self._now)
+        renewed: Mapping[str, Deployment] = {item.id: item for item in passing}
+        if self._directory.is_complete:
+            renewed = self._directory.renew_statuses(self._client, passing, queues, self._now)
         # What is listed again may be gone, or pass no more.
         current = [self._with_current_names(renewed[item.id]) for item in passing if item.id in renewed]
         return {deployment.id: deployment for deployment in current if self._allows_deployment(deployment)}
@@ -168,7 +185,7 @@ class Selection:
             return ServerFilter()
         queue_ids = {queue.id for queue in self.work_queues()} if filters.work_queues.include else None
         return ServerFilter(
-            deployment_ids=_if_few(self.deployments()),
+            deployment_ids=_if_few(self.deployments()) if self.are_deployments_listed() else None,
             keep_undeployed=not filters.deployments.include,
             work_pool_names=sorted(self.work_pools()) if filters.work_pools.include else None,
             work_queue_ids=_if_few(queue_ids),

@@ -37,6 +37,7 @@ class Tagging:
 
     def tag(self, runs: Sequence[FlowRun]) -> list[tuple[FlowRun, Tags]]:
         """Each run with its tags. Flow names that are not known yet are asked for together."""
+        self._selection.know_deployments(runs)
         self._selection.load_flow_names({run.flow_id for run in runs})
         tagged = [(run, self._flow_run_tags(run)) for run in runs]
         for run, run_tags in tagged:
@@ -70,7 +71,9 @@ class Tagging:
 
     def tags_of_deployment(self, deployment: Deployment) -> Tags:
         """The tags of the series `deployment.*`."""
-        return merge_tags(self.deployment_tags()[deployment.id], _IS_PAUSED_TAGS[deployment.is_paused])
+        # While they are being listed, a run may have made another one known since the tags were made.
+        own_tags = self.deployment_tags().get(deployment.id) or self._default_tags(deployment)
+        return merge_tags(own_tags, _IS_PAUSED_TAGS[deployment.is_paused])
 
     def prefect_tags(self, deployment_id: str | None) -> Tags:
         """The tags that a flow run carries for those that its deployment has in Prefect."""

@@ -50,17 +50,18 @@ def read_newest_first(window: StreamWindow, source: SharedEventSource) -> tuple[
         return [], 0
     known = window.known_ids(window.everything)
     total: int | None = None
-    unknown = 0
+    left = 0
+    read: list[Event] = []
     new: list[Event] = []
     for events, left in source.newest_pages(window.everything):
         total = len(events) + left if total is None else total
         if total - len(known) > MOST_PER_RUN:
             return read_in_order(window, source)
-        unknown += sum(event.id not in known for event in events)
+        read += events
         new += _select_new(window, events)
-        if unknown + len(known) == total:
-            break
-    return new, 0
+        if len({event.id for event in read} - known) + len(known) == total:
+            return new, 0
+    return new, _leave_unread(window, window.everything, left)
 
 
 def read_in_order(window: StreamWindow, source: EventSource) -> tuple[list[Event], int]:
@@ -71,8 +72,10 @@ def read_in_order(window: StreamWindow, source: EventSource) -> tuple[list[Event
     """
     time_ranges = window.time_ranges(source.count)
     new: list[Event] = []
+    unread = 0
     for number, time_range in enumerate(time_ranges, 1):
         read: list[Event] = []
+        left = 0
         for events, left in source.pages(time_range):
             read += events
             new += _select_new(window, events)
@@ -81,7 +84,18 @@ def read_in_order(window: StreamWindow, source: EventSource) -> tuple[list[Event
                 window.cut(reached)
                 new += _select_new(window, _read_if_torn(source, TimeRange(time_range.since, reached), read))
                 return new, left + sum(map(source.count, time_ranges[number:]))
-    return new, 0
+        unread += _leave_unread(window, time_range, left)
+    return new, unread
+
+
+def _leave_unread(window: StreamWindow, time_range: TimeRange, left: int) -> int:
+    """Leave a time range to the next run if its pages were read to the end, again and again, and `left` events hid.
+
+    Events of one moment have no order, so each page that begins among them may repeat some and lack others.
+    """
+    if left:
+        window.read_again_from(time_range.since)
+    return left
 
 
 def _read_if_torn(source: EventSource, passed: TimeRange, read: list[Event]) -> list[Event]:

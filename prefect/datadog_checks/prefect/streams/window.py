@@ -145,6 +145,11 @@ class StreamWindow:
         """Leave what happened after `reached` to the next read."""
         self._cut_at = reached
 
+    def read_again_from(self, time: datetime) -> None:
+        """Begin the next read there, for as long as one more overlap: some lists may always lack something."""
+        if time > self._now - 2 * OVERLAP:
+            self._cut_at = time if self._cut_at is None else min(self._cut_at, time)
+
     def is_new(self, identity: str, at: datetime) -> bool:
         """Whether what happened `at` that time is to be counted now; remembers it."""
         if at <= self._cursor.floor:

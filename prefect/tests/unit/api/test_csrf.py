@@ -61,7 +61,7 @@ def test_token_that_is_old_when_it_comes_is_outdated_at_once() -> None:
 def test_wrong_answer_is_an_error_and_keeps_the_token(wrong: Any) -> None:
     token = CsrfToken()
     token.take(answer(), START)
-    with pytest.raises(PrefectApiError, match='the answer is not a token with an expiration') as failure:
+    with pytest.raises(PrefectApiError, match='the answer has no token with an expiration') as failure:
         token.take(wrong, START)
     assert 'secret' not in str(failure.value)
     assert token.headers['Prefect-Csrf-Token'] == 'secret'

@@ -17,9 +17,9 @@ FAILURES = README.parent.parent / 'docs' / 'failures.md'
 
 def test_collection_error_names_each_collector_with_its_error() -> None:
     failures = {'workers': PrefectApiError('POST /x', 'HTTP 500'), 'flow_runs': ValueError('sesame\nsesame')}
-    error = CollectionError(failures)
+    error = CollectionError(failures, total=18)
     assert str(error) == (
-        '2 of the collectors failed. workers: POST /x: HTTP 500; '
+        '2 of 18 collectors failed: workers: POST /x: HTTP 500; '
         'flow_runs: unexpected ValueError, a defect of the check. See the log of the Agent'
     )
     assert error.failures is failures
@@ -95,14 +95,14 @@ def test_readme_tells_of_each_status(status: int) -> None:
 def test_readme_tells_of_each_error_that_a_fault_gave() -> None:
     errors = [row.split(' | ')[1].strip('`') for row in FAILURES.read_text().splitlines() if row.startswith('| ')][1:]
     for error in errors:
-        for cause in re.split('; (?=[a-z_., ]+: )', error.partition('failed. ')[2]):
+        for cause in re.split('; (?=[a-z_., ]+: )', error.partition('failed: ')[2]):
             known = [words for words in told('The error says') if words in cause]
-            assert not cause or cause.endswith('the same') or known, cause
+            assert not cause or cause.endswith('same cause') or known, cause
 
 
 def test_readme_tells_of_each_error_in_the_code() -> None:
     causes = list(causes_in_code())
     assert len(causes) > 15
     # To be heard of the version is no part of a check's success.
-    for cause in set(causes) - {'the answer is not a text'}:
+    for cause in set(causes) - {'the answer is not a string'}:
         assert [words for words in told('The error says') if words in cause], cause

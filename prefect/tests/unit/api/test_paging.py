@@ -447,7 +447,7 @@ class TestTooLarge:
             next(asked)
             raise TooLarge('POST /work_pools/filter', 'too large')
 
-        with pytest.raises(PagingError, match='20 objects in turn'):
+        with pytest.raises(PagingError, match='20 objects in a row'):
             rows_by_offset(fetch, {}, 200)
         assert next(asked) < 50
 

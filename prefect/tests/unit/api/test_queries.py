@@ -59,7 +59,7 @@ def test_a_word_is_found_wherever_it_stands(source: str) -> None:
 
 @pytest.mark.parametrize('name', PUBLIC)
 def test_each_query_names_the_index_that_it_rests_on(name: str) -> None:
-    assert re.search(r'^ +Index: ', PUBLIC[name].__doc__ or '', re.MULTILINE)
+    assert re.search(r'^ *Index: ', PUBLIC[name].__doc__ or '', re.MULTILINE)
 
 
 def test_no_filter_asks_for_everything() -> None:

@@ -48,10 +48,10 @@ class TestStatus:
             (418, 'unexpected status'),
             (422, 'version of Prefect'),
             (429, 'too many requests'),
-            (500, 'Look at its log'),
+            (500, 'Check its log'),
             (502, 'proxy'),
             (503, 'unavailable'),
-            (504, 'waited in vain'),
+            (504, 'timed out waiting'),
         ],
     )
     def test_message_names_endpoint_status_and_what_to_do(
@@ -143,7 +143,7 @@ class TestAnswer:
         self, fake: FakePrefect, transport: Transport
     ) -> None:
         error = refused(fake, transport, FakeResponse(200, b'[{"id": ', {'Content-Type': 'application/json'}))
-        assert 'not JSON (application/json). It should be: does a proxy cut or change it?' in str(error)
+        assert 'not JSON (application/json). Does a proxy cut or change it?' in str(error)
 
     @pytest.mark.parametrize('body', [b'', b'{', b'\xff', b'[' * 100_000], ids=['empty', 'cut off', 'bytes', 'deep'])
     def test_what_is_not_json_is_an_error(self, fake: FakePrefect, transport: Transport, body: bytes) -> None:
@@ -159,9 +159,7 @@ class TestBounds:
     def test_run_stops_after_2000_requests_and_names_the_filters(self, fake: FakePrefect, transport: Transport) -> None:
         for _ in range(2000):
             transport.get('/health')
-        with pytest.raises(
-            TooMuch, match=r'stops after 2,000 requests, and 2,001 of them were GET /health. Filter by '
-        ):
+        with pytest.raises(TooMuch, match=r'limited to 2,000 requests; 2,001 of them went to GET /health. Filter by '):
             transport.get('/health')
         assert len(fake.requests) == 2000
         transport.start_run()
@@ -190,7 +188,7 @@ class TestNoAnswer:
                 'Name or service not known',
                 id='unknown host',
             ),
-            pytest.param(requests.exceptions.ChunkedEncodingError('sesame'), 'broke off', id='broken off'),
+            pytest.param(requests.exceptions.ChunkedEncodingError('sesame'), 'closed in the middle', id='broken off'),
             pytest.param(
                 requests.ConnectionError(RemoteDisconnected('sesame')), 'closed the connection without', id='closed'
             ),
@@ -316,7 +314,7 @@ class TestClock:
             transport.get('/ready')
         assert clock.offset == timedelta()
         (warning,) = caplog.messages
-        assert 'is +74.0 hours from the clock of the Agent, which is not believed' in warning
+        assert 'differs from the clock of the Agent by +74.0 hours' in warning
 
     def test_clock_is_taken_from_errors_too(self, fake: FakePrefect, prefect_url: str, agent_clock: AgentClock) -> None:
         agent_clock.skew = timedelta(seconds=-90)

@@ -20,6 +20,7 @@ from datadog_checks.prefect.api import server_clock
 from datadog_checks.prefect.inventory import future_runs
 from tests.fake_prefect import FakePrefect, FakeRequest
 from tests.fake_prefect.times import to_text
+from tests.unit.harness import after_restart
 
 SCHEDULED = 'prefect.server.flow_runs.scheduled'
 Row = dict[str, Any]
@@ -99,9 +100,7 @@ def new_schedules() -> Iterator[Schedules]:
     fake = FakePrefect()
     with pytest.MonkeyPatch.context() as patch, fake.install() as url:
         patch.setattr(server_clock, 'local_now', lambda: fake.now)
-        check = PrefectCheck('prefect', {}, [{'prefect_url': url}])
-        check.check_id = 'prefect:test'
-        yield Schedules(fake, check)
+        yield Schedules(fake, after_restart(url))
 
 
 @pytest.fixture
