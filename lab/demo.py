@@ -116,7 +116,8 @@ def compare_events(recording: Recording, runner: CheckRunner, api: PrefectApiDri
         name = event['event']
         second = int(datetime.fromisoformat(event['occurred']).timestamp())
         is_of_run = name.startswith(('prefect.flow-run.', 'prefect.task-run.')) and not name.endswith('.heartbeat')
-        if second <= last and (is_of_run or name.endswith(('.ready', '.not-ready'))):
+        is_of_object = name.endswith(('.ready', '.not-ready', '.automation.action.failed'))
+        if second <= last and (is_of_run or is_of_object):
             happened[name, event['resource']['prefect.resource.id'], second] += 1
     return EventComparison(sent, happened)
 
