@@ -60,6 +60,25 @@ class CheckResult:
     seconds: float
     began: float
 
+    def values(self, series: str, **tags: str) -> dict[tuple[str, ...], float]:
+        """The values of a series (without the namespace) by its tags, as far as it has these.
+
+        Raises LookupError if the run failed: what is not there then says nothing.
+        """
+        if self.error is not None:
+            raise LookupError(self.error)
+        wanted = {f'{key}:{text}' for key, text in tags.items()}
+        points = (point for point in self.points if point.name == f'prefect.server.{series}')
+        return {point.tags: point.value for point in points if wanted <= set(point.tags)}
+
+    def value(self, series: str, **tags: str) -> float:
+        """The only value of a series with these tags; raises LookupError if there is none, or several."""
+        found = self.values(series, **tags)
+        if len(found) != 1:
+            raise LookupError(f'{series} {tags}: {found}')
+        (value,) = found.values()
+        return value
+
 
 class _LogLines(logging.Handler):
     """Keeps the log lines of one run."""

@@ -119,7 +119,8 @@ def compare_events(recording: Recording, runner: CheckRunner, api: PrefectApiDri
         name = event['event']
         second = int(datetime.fromisoformat(event['occurred']).timestamp())
         is_of_run = name.startswith(('prefect.flow-run.', 'prefect.task-run.')) and not name.endswith('.heartbeat')
-        if second <= last and (is_of_run or name.endswith(('.ready', '.not-ready'))):
+        is_of_object = name.endswith(('.ready', '.not-ready', '.automation.action.failed'))
+        if second <= last and (is_of_run or is_of_object):
             happened[name, event['resource']['prefect.resource.id'], second] += 1
     return EventComparison(sent, happened)
 
@@ -291,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     observe(workload, runner, recording, progress)
                     if options.collect_events:
                         progress.stage('Waiting until the server has written down its last events')
-                        time.sleep(EVENT_DELAY_SECONDS)
+                        with PrefectApiDriver(server.api_url) as api:
+                            api.wait_for_events()
                         recording.add(runner.run())
                 progress.stage('Asking the server for its own numbers')
                 with PrefectApiDriver(server.api_url) as api:

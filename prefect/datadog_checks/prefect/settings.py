@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -142,7 +142,8 @@ class Settings:
     another Agent may have run the instance meanwhile.
     """
 
-    prefect_url: str
+    # With user info, if it has some.
+    prefect_url: str = field(repr=False)
     ui_url: str
     tags: tuple[str, ...]
     filters: ResourceFilters

@@ -69,6 +69,10 @@ def new_transport(url: str, instance: dict[str, Any] | None = None, clock: Serve
     return Transport(BoundedHttp(instance or {}, {}), url, clock or ServerClock(), LOG)
 
 
+def new_client(url: str) -> PrefectClient:
+    return PrefectClient(new_transport(url), LOG)
+
+
 def read_row(model: type, row: Row) -> Any:
     """An object of an answer as that model, or as a MalformedRow."""
     (found,) = read_rows(model, json.dumps([row]).encode())

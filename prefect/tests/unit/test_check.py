@@ -172,6 +172,7 @@ class TestSamples:
         fake.add_work_pool('bare', type=None)
         fake.add_deployment(name='bare')
         aggregator = run_check(check)
+        assert aggregator.metric_names
         for name in aggregator.metric_names:
             for metric in aggregator.metrics(name):
                 assert not [tag for tag in metric.tags if tag.partition(':')[2] in ('', 'None', 'null')], name
@@ -184,6 +185,7 @@ class TestSamples:
         run_check(check)
         full_world()
         aggregator = run_check(check)
+        assert aggregator.metric_names
         for name in aggregator.metric_names:
             for metric in aggregator.metrics(name):
                 assert {'team:data', 'region:eu', f'prefect_url:{UI_URL}'} <= set(metric.tags), name
@@ -197,6 +199,8 @@ class TestSamples:
         aggregator = run_check(check)
         ids = {row['id'] for table in ('flow_runs', 'task_runs') for row in fake.tables[table].newest()}
         found = {tag for name in aggregator.metric_names for metric in aggregator.metrics(name) for tag in metric.tags}
+        assert ids
+        assert found
         assert not [tag for tag in found if tag.partition(':')[2] in ids]
 
     def test_empty_server_gives_health_and_success_and_says_nothing(

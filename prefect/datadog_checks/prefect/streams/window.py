@@ -147,7 +147,7 @@ class StreamWindow:
 
     def read_again_from(self, time: datetime) -> None:
         """Begin the next read there, for as long as one more overlap: some lists may always lack something."""
-        if time > self._now - 2 * OVERLAP:
+        if time > self._now - 2 * self._overlap:
             self._cut_at = time if self._cut_at is None else min(self._cut_at, time)
 
     def is_new(self, identity: str, at: datetime) -> bool:
