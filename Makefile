@@ -15,7 +15,9 @@ ENVIRONMENTS := $(PYTHON) -m tools.environments
 FIRST := environments integration postgresql oldest newest test-matrix soak
 STAGES := .envs/stages
 LANES := --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
-SUMMARY := echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null)
+# `make -n` runs the recipes that start make again: it is to write no times, and to say no more than what it would do.
+IS_DRY = $(findstring n,$(firstword -$(MAKEFLAGS)))
+SUMMARY = $(if $(IS_DRY),:,echo; cat $(STAGES) $$(ls .envs/*.skipped 2>/dev/null))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -75,11 +77,13 @@ test-all: test ## `make test`, all versions of Prefect on both databases, long h
 	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
 		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
 
-stage-%:
-	@started=$$(date +%s); \
+TIMED = started=$$(date +%s); \
 	$(if $(filter $*,$(FIRST)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
 	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
 	test $$result = passed
+
+stage-%:
+	@$(if $(IS_DRY),$(MAKE) --no-print-directory $*,$(TIMED))
 
 .PHONY: lint
 lint: env-dev ## style, format and spelling

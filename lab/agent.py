@@ -42,12 +42,14 @@ class CheckResult:
 
     `error` is the message that `agent status` would show, None for a good run, and `answer` what the Agent logs of it:
     JSON with message and traceback; `warnings` are those that the check raised for `agent status`; `log` holds its log
-    lines of level WARNING and above. `submitted` are its series, of which `report_idle: false` would save `idle`.
-    `began` is when it began, in seconds since 1970 by the clock of this machine.
+    lines of level WARNING and above. `logs` are the log records that the Agent reads of its file. `submitted` are its
+    series, of which `report_idle: false` would save `idle`. `began` is when it began, in seconds since 1970 by the
+    clock of this machine.
     """
 
     points: tuple[Point, ...]
     events: tuple[Mapping[str, Any], ...]
+    logs: tuple[Mapping[str, Any], ...]
     metadata: Mapping[str, str]
     error: str | None
     answer: str
@@ -57,6 +59,25 @@ class CheckResult:
     idle: int
     seconds: float
     began: float
+
+    def values(self, series: str, **tags: str) -> dict[tuple[str, ...], float]:
+        """The values of a series (without the namespace) by its tags, as far as it has these.
+
+        Raises LookupError if the run failed: what is not there then says nothing.
+        """
+        if self.error is not None:
+            raise LookupError(self.error)
+        wanted = {f'{key}:{text}' for key, text in tags.items()}
+        points = (point for point in self.points if point.name == f'prefect.server.{series}')
+        return {point.tags: point.value for point in points if wanted <= set(point.tags)}
+
+    def value(self, series: str, **tags: str) -> float:
+        """The only value of a series with these tags; raises LookupError if there is none, or several."""
+        found = self.values(series, **tags)
+        if len(found) != 1:
+            raise LookupError(f'{series} {tags}: {found}')
+        (value,) = found.values()
+        return value
 
 
 class _LogLines(logging.Handler):
@@ -79,6 +100,33 @@ def _captured_log() -> Iterator[list[str]]:
         yield handler.lines
     finally:
         root.removeHandler(handler)
+
+
+class LogFile:
+    """The file of an instance below the Agent's run directory: comp/logs/integrations/impl of the Agent.
+
+    Each record is a line of JSON. A file that would become larger than `logs_config.integrations_logs_files_max_size`
+    is removed and begun anew, whether the Agent has read it or not. `lost` are the records that it had not read.
+    """
+
+    def __init__(self, most_bytes: int = 10 * 2**20) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._unread: list[str] = []
+        self.lost = 0
+
+    def write(self, line: str) -> None:
+        size = len(line.encode()) + 1
+        if self._bytes + size > self._most_bytes:
+            self.lost += len(self._unread)
+            self._bytes, self._unread = 0, []
+        self._bytes += size
+        self._unread.append(line)
+
+    def read(self) -> list[Any]:
+        """What was written since the last read, as the Agent reads it between two runs of the check."""
+        lines, self._unread = self._unread, []
+        return [json.loads(line) for line in lines]
 
 
 class AgentFiles:
@@ -144,6 +192,7 @@ class CheckRunner:
         self._check = PrefectCheck('prefect', dict(init_config or {}), [dict(instance)])
         # Not `id(self)`: Python gives it again, and with it what the stubs keep of a check that is gone.
         self._check.check_id = f'prefect:{next(_NUMBERS):x}'
+        self.log_file = LogFile()
 
     def cancel(self) -> None:
         """Drop the instance, as the Agent does when the configuration is edited: from any thread, during a run too."""
@@ -161,7 +210,8 @@ class CheckRunner:
         aggregator.reset()
         with _captured_log() as log:
             began, started_at = time.time(), time.perf_counter()
-            answer = self._check.run()
+            with self._taking_logs():
+                answer = self._check.run()
             seconds = time.perf_counter() - started_at
         return CheckResult(
             points=tuple(
@@ -170,6 +220,7 @@ class CheckRunner:
                 for stub in aggregator.metrics(name)
             ),
             events=tuple(aggregator.events),
+            logs=tuple(self.log_file.read()),
             metadata={
                 name: value
                 for (check_id, name), value in datadog_agent._metadata.items()
@@ -184,3 +235,12 @@ class CheckRunner:
             seconds=seconds,
             began=began,
         )
+
+    @contextmanager
+    def _taking_logs(self) -> Iterator[None]:
+        """Write the log records into the file, not into a stub that keeps them all."""
+        vars(datadog_agent)['send_log'] = lambda line, check_id: self.log_file.write(line)
+        try:
+            yield
+        finally:
+            vars(datadog_agent).pop('send_log')

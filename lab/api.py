@@ -10,12 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import requests
 
@@ -77,9 +77,7 @@ class PrefectApiDriver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def call(
@@ -124,6 +122,25 @@ class PrefectApiDriver:
             page = self.request('GET', page['next_page'].removeprefix(f'{self.url}/'))
             found.update((event['id'], event) for event in page['events'])
         return list(found.values())
+
+    def logs(self, level: int, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """Read all log records from a level up, with a timestamp from `since` to `until`, both included."""
+        timestamp = {'after_': since.isoformat(), 'before_': until.isoformat()}
+        return self.read_all('logs/filter', {'logs': {'level': {'ge_': level}, 'timestamp': timestamp}})
+
+    def wait_for_events(self, seconds: float = 60.0) -> None:
+        """Wait until the server shows all events that it has taken: it writes them down in order, every 5 s."""
+        identity = str(uuid4())
+        occurred = datetime.now(UTC).isoformat()
+        resource = {'prefect.resource.id': f'lab.{identity}'}
+        marker = {'id': identity, 'event': 'lab.marker', 'occurred': occurred, 'resource': resource}
+        self.request('POST', 'events', [marker])
+        criteria = {'filter': {'resource': {'id': [f'lab.{identity}']}}, 'limit': 1}
+        deadline = time.monotonic() + seconds
+        while not self.request('POST', 'events/filter', criteria)['events']:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f'the server did not show an event within {seconds:.0f} s')
+            time.sleep(0.2)
 
     # What the lab makes
 

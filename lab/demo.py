@@ -3,9 +3,9 @@
     python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 170]
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
-ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts and events
-that the check sent are those that the server tells at the end. All processes are stopped and all files removed, also on
-Ctrl-C.
+ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts, events
+and log records that the check sent are those that the server tells at the end. All processes are stopped and all files
+removed, also on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -43,6 +43,9 @@ EXPECTATIONS = [{'deployment_names': {'include': ['^one-at-a-time$']}, 'max_age'
 PLAIN_PROGRESS_SECONDS = 10.0
 # The server writes events down every 5 s.
 EVENT_DELAY_SECONDS = 6
+# Clients send log records every 2 s.
+LOG_DELAY_SECONDS = 4
+INFO = 20
 # Of a failed comparison of events.
 SHOWN_DIFFERENCES = 10
 
@@ -116,9 +119,40 @@ def compare_events(recording: Recording, runner: CheckRunner, api: PrefectApiDri
         name = event['event']
         second = int(datetime.fromisoformat(event['occurred']).timestamp())
         is_of_run = name.startswith(('prefect.flow-run.', 'prefect.task-run.')) and not name.endswith('.heartbeat')
-        if second <= last and (is_of_run or name.endswith(('.ready', '.not-ready'))):
+        is_of_object = name.endswith(('.ready', '.not-ready', '.automation.action.failed'))
+        if second <= last and (is_of_run or is_of_object):
             happened[name, event['resource']['prefect.resource.id'], second] += 1
     return EventComparison(sent, happened)
+
+
+@dataclass(frozen=True)
+class LogComparison:
+    """How often each log record was sent, by its id, beside those that the server has."""
+
+    sent: Counter[str]
+    kept: Counter[str]
+
+    @property
+    def is_equal(self) -> bool:
+        return self.sent == self.kept
+
+
+def compare_logs(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> LogComparison:
+    """Compare the log records that were sent with those of the server, up to what the last check must have read."""
+    since, until = runner.read('logs')
+    last = until.replace(microsecond=0) - timedelta(seconds=LOG_DELAY_SECONDS)
+    first, end = since + timedelta(microseconds=1), last - timedelta(microseconds=1)
+    sent = Counter(log['prefect']['log_id'] for log in recording.logs if log['timestamp'] < last.timestamp() * 1000)
+    return LogComparison(sent, Counter(record['id'] for record in api.logs(INFO, first, end)))
+
+
+def log_comparison_line(comparison: LogComparison) -> RenderableType:
+    """Say that each record was sent once, or how many were not."""
+    sent, kept = comparison.sent, comparison.kept
+    if comparison.is_equal:
+        return Text(f'{sent.total()} of {kept.total()} log records were sent, each once', style='bold green')
+    wrong = [identity for identity in sent.keys() | kept.keys() if sent[identity] != kept[identity]]
+    return Text(f'log records: {sent.total()} sent, {kept.total()} kept, {len(wrong)} not once', style='bold red')
 
 
 def event_comparison_line(comparison: EventComparison) -> RenderableType:
@@ -249,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         {
                             'prefect_url': server.api_url,
                             'collect_events': options.collect_events,
+                            'collect_logs': True,
                             'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                             'prefect_tags': PREFECT_TAGS,
                             'expectations': EXPECTATIONS,
@@ -257,12 +292,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     observe(workload, runner, recording, progress)
                     if options.collect_events:
                         progress.stage('Waiting until the server has written down its last events')
-                        time.sleep(EVENT_DELAY_SECONDS)
+                        with PrefectApiDriver(server.api_url) as api:
+                            api.wait_for_events()
                         recording.add(runner.run())
                 progress.stage('Asking the server for its own numbers')
                 with PrefectApiDriver(server.api_url) as api:
                     comparisons = compare_with_server(recording, api)
                     events = compare_events(recording, runner, api) if options.collect_events else None
+                    logs = compare_logs(recording, runner, api)
                     version = api.version()
                 progress.stage('Stopping Prefect')
     except (WorkloadError, RuntimeError, OSError) as error:
@@ -278,6 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if events is not None:
         lines.append(event_comparison_line(events))
         numbers['events'] = {'check': events.sent.total(), 'server': events.happened.total()}
+    lines.append(log_comparison_line(logs))
+    numbers['logs'] = {'check': logs.sent.total(), 'server': logs.kept.total()}
     if options.json:
         print(json.dumps(as_json(recording) | {'compared_with_server': numbers}, indent=2))
     else:
@@ -286,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_svg(options.svg, overview(recording, title=title), *lines)
         console.print(f'The picture is in {options.svg}')
     are_equal = all(one.is_equal for one in comparisons) and (events is None or events.is_equal)
+    are_equal = are_equal and logs.is_equal
     is_good = not recording.missing and not recording.errors and are_equal
     return 0 if is_good else 1
 

@@ -13,7 +13,7 @@ from lab.agent import CheckResult
 
 # The series in three parts: those that are always on, those of the groups of the option `collect`, and those of the
 # check about itself.
-OWN_FAMILIES = ('collector', 'api', 'check', 'events')
+OWN_FAMILIES = ('collector', 'api', 'check', 'events', 'logs')
 OWN = {spec.full_name: spec for spec in METRICS.values() if spec.family in OWN_FAMILIES}
 DOCUMENTED = {spec.full_name: spec for spec in METRICS.values() if not spec.group and spec.full_name not in OWN}
 FURTHER = {spec.full_name: spec for spec in METRICS.values() if spec.group and spec.full_name not in OWN}
@@ -123,6 +123,10 @@ class Recording:
     @property
     def events(self) -> list[Mapping[str, Any]]:
         return [event for result in self.results for event in result.events]
+
+    @property
+    def logs(self) -> list[Mapping[str, Any]]:
+        return [log for result in self.results for log in result.logs]
 
     @property
     def metadata(self) -> Mapping[str, str]:

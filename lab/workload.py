@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
@@ -146,9 +145,7 @@ class Workload:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for process in (*self._scripts, self._worker):
             process.stop()
         self._api.close()
@@ -206,6 +203,7 @@ class Workload:
             self._shares_one_slot,
             self._awaits_a_slot,
             self._runs_without_deployment,
+            self._runs_in_the_background,
             self._runs_on_schedule,
         )
         self._stories = {(story.__doc__ or '').strip(): story() for story in stories}
@@ -368,8 +366,25 @@ class Workload:
 
     def _runs_without_deployment(self) -> Story:
         """a script runs flows without a deployment"""
-        script = FlowScript(self._api_url, 'script.py', python=self._python, settings=self._settings)
+        yield from self._until_ended(self._start_script('script.py'))
+
+    def _runs_in_the_background(self) -> Story:
+        """background tasks wait until a task worker is started, one of them for ever"""
+        yield from self._until_ended(self._start_script('thumbnails.py'))
+        yield from self._pause(6)
+        # It listens until the end.
+        self._start_script('thumbnail_worker.py')
+        of_none = {'flow_run_id': {'is_null_': True}, 'state': {'type': {'any_': ['COMPLETED']}}}
+        while self._api.count_task_runs(task_runs=of_none) < 3:
+            yield
+
+    def _start_script(self, file_name: str) -> FlowScript:
+        script = FlowScript(self._api_url, file_name, python=self._python, settings=self._settings)
         self._scripts.append(script.start())
+        return script
+
+    @staticmethod
+    def _until_ended(script: FlowScript) -> Story:
         while script.is_running:
             yield
         if script.process.exit_status:

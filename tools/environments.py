@@ -38,6 +38,8 @@ ENVIRONMENTS = ROOT / '.envs'
 REQUIREMENTS = ROOT / 'requirements'
 SHARED = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'datadog-prefect' / 'environments'
 NO_PYTHON = 3
+# A shared environment that no clone has asked for so long is removed when another one is made.
+UNUSED_SECONDS = 30 * 86400
 
 # Environments that need a Python of their own, and those that take the one that runs this file where it is missing.
 NEEDED_PYTHON = {'ddev': '3.13'}
@@ -164,7 +166,21 @@ def _ensure_shared(name: str, python: Path) -> Path:
             if not (finished.exists() and (folder / 'bin' / 'python').exists()):
                 _make(name, folder, python, requirements)
                 finished.touch()
+                _remove_unused()
+    finished.touch()
     return folder
+
+
+def _remove_unused() -> None:
+    """Remove the shared environments that were asked for long ago: their lists have changed since."""
+    for finished in SHARED.glob('*/finished'):
+        if time.time() - finished.stat().st_mtime > UNUSED_SECONDS:
+            folder = finished.parent
+            # First what says that it is whole.
+            finished.unlink(missing_ok=True)
+            _remove(folder)
+            for rest in SHARED.glob(f'{folder.name}.*'):
+                rest.unlink(missing_ok=True)
 
 
 def _hash(requirements: Path, python: Path) -> str:

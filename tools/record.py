@@ -111,6 +111,15 @@ def record_objects(recorder: Recorder, world: World) -> None:
         recorder.record('flow_run_states', case, ('GET', path, None))
 
 
+def record_log(recorder: Recorder, api: PrefectApiDriver, world: World) -> None:
+    """Record one log record, as a client sends it."""
+    flow_run_id, time = world.flow_runs['running'], '2026-11-23T08:00:00.123456Z'
+    record = {'name': 'prefect.flow_runs', 'level': 20, 'message': 'recorded', 'timestamp': time}
+    api.request('POST', '/logs/', [record | {'flow_run_id': flow_run_id}])
+    of_the_run = {'logs': {'flow_run_id': {'any_': [flow_run_id]}}}
+    recorder.record('logs_filter', 'of_a_flow_run', ('POST', '/logs/filter', of_the_run))
+
+
 def by(path: str, collection: str, **criterion: str) -> Request:
     return 'POST', path, {collection: {key: {'any_': [value]} for key, value in criterion.items()}}
 
@@ -294,6 +303,7 @@ def main() -> int:
         record_refusals(recorder)
         world = build_world(api)
         record_objects(recorder, world)
+        record_log(recorder, api, world)
         record_automation(recorder, api, world)
         record_task_worker(recorder, api, server)
         run_worker(api, server)

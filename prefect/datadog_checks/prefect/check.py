@@ -32,10 +32,10 @@ from datadog_checks.prefect.config_models import ConfigMixin
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.metrics import CHECK_COST, COLLECTOR_DURATION, COLLECTOR_SUCCESS, NAMESPACE
-from datadog_checks.prefect.sample import AgentEvent, Sample
+from datadog_checks.prefect.sample import AgentEvent, AgentLog, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cache_files import CacheFiles
-from datadog_checks.prefect.streams.cursor import CheckState
+from datadog_checks.prefect.streams.cursor import Batch, CheckState
 from datadog_checks.prefect.streams.registry import REGISTRY, Cancelled, Member
 from datadog_checks.prefect.streams.store import Cache, StateStore
 from datadog_checks.prefect.submitted import SubmittedSeries
@@ -165,11 +165,17 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         name = collector.name
         memory = self._memories.get(name, collector.initial_memory)
         batch = collector.collect(run, self._state.cursor(name), memory)
+        self._commit(run, name, batch)
+        for following in batch.rest:
+            self._commit(run, name, following)
+
+    def _commit(self, run: RunContext, name: str, batch: Batch[Any]) -> None:
         samples = self._idle.needed(run, batch.samples)
         # In one go: an instance that takes the place of this one counts all of the batch or nothing of it.
         with self._alive():
             self._submit(samples)
             self._submit_events(batch.events)
+            self._submit_logs(batch.logs)
             # Whatever fails up to here is done again by the next run. A crash before the state is written repeats the
             # batch; the other way round it would be lost.
             self._memories[name] = batch.memory
@@ -227,6 +233,14 @@ class PrefectCheck(AgentCheck, ConfigMixin):
                 }
             )
 
+    def _submit_logs(self, logs: Iterable[AgentLog]) -> None:
+        for log in logs:
+            tags = (tag.replace(',', '_') for tag in (*log.tags, *self._settings.tags))
+            # The base makes milliseconds of seconds, and cuts them off.
+            seconds = (log.milliseconds + 0.5) / 1000
+            data: Any = {**log.attributes, 'timestamp': seconds, 'ddtags': ','.join(tags)}
+            self.send_log(data)
+
     def _run_context(self) -> RunContext:
         now = self._clock.now()
         settings = self._settings
@@ -276,7 +290,11 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._settings = Settings.from_options(self._options())
         self._idle = IdleDeployments(self._settings.min_collection_interval, report_idle=self._settings.report_idle)
         self._snapshot_collectors = snapshot_collectors(self._settings.groups)
-        self._stream_collectors = stream_collectors(self._settings.groups, collect_events=self._settings.collect_events)
+        self._stream_collectors = stream_collectors(
+            self._settings.groups,
+            collect_events=self._settings.collect_events,
+            collect_logs=self._settings.collect_logs,
+        )
         self._transport = Transport(
             BoundedHttp(self.instance, self.init_config, self.HTTP_CONFIG_REMAPPER, self.log),
             self._settings.prefect_url,

@@ -181,6 +181,15 @@ EVENTS_PENDING = _gauge(
     -1,
 )
 
+LOGS_PENDING = _gauge(
+    'logs.pending',
+    'second',
+    'How far back the log records are that wait on the server for the next run of the check, since this one has read '
+    'as many as a run may. 0 if none wait. Absent unless collect_logs is true.',
+    (),
+    -1,
+)
+
 SERVICE_IS_HEALTHY = _gauge(
     'service.is_healthy',
     '',

@@ -1,9 +1,12 @@
-"""What collectors return: samples and events."""
+"""What collectors return: samples, events and log records."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 from datadog_checks.prefect.metrics import MetricSpec
 from datadog_checks.prefect.tags import Tags
@@ -29,3 +32,20 @@ class AgentEvent:
     priority: Literal['normal', 'low']
     aggregation_key: str
     tags: Tags
+
+
+@dataclass(frozen=True)
+class AgentLog:
+    """One log record as the Agent takes it: what becomes JSON, its time in milliseconds since 1970, and its tags.
+
+    `tags` are without those of the instance.
+    """
+
+    attributes: Mapping[str, Any]
+    milliseconds: int
+    tags: Tags
+
+    @cached_property
+    def size(self) -> int:
+        """About how many bytes the Agent writes of it."""
+        return len(json.dumps([self.attributes, self.tags], ensure_ascii=False).encode(errors='replace'))

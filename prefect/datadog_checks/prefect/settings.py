@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -17,6 +17,10 @@ from datadog_checks.prefect.ui_links import split_user_info, ui_url
 
 # The streams of runs and events are read again this many seconds back at every check: less would cut that.
 MIN_CATCHUP_SECONDS = 120
+# How long after its own time a log record may come, in seconds.
+MIN_LOG_OVERLAP, MAX_LOG_OVERLAP = 120, 900
+# The levels of Python's loggers, which Prefect's are.
+LOG_LEVELS = {'DEBUG': 10, 'INFO': 20, 'WARNING': 30, 'ERROR': 40, 'CRITICAL': 50}
 # The state of a cluster check is gone on from for so many seconds, or for three intervals.
 _SHORT_STATE_AGE = 60
 
@@ -84,6 +88,21 @@ class InstanceOptions(Protocol):
     def event_names(self) -> Names | None: ...
 
     @property
+    def collect_logs(self) -> bool | None: ...
+
+    @property
+    def log_level(self) -> str | None: ...
+
+    @property
+    def log_names(self) -> Names | None: ...
+
+    @property
+    def log_overlap(self) -> float | None: ...
+
+    @property
+    def service(self) -> str | None: ...
+
+    @property
     def prefect_tags(self) -> Names | None: ...
 
     @property
@@ -123,7 +142,8 @@ class Settings:
     another Agent may have run the instance meanwhile.
     """
 
-    prefect_url: str
+    # With user info, if it has some.
+    prefect_url: str = field(repr=False)
     ui_url: str
     tags: tuple[str, ...]
     filters: ResourceFilters
@@ -135,6 +155,11 @@ class Settings:
     min_collection_interval: timedelta
     collect_events: bool
     event_names: EventNames
+    collect_logs: bool
+    log_level: int
+    log_names: NameFilter
+    log_overlap: timedelta
+    service: str | None
     late_start_threshold: timedelta
     worker_retention: timedelta
     max_catchup: timedelta
@@ -171,11 +196,23 @@ class Settings:
             min_collection_interval=timedelta(seconds=interval),
             collect_events=bool(options.collect_events),
             event_names=EventNames(_name_filter(options.event_names, 'event_names')),
+            collect_logs=bool(options.collect_logs),
+            log_level=LOG_LEVELS[options.log_level or 'INFO'],
+            log_names=_name_filter(options.log_names, 'log_names'),
+            log_overlap=timedelta(seconds=options.log_overlap or MIN_LOG_OVERLAP),
+            service=options.service,
             late_start_threshold=timedelta(seconds=options.late_start_threshold or 0),
             worker_retention=timedelta(seconds=options.worker_retention or 0),
             max_catchup=timedelta(seconds=_max_catchup(options)),
             state_id=_hash(page_url, *_filters(options)),
-            instance_id=_hash(url, options.tags, options.collect_events, options.min_collection_interval),
+            instance_id=_hash(
+                url,
+                options.tags,
+                options.collect_events,
+                options.min_collection_interval,
+                # Only if it is on, so that others keep the id that they have.
+                *(['collect_logs'] if options.collect_logs else []),
+            ),
             former_state_id=_hash(url, *_filters(options), _event_names_of_1_0(options)),
             max_state_age=(
                 timedelta(seconds=max(_SHORT_STATE_AGE, 3 * interval)) if options.empty_default_hostname else None

@@ -208,6 +208,20 @@ def _is(column: str) -> Operator:
     return Operator(_flag, lambda wanted, view: lambda row: bool(row[column]) is wanted)
 
 
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise InvalidValue('int_type', 'Input should be a valid integer')
+    return value
+
+
+def _at_least(level: int, view: View) -> Predicate:
+    return lambda row: bool(row['level'] >= level)
+
+
+def _at_most(level: int, view: View) -> Predicate:
+    return lambda row: bool(row['level'] <= level)
+
+
 def _like(*columns: str) -> Operator:
     """A case-insensitive SQL LIKE '%value%' on one of the columns: % and _ in the value are wildcards."""
 
@@ -404,6 +418,15 @@ DEPLOYMENTS = Group(
 WORK_POOLS = Group({'id': _ID, 'name': _NAME, 'type': Group({'any_': _any('type')})}, combinable=True)
 WORK_QUEUES = Group(
     {'id': _ID, 'name': Group({'any_': _any('name'), 'startswith_': _starts_with('name')})}, combinable=True
+)
+LOGS = Group(
+    {
+        'level': Group({'ge_': Operator(_integer, _at_least), 'le_': Operator(_integer, _at_most)}),
+        'timestamp': Group(_period('timestamp')),
+        'flow_run_id': Group({'any_': _any('flow_run_id', _identities)}),
+        'task_run_id': Group({'any_': _any('task_run_id', _identities), 'is_null_': _is_null('task_run_id')}),
+    },
+    combinable=True,
 )
 WORKERS = Group(
     {

@@ -52,6 +52,7 @@ JOINS: Mapping[str, tuple[Join, ...]] = {
         _join('task_runs', 'id', 'task_runs', 'flow_run_id'),
     ),
     'task_runs': (_join('flow_runs flows deployments', 'flow_run_id', 'flow_runs'),),
+    'logs': (),
 }
 GROUPS: Mapping[str, Group] = {
     'flows': filters.FLOWS,
@@ -62,6 +63,7 @@ GROUPS: Mapping[str, Group] = {
     'work_pool_queues': filters.WORK_QUEUES,
     'work_queues': filters.WORK_QUEUES,
     'workers': filters.WORKERS,
+    'logs': filters.LOGS,
 }
 
 
@@ -130,6 +132,7 @@ SORTS: Mapping[str, Mapping[str, Sort]] = {
     'task_runs': _RUN_SORTS,
     'flows': _OBJECT_SORTS,
     'deployments': _OBJECT_SORTS,
+    'logs': {'TIMESTAMP_ASC': _by_time(False, 'timestamp'), 'TIMESTAMP_DESC': _by_time(True, 'timestamp')},
 }
 BY_NAME = _by('name', False)
 BY_TAG = _by('tag', False)

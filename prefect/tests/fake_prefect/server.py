@@ -35,6 +35,7 @@ FILTER_KEYS: Mapping[str, frozenset[str]] = {
     'task_runs': RUN_KEYS - {'work_pools', 'work_pool_queues'},
     'flows': RUN_KEYS - {'work_pool_queues'},
     'work_pools': frozenset(['work_pools']),
+    'logs': frozenset(['logs']),
 }
 
 
@@ -209,6 +210,8 @@ class FakePrefect(World):
                 return self._flow_run_states(request)
             case 'GET', '/events/filter/next':
                 return self._next_events(request)
+            case 'POST', '/logs/filter':
+                return self._collection(request, 'logs', 'filter')
             case 'POST', '/events/filter':
                 return self._first_events(request)
             case 'POST', '/events/count-by/resource':

@@ -26,6 +26,7 @@ TABLES = (
     'flow_run_states',
     'events',
     'automations',
+    'logs',
     'task_workers',
 )
 Moment = datetime | str
@@ -311,6 +312,21 @@ class World:
         event |= {'id': self._timed_id(moment), 'event': name, 'follows': None}
         event |= {'occurred': to_text(moment), 'received': to_text(moment)}
         return self._add('events', event, overrides, visible_from)
+
+    def add_log(
+        self,
+        flow_run: Row | None = None,
+        *,
+        task_run: Row | None = None,
+        at: Moment | None = None,
+        visible_from: datetime | None = None,
+        **overrides: Any,
+    ) -> Row:
+        """Add a log record of a run at INFO; `at` is its timestamp."""
+        moment = self._moment(at)
+        record = self._new('logs_filter', 'of_a_flow_run', timestamp=to_text(moment))
+        record |= {'flow_run_id': flow_run and flow_run['id'], 'task_run_id': task_run and task_run['id']}
+        return self._add('logs', record, overrides, visible_from)
 
     def add_heartbeat(self, flow_run: Row, *, occurred: Moment | None = None) -> Row:
         resource = {

@@ -54,9 +54,8 @@ def prefect_server(database_url: str | None) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope='module')
-def api(prefect_server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(prefect_server.api_url) as api:
-        yield api
+def server(prefect_server: PrefectServer) -> PrefectServer:
+    return prefect_server
 
 
 @pytest.fixture

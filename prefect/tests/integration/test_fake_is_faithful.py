@@ -11,9 +11,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
+from datadog_checks.prefect.api import queries
+from datadog_checks.prefect.api.time_range import TimeRange
 from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import FlowScript, PrefectServer
 from tests.fake_prefect import FakePrefect
+from tools.record import new_automation
 from tools.recorded_world import FLOW_RUN_PATHS, QUICK_SERVICES, TASK_RUN_PATHS, World, build_world, wait_until
 
 Row = dict[str, Any]
@@ -61,6 +64,8 @@ def pair() -> Iterator[Pair]:
         for table, by_id in rows.items():
             fake.load(table, list(by_id.values()))
         fake.load('concurrency_limits', list(everything(api, 'v2/concurrency_limits')))
+        api.request('POST', '/automations/', new_automation(api, world.flow_runs['scheduled']))
+        fake.load('automations', list(everything(api, 'automations')))
         fake.load('tag_limits', list(everything(api, 'concurrency_limits')))
         fake.load('workers', [row for part in workers for row in part])
         fake.load('flow_run_states', [row for part in states for row in part])
@@ -97,6 +102,7 @@ def by_case(world: World, table: str, rows: dict[str, Row]) -> dict[str, Row]:
 ENDED = '{flow_runs[failed][end_time]}'
 TASK_ENDED = '{task_runs[completed][end_time]}'
 DUE = '{flow_runs[scheduled][next_scheduled_start_time]}'
+ALWAYS = TimeRange(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 TERMINAL = ['COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED']
 FLOW_RUN_FILTERS: list[Row] = [
     {},
@@ -131,6 +137,7 @@ FLOW_RUN_FILTERS: list[Row] = [
     {'flow_runs': {'start_time': {'before_': '{flow_runs[running][start_time]}'}}},
     {'flow_runs': {'start_time': {'is_null_': True}}},
     {'flow_runs': {'start_time': {'is_null_': False, 'before_': ENDED}}},
+    queries.started_flow_runs_among(queries.NO_FILTER, ALWAYS, ['{flow_runs[running][id]}', '{flow_runs[late][id]}']),
     {'flow_runs': {'end_time': {'after_': ENDED}}},
     {'flow_runs': {'end_time': {'before_': ENDED}}},
     {'flow_runs': {'end_time': {'is_null_': True}}},
@@ -457,6 +464,20 @@ def test_concurrency_limits_are_the_same(pair: Pair, collection: str, paging: Ro
     real, fake = pair.ask('POST', f'/{collection}/filter', paging)
     assert fake.body == real.body
     assert paging or any(row['active_slots'] for row in real.body)
+
+
+def test_automations_are_the_same(pair: Pair) -> None:
+    real, fake = pair.ask('POST', '/automations/filter', {'limit': 1})
+    assert [row['name'] for row in fake.body] == [row['name'] for row in real.body] == ['recorded-automation']
+    assert fake.body[0].keys() == real.body[0].keys()
+
+
+def test_events_are_counted_alike_by_resource(pair: Pair) -> None:
+    event_filter = {'occurred': up_to_the_recording(pair), 'event': {'name': ['prefect.flow-run.Running']}}
+    real, fake = pair.ask('POST', '/events/count-by/resource', {'filter': event_filter})
+    by_resource = [{row.pop('value'): row for row in answer.body} for answer in (real, fake)]
+    assert by_resource[0] == by_resource[1]
+    assert by_resource[0]
 
 
 def test_task_workers_are_the_same(pair: Pair) -> None:

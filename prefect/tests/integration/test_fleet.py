@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from datadog_checks.prefect.collectors import freshness
-from lab.agent import CheckResult, CheckRunner
+from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import FlowScript, PrefectServer
 
@@ -34,33 +34,6 @@ training()
 """
 
 
-@pytest.fixture(scope='module')
-def server() -> Iterator[PrefectServer]:
-    """A server on which nothing runs but what these tests start."""
-    with PrefectServer() as server:
-        yield server
-
-
-@pytest.fixture(scope='module')
-def api(server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(server.api_url) as api:
-        yield api
-
-
-@pytest.fixture
-def runner(server: PrefectServer) -> CheckRunner:
-    return CheckRunner({'prefect_url': server.api_url})
-
-
-def value(result: CheckResult, series: str, **tags: str) -> float:
-    assert result.error is None, result.error
-    wanted = {f'{key}:{text}' for key, text in tags.items()}
-    (found,) = [
-        point.value for point in result.points if point.name == f'prefect.server.{series}' and wanted <= set(point.tags)
-    ]
-    return found
-
-
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
@@ -73,13 +46,13 @@ def test_slot_of_a_global_limit_is_leaked_while_nothing_runs(api: PrefectApiDriv
     limit = {'concurrency_limit_name': 'database', 'concurrency_limit_type': 'global'}
     api.take_slot('database')
     results = [runner.run() for _ in range(2)]
-    assert [value(result, 'concurrency_limit.leaked_slots', **limit) for result in results] == [0, 1]
-    assert value(results[1], 'concurrency_limit.in_use', **limit) == 25
-    assert value(results[1], 'concurrency_limit.active_slots', **limit) == 1
-    assert value(results[1], 'concurrency_limit.limit', **limit) == 4
-    assert value(results[1], 'concurrency_limit.is_active', **limit) == 1
+    assert [result.value('concurrency_limit.leaked_slots', **limit) for result in results] == [0, 1]
+    assert results[1].value('concurrency_limit.in_use', **limit) == 25
+    assert results[1].value('concurrency_limit.active_slots', **limit) == 1
+    assert results[1].value('concurrency_limit.limit', **limit) == 4
+    assert results[1].value('concurrency_limit.is_active', **limit) == 1
     api.give_slot_back('database')
-    assert value(runner.run(), 'concurrency_limit.leaked_slots', **limit) == 0
+    assert runner.run().value('concurrency_limit.leaked_slots', **limit) == 0
 
 
 def test_slot_of_a_deployment_is_leaked_when_it_has_no_run(api: PrefectApiDriver, runner: CheckRunner) -> None:
@@ -97,21 +70,21 @@ def test_slot_of_a_deployment_is_leaked_when_it_has_no_run(api: PrefectApiDriver
     # The slots of the pool are counted from the runs, those of the deployment by the server.
     results = [runner.run() for _ in range(2)]
     for result in results:
-        assert value(result, 'deployment.concurrency.leaked_slots', **names) == 0
-        assert value(result, 'deployment.concurrency.active_slots', **names) == 1
-        assert value(result, 'deployment.concurrency.in_use', **names) == 50
-        assert value(result, 'work_pool.concurrency.in_use', work_pool_name='limited') == 12.5
+        assert result.value('deployment.concurrency.leaked_slots', **names) == 0
+        assert result.value('deployment.concurrency.active_slots', **names) == 1
+        assert result.value('deployment.concurrency.in_use', **names) == 50
+        assert result.value('work_pool.concurrency.in_use', work_pool_name='limited') == 12.5
     api.take_slot(f'deployment:{deployment_id}')
     results = [runner.run() for _ in range(2)]
-    assert [value(result, 'deployment.concurrency.leaked_slots', **names) for result in results] == [0, 1]
+    assert [result.value('deployment.concurrency.leaked_slots', **names) for result in results] == [0, 1]
     # A run that waits for the slot does not hide that.
     waiting = api.create_flow_run(deployment_id)
     with pytest.raises(RuntimeError, match='REJECT'):
         api.set_flow_run_state(waiting, 'PENDING')
     assert api.flow_run(waiting)['state_name'] == 'AwaitingConcurrencySlot'
-    assert value(runner.run(), 'deployment.concurrency.leaked_slots', **names) == 1
+    assert runner.run().value('deployment.concurrency.leaked_slots', **names) == 1
     api.give_slot_back(f'deployment:{deployment_id}')
-    assert value(runner.run(), 'deployment.concurrency.leaked_slots', **names) == 0
+    assert runner.run().value('deployment.concurrency.leaked_slots', **names) == 0
 
 
 def test_slot_of_a_tag_is_leaked_when_its_process_is_killed(
@@ -130,14 +103,14 @@ def test_slot_of_a_tag_is_leaked_when_its_process_is_killed(
     with FlowScript(server.api_url, str(tmp_path / 'training.py')) as script:
         wait_until(lambda: bool(holders()), 'the task run to hold its slot')
         results = [runner.run() for _ in range(2)]
-        assert [value(result, 'concurrency_limit.leaked_slots', **limit) for result in results] == [0, 0]
-        assert value(results[1], 'concurrency_limit.in_use', **limit) == 50
+        assert [result.value('concurrency_limit.leaked_slots', **limit) for result in results] == [0, 0]
+        assert results[1].value('concurrency_limit.in_use', **limit) == 50
         os.kill(script.pid, signal.SIGKILL)
     # Nobody watched the script; somebody tells the server what became of its flow run, as a worker does.
     for flow_run in api.read_all('flow_runs/filter', {'flows': {'name': {'any_': ['training']}}}):
         api.set_flow_run_state(flow_run['id'], 'CRASHED', force=True)
     results = [runner.run() for _ in range(2)]
-    assert [value(result, 'concurrency_limit.leaked_slots', **limit) for result in results] == [0, 1]
+    assert [result.value('concurrency_limit.leaked_slots', **limit) for result in results] == [0, 1]
 
 
 def test_schedule_that_has_ended_is_without_a_run_until_it_is_switched_off(
@@ -163,7 +136,7 @@ def test_schedule_that_has_ended_is_without_a_run_until_it_is_switched_off(
     def judged(name: str) -> tuple[float, ...]:
         result = runner.run()
         names = {'deployment_id': ids[name]}
-        return tuple(value(result, f'deployment.schedules.{key}', **names) for key in ('active', 'is_without_run'))
+        return tuple(result.value(f'deployment.schedules.{key}', **names) for key in ('active', 'is_without_run'))
 
     assert [judged('ended'), judged('hourly')] == [(1, 0), (1, 0)]
     wait_until(lambda: judged('ended') == (1, 1), 'the schedule that has ended to be without a run')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,13 +29,14 @@ from datadog_checks.prefect.api.versions import (
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import (
-    EVENT_DELAY_SECONDS,
     EXPECTATIONS,
     LATE_START_THRESHOLD_SECONDS,
     PREFECT_TAGS,
     EventComparison,
+    LogComparison,
     Progress,
     compare_events,
+    compare_logs,
     compare_with_server,
     observe,
 )
@@ -81,6 +81,8 @@ class FullRun:
     filtered: Mapping[str, CheckResult]
     counts_agree: Mapping[str, tuple[int, int]]
     events: EventComparison
+    log_records: LogComparison
+    events_of_workers: list[Row]
     flow_runs: list[Row]
     task_runs: list[Row]
     states: Mapping[str, list[Row]]
@@ -96,11 +98,7 @@ class FullRun:
 
     def gauge(self, series: str, **tags: str) -> float:
         """The value that the last check gave to a series for these tags."""
-        wanted = {f'{key}:{value}' for key, value in tags.items()}
-        name = f'prefect.server.{series}'
-        values = [point.value for point in self.last.points if point.name == name and wanted <= set(point.tags)]
-        assert len(values) == 1, f'{series} {tags}: {values}'
-        return values[0]
+        return self.last.value(series, **tags)
 
     def counted(self, series: str) -> Counter[str]:
         """The sum of a count over all checks, by flow name."""
@@ -129,11 +127,12 @@ class FullRun:
         return self.flows[flow_run['flow_id']]
 
     def flow_name_of_task_run(self, task_run: Row) -> str:
-        return self.flow_name(next(run for run in self.flow_runs if run['id'] == task_run['flow_run_id']))
+        """'' for a background task."""
+        return next((self.flow_name(run) for run in self.flow_runs if run['id'] == task_run['flow_run_id']), '')
 
 
 def tag(tags: tuple[str, ...], key: str) -> str:
-    return next(value for name, _, value in (item.partition(':') for item in tags) if name == key)
+    return next((value for name, _, value in (item.partition(':') for item in tags) if name == key), '')
 
 
 def is_accepted(api: PrefectApiDriver, path: str, **body: Row) -> bool:
@@ -161,6 +160,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             'expectations': EXPECTATIONS,
             'tags': ['team:data'],
             'collect_events': True,
+            'collect_logs': True,
         }
         with Workload(server.api_url, limit_seconds=LIMIT_SECONDS) as workload:
             workload.set_up()
@@ -172,7 +172,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Their second and last check, at the end, catches up with everything.
             assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
-            time.sleep(EVENT_DELAY_SECONDS)
+            api.wait_for_events()
             now = datetime.now(UTC)
             last = runner.run()
             recording.add(last)
@@ -181,6 +181,12 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 recording=recording,
                 last=last,
                 events=compare_events(recording, runner, api),
+                log_records=compare_logs(recording, runner, api),
+                events_of_workers=[
+                    event
+                    for event in api.events(*runner.read('worker_runs'))
+                    if event['event'].startswith('prefect.worker.')
+                ],
                 flow_runs=flow_runs,
                 task_runs=api.read_all('task_runs/filter', {'task_runs': {'subflow_runs': {'exists_': False}}}),
                 states={run['id']: api.flow_run_states(run['id']) for run in flow_runs},
@@ -214,10 +220,11 @@ def test_no_check_failed_and_none_complained(full_run: FullRun) -> None:
 
 def test_every_documented_series_is_seen_with_a_value(full_run: FullRun) -> None:
     assert full_run.recording.missing == []
-    # No flood is among the stories, so that no event has to wait. And a schedule is without a run for two minutes
-    # before that is told, which is longer than the stories take.
+    # No flood is among the stories, so that no event and no log record has to wait. And a schedule is without a run for
+    # two minutes before that is told, which is longer than the stories take.
     assert set(full_run.recording.always_zero) == {
         'prefect.server.events.pending',
+        'prefect.server.logs.pending',
         'prefect.server.deployment.schedules.is_without_run',
     }
     assert full_run.recording.undeclared == []
@@ -257,12 +264,15 @@ def test_every_point_carries_the_tags_of_the_instance(full_run: FullRun) -> None
 
 def test_tags_of_a_deployment_that_were_chosen_are_on_its_series(full_run: FullRun) -> None:
     teams = {'orders': 'team:shop', 'payout': 'team:finance'}
+    seen: set[str | None] = set()
     for result in full_run.recording.results:
         for point in result.points:
             if any(item.startswith('deployment_name:') for item in point.tags):
                 chosen = teams.get(tag(point.tags, 'flow_name'))
+                seen.add(chosen)
                 expected = [f'prefect_tag:{chosen}'] if chosen else []
                 assert [item for item in point.tags if item.startswith('prefect_tag:')] == expected
+    assert seen == {*teams.values(), None}
 
 
 def test_background_services_are_well(full_run: FullRun) -> None:
@@ -308,6 +318,22 @@ def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
     }
 
 
+def test_each_log_record_is_sent_once(full_run: FullRun) -> None:
+    assert full_run.log_records.sent == full_run.log_records.kept
+    assert full_run.log_records.sent
+
+
+def test_traceback_of_a_failed_flow_is_in_its_log_record(full_run: FullRun) -> None:
+    failed = [log for log in full_run.recording.logs if 'error' in log]
+    assert failed
+    for log in failed:
+        assert log['status'] == 'error'
+        assert log['error']['stack'].startswith('Traceback (most recent call last):\n')
+        assert log['error']['kind'] == log['error']['stack'].splitlines()[-1].partition(':')[0]
+        assert log['prefect']['url'].endswith(log['prefect'].get('task_run_id', log['prefect']['flow_run_id']))
+        assert 'flow_name:' in log['ddtags']
+
+
 def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun) -> None:
     events = [event for event in full_run.recording.events if event['event_type'] == 'prefect.task-run.Failed']
     assert events
@@ -325,6 +351,76 @@ def test_flow_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
             if state['type'] == state_type and previous['type'] not in TERMINAL
         )
         assert full_run.counted(f'flow_runs.{state_type.lower()}.count') == ends
+
+
+def failures(full_run: FullRun, series: str, reason: str = '') -> Counter[str]:
+    """The sums of what failed over all checks: by reason, or those of one reason by flow."""
+    sums: Counter[str] = Counter()
+    for (name, tags), value in counts(full_run.recording.results).items():
+        if name == f'prefect.server.{series}' and reason in ('', tag(tags, 'failure_reason')):
+            sums[tag(tags, 'flow_name' if reason else 'failure_reason')] += int(value)
+    return sums
+
+
+def test_reasons_of_failures_add_up_to_what_failed(full_run: FullRun) -> None:
+    for family in ('flow_runs', 'task_runs'):
+        failed, crashed = (full_run.counted(f'{family}.{name}.count') for name in ('failed', 'crashed'))
+        assert full_run.counted(f'{family}.failures.count') == failed + crashed
+
+
+def test_flow_runs_failed_for_what_was_done_to_them(full_run: FullRun) -> None:
+    name = 'flow_runs.failures.count'
+    assert failures(full_run, name, 'exception:ValueError')['invoices'] == 1
+    assert failures(full_run, name, 'timeout') == {'inventory': 1}
+    assert failures(full_run, name, 'killed')['image-import'] == 1
+
+
+def test_task_runs_failed_for_what_was_done_to_them(full_run: FullRun) -> None:
+    found = failures(full_run, 'task_runs.failures.count')
+    exceptions = [
+        run
+        for run in full_run.task_runs
+        if run['end_time'] and run['state_type'] == 'FAILED' and 'ValueError: ' in run['state']['message']
+    ]
+    assert found['exception:ValueError'] == len(exceptions) > 0
+    aborted = [run for run in full_run.task_runs if 'Execution was aborted' in (run['state']['message'] or '')]
+    assert found['aborted'] == len(aborted) > 0
+
+
+def test_messages_become_no_tags(full_run: FullRun) -> None:
+    messages = {run['state']['message'] for run in (*full_run.flow_runs, *full_run.task_runs)} - {None, ''}
+    tags = {item for result in full_run.recording.results for point in result.points for item in point.tags}
+    values = {item.partition(':')[2] for item in tags}
+    assert messages
+    assert not {value for value in values for message in messages if message in value or 'missing' in value}
+
+
+def test_what_workers_started_and_how_it_ended_is_what_their_events_tell(full_run: FullRun) -> None:
+    told: Counter[tuple[str, str]] = Counter()
+    for event in full_run.events_of_workers:
+        related = {item['prefect.resource.role']: item for item in event['related']}
+        if event['event'] in ('prefect.worker.submitted-flow-run', 'prefect.worker.executed-flow-run'):
+            code = related['flow-run'].get('prefect.infrastructure.status-code', '')
+            told[related['work-pool']['prefect.resource.name'], code] += 1
+    found: Counter[tuple[str, str]] = Counter()
+    for (name, tags), value in counts(full_run.recording.results).items():
+        if is_of_work_pool(name):
+            found[tag(tags, 'work_pool_name'), tag(tags, 'exit_code')] += int(value)
+    assert found == told
+    assert {('workshop', ''), ('workshop', '0'), ('workshop', '-9')} <= found.keys()
+
+
+def test_background_tasks_wait_until_somebody_listens(full_run: FullRun) -> None:
+    waiting = [run for run in full_run.task_runs if run['state_type'] == 'SCHEDULED' and run['flow_run_id'] is None]
+    assert [run['task_key'].partition('-')[0] for run in waiting] == ['clean_up']
+    assert full_run.gauge('task_runs.scheduled', task_name='clean_up') == 1
+    age = (full_run.now - moment(waiting[0]['expected_start_time'])).total_seconds()
+    assert full_run.gauge('task_runs.scheduled.max_age', task_name='clean_up') == pytest.approx(age, abs=SECONDS)
+    (listening,) = {run['task_key'] for run in full_run.task_runs if run['task_key'].startswith('make_thumbnail-')}
+    assert full_run.gauge('task_workers.online', task_key=listening) == 1
+    assert full_run.gauge('task_workers.online', task_key=waiting[0]['task_key']) == 0
+    peaks = full_run.recording.get('prefect.server.task_runs.scheduled').tracks
+    assert max(track.peak for tags, track in peaks.items() if tag(tags, 'task_name') == 'make_thumbnail') == 3
 
 
 def test_flow_runs_that_started_late_are_counted_by_flow(full_run: FullRun) -> None:
@@ -543,9 +639,12 @@ def test_no_task_run_is_left_in_a_state_when_no_flow_run_is(full_run: FullRun) -
 def test_filters_leave_out_what_they_are_meant_to_and_nothing_else(full_run: FullRun, kind: str) -> None:
     filtered = full_run.filtered[kind]
     assert filtered.error is None
-    everything = counts(full_run.recording.results)
-    assert counts([filtered]) == {key: value for key, value in everything.items() if passes(key[1], kind)}
-    assert 0 < len(counts([filtered])) < len(everything)
+    everything, some = (
+        {key: value for key, value in counts(results).items() if not is_of_work_pool(key[0])}
+        for results in (full_run.recording.results, [filtered])
+    )
+    assert some == {key: value for key, value in everything.items() if passes(key[1], kind)}
+    assert 0 < len(some) < len(everything)
     for series in ('deployment.is_ready', 'flow_runs.scheduled', 'flow_runs.paused'):
         of_all = {point.tags: point.value for point in full_run.last.points if point.name == f'prefect.server.{series}'}
         of_some = {point.tags: point.value for point in filtered.points if point.name == f'prefect.server.{series}'}
@@ -562,6 +661,11 @@ def counts(results: Iterable[CheckResult]) -> dict[tuple[str, tuple[str, ...]], 
     return +sums
 
 
+def is_of_work_pool(name: str) -> bool:
+    """Of what it counts the filters leave out a part, which its tags do not tell."""
+    return name.startswith('prefect.server.work_pool.')
+
+
 def passes(tags: tuple[str, ...], kind: str) -> bool:
     """Whether a filter keeps what carries these tags. What has no such parent passes `exclude` only."""
     names = dict(item.split(':', 1) for item in tags)
@@ -570,8 +674,8 @@ def passes(tags: tuple[str, ...], kind: str) -> bool:
 
 
 def test_every_line_that_the_processes_printed_is_parsed_or_listed(full_run: FullRun) -> None:
-    assert set(full_run.logs) == {'server', 'worker', 'script'}
-    assert {name: unparsed(text) for name, text in full_run.logs.items()} == {'server': [], 'worker': [], 'script': []}
+    assert set(full_run.logs) == {'server', 'worker', 'script', 'thumbnails', 'thumbnail_worker'}
+    assert {name: lines for name, text in full_run.logs.items() if (lines := unparsed(text))} == {}
 
 
 def test_worker_that_was_killed_is_counted_as_offline(full_run: FullRun) -> None:

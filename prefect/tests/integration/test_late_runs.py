@@ -34,12 +34,6 @@ def server() -> Iterator[PrefectServer]:
         yield server
 
 
-@pytest.fixture
-def api(server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(server.api_url) as api:
-        yield api
-
-
 @dataclass(frozen=True)
 class Shop:
     """A deployment of its own, in a work pool and a work queue of its own unless it is served by a process."""

@@ -108,6 +108,8 @@ OTHERS: Mapping[str, list[Request]] = {
     'slots_of_work_queue': counted('flow_runs', queries.slots_of_work_queue(IDENTITY)),
     'flow_runs_that_may_hold_slots': counted('flow_runs', queries.flow_runs_that_may_hold_slots()),
     'events': [('/events/filter', queries.events({'prefix': ['prefect.flow-run.']}, RANGE) | {'limit': 50})],
+    'logs': [('/logs/filter', queries.logs(20, RANGE) | {'sort': 'TIMESTAMP_ASC', 'limit': 200})],
+    'events_of_ids': [('/events/filter', queries.events_of_ids([IDENTITY], RANGE) | {'limit': 50})],
     'narrowed': listed(
         'flow_runs',
         queries.narrowed(queries.ended_flow_runs(NO_FILTER, RANGE), 'flow_runs', 'end_time', until=NOW),
@@ -121,6 +123,14 @@ BY_FLOW = ServerFilter(flow_ids=[IDENTITY])
 # Of whom SQLite reads the past with a filter on deployments.
 BY_THEIR_DEPLOYMENT = ('live_flow_runs', 'due_flow_runs', 'started_flow_runs', 'ended_flow_runs', 'future_flow_runs')
 VARIANTS: Mapping[str, tuple[Request, str]] = {
+    'logs of some flow runs': (
+        ('/logs/filter', queries.logs(20, RANGE, [IDENTITY]) | {'sort': 'TIMESTAMP_ASC', 'limit': 200}),
+        'ix_log__flow_run_id_timestamp',
+    ),
+    'heartbeats': (
+        ('/events/count-by/resource', queries.events({'name': ['prefect.flow-run.heartbeat']}, RANGE)),
+        'ix_events__event_occurred_id',
+    ),
     'events by whole names': (
         ('/events/filter', queries.events({'name': ['prefect.flow-run.Failed']}, RANGE) | {'limit': 50}),
         'ix_events__event_occurred_id',

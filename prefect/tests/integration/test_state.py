@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,14 +31,14 @@ from lab.prefect_server import PrefectServer
 
 COMPLETED = 'prefect.server.flow_runs.completed.count'
 IS_ROOT = os.geteuid() == 0
+Complete = Callable[[int], None]
 # Who the Agent is where the tests are run by root, to whom no file is closed.
 NOBODY = 65534
 
 
 @pytest.fixture(scope='module')
-def api(prefect_server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(prefect_server.api_url) as api:
-        yield api
+def server(prefect_server: PrefectServer) -> PrefectServer:
+    return prefect_server
 
 
 @pytest.fixture
@@ -48,8 +48,15 @@ def flow_name() -> str:
 
 
 @pytest.fixture
-def flow_id(api: PrefectApiDriver, flow_name: str) -> str:
-    return api.create_flow(flow_name)
+def complete(api: PrefectApiDriver, flow_name: str) -> Complete:
+    """Let so many runs of the flow complete now."""
+    flow_id = api.create_flow(flow_name)
+
+    def complete(number: int) -> None:
+        for _ in range(number):
+            api.complete_flow_run(flow_id)
+
+    return complete
 
 
 @pytest.fixture
@@ -106,17 +113,11 @@ def good(result: CheckResult) -> CheckResult:
     return result
 
 
-def complete(api: PrefectApiDriver, flow_id: str, number: int) -> None:
-    for _ in range(number):
-        api.complete_flow_run(flow_id)
-
-
 class TestEditOfTheConfiguration:
     @pytest.mark.parametrize('seconds', [0.2, 0.7, 1.2, 1.7, 2.2])
     def test_while_a_check_waits_for_slow_answers_counts_once(
         self,
-        api: PrefectApiDriver,
-        flow_id: str,
+        complete: Complete,
         instance: dict[str, Any],
         prefect_server: PrefectServer,
         run_path: Path,
@@ -131,7 +132,7 @@ class TestEditOfTheConfiguration:
             instance |= {'prefect_url': front.url}
             old = CheckRunner(instance)
             good(old.run())
-            complete(api, flow_id, 3)
+            complete(3)
             with front.having(slowly):
                 last_run = Thread(target=old.run)
                 last_run.start()
@@ -140,25 +141,20 @@ class TestEditOfTheConfiguration:
                 new = CheckRunner(instance | {'tags': ['team:edited']})
                 new.run()
                 last_run.join()
-                complete(api, flow_id, 1)
+                complete(1)
                 new.run()
             result = good(new.run())
         assert counted.total() == 4
         assert result.warnings == ()
 
     def test_again_and_again_counts_once(
-        self,
-        api: PrefectApiDriver,
-        flow_id: str,
-        instance: dict[str, Any],
-        run_path: Path,
-        counted: Counter[str],
+        self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]
     ) -> None:
         with AgentFiles(run_path).installed():
             runner = CheckRunner(instance)
             good(runner.run())
             for edit in range(12):
-                complete(api, flow_id, 1)
+                complete(1)
                 last_run = Thread(target=runner.run)
                 last_run.start()
                 time.sleep(0.02 * edit)
@@ -172,24 +168,24 @@ class TestEditOfTheConfiguration:
 
 class TestFolder:
     def test_that_becomes_read_only_is_said_and_a_restart_counts_nothing_twice(
-        self, api: PrefectApiDriver, flow_id: str, instance: dict[str, Any], run_path: Path, counted: Counter[str]
+        self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]
     ) -> None:
         folder = run_path / 'prefect'
         with as_the_agent(run_path):
             first = CheckRunner(instance)
             good(first.run())
-        complete(api, flow_id, 3)
+        complete(3)
         with as_the_agent(run_path):
             good(first.run())
         for path in (*folder.iterdir(), folder):
             path.chmod(0o500 if path == folder else 0o400)
-        complete(api, flow_id, 2)
+        complete(2)
         with as_the_agent(run_path):
             good(first.run())
             first.cancel()
             second = CheckRunner(instance)
             results = [good(second.run()) for _ in range(2)]
-        complete(api, flow_id, 1)
+        complete(1)
         with as_the_agent(run_path):
             results.append(good(second.run()))
         assert counted.total() == 6
@@ -202,7 +198,7 @@ class TestFolder:
 
     @pytest.mark.skipif(not IS_ROOT, reason='only root has a folder that the Agent cannot read')
     def test_of_root_does_not_end_the_check(
-        self, api: PrefectApiDriver, flow_id: str, instance: dict[str, Any], run_path: Path, counted: Counter[str]
+        self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]
     ) -> None:
         """What `sudo datadog-agent check prefect` leaves behind."""
         with AgentFiles(run_path).installed():
@@ -210,11 +206,11 @@ class TestFolder:
             by_root.run()
             by_root.cancel()
         assert (run_path / 'prefect').stat().st_mode & 0o777 == 0o700
-        complete(api, flow_id, 2)
+        complete(2)
         with as_the_agent(run_path):
             runner = CheckRunner(instance)
             result = good(runner.run())
-        complete(api, flow_id, 3)
+        complete(3)
         with as_the_agent(run_path):
             results = [result, good(runner.run())]
         assert counted.total() == 3
@@ -228,19 +224,19 @@ class TestFolder:
         shutil.chown(run_path / 'prefect', NOBODY)
         for path in (run_path / 'prefect').iterdir():
             shutil.chown(path, NOBODY)
-        complete(api, flow_id, 1)
+        complete(1)
         with as_the_agent(run_path):
             assert good(runner.run()).warnings == ()
             runner.cancel()
             again = CheckRunner(instance)
-        complete(api, flow_id, 1)
+        complete(1)
         with as_the_agent(run_path):
             assert good(again.run()).warnings == ()
         assert counted.total() == 5
 
     @pytest.mark.skipif(not IS_ROOT, reason='only root can mount a small file system')
     def test_on_a_full_disk(
-        self, api: PrefectApiDriver, flow_id: str, instance: dict[str, Any], run_path: Path, counted: Counter[str]
+        self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]
     ) -> None:
         mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', run_path], check=False)
         if mounted.returncode:
@@ -251,14 +247,14 @@ class TestFolder:
                     (run_path / 'filler').write_bytes(b'x' * 2**20)
                 first = CheckRunner(instance)
                 full = [good(first.run())]
-                complete(api, flow_id, 4)
+                complete(4)
                 full.append(good(first.run()))
                 first.cancel()
                 assert {path.stat().st_size for path in (run_path / 'prefect').iterdir()} == {0}
                 (run_path / 'filler').unlink()
                 second = CheckRunner(instance)
                 result = good(second.run())
-                complete(api, flow_id, 1)
+                complete(1)
                 good(second.run())
         finally:
             subprocess.run(['umount', run_path], check=True)
@@ -275,8 +271,7 @@ class TestTwoInstances:
     @pytest.mark.parametrize('order', [('a', 'b'), ('b', 'a')], ids=' '.join)
     def test_of_one_server_each_count_everything_over_restarts_in_any_order(
         self,
-        api: PrefectApiDriver,
-        flow_id: str,
+        complete: Complete,
         instance: dict[str, Any],
         run_path: Path,
         counted: Counter[str],
@@ -288,13 +283,13 @@ class TestTwoInstances:
             runners = {name: CheckRunner(instances[name]) for name in ('a', 'b')}
             for runner in runners.values():
                 good(runner.run())
-            complete(api, flow_id, 2)
+            complete(2)
             results = {name: good(runner.run()) for name, runner in runners.items()}
-            complete(api, flow_id, 1)
+            complete(1)
             good(runners['a'].run())
             for runner in runners.values():
                 runner.cancel()
-            complete(api, flow_id, 3)
+            complete(3)
             runners = {name: CheckRunner(instances[name]) for name in order}
             for runner in runners.values():
                 good(runner.run())
@@ -312,7 +307,7 @@ class TestTwoInstances:
             assert good(other.run()).warnings == ()
 
     def test_with_one_ui_url_and_servers_that_differ_are_warned_of(
-        self, api: PrefectApiDriver, flow_id: str, prefect_server: PrefectServer, run_path: Path
+        self, complete: Complete, prefect_server: PrefectServer, run_path: Path
     ) -> None:
         page = {'ui_url': 'https://prefect.example.com'}
         with (
@@ -346,12 +341,7 @@ def age_state(run_path: Path, seconds: int) -> None:
 
 class TestClusterCheck:
     def test_that_moves_there_and_back_counts_nothing_twice(
-        self,
-        api: PrefectApiDriver,
-        flow_id: str,
-        instance: dict[str, Any],
-        tmp_path: Path,
-        counted: Counter[str],
+        self, complete: Complete, instance: dict[str, Any], tmp_path: Path, counted: Counter[str]
     ) -> None:
         """A, B, A, where B stays for two minutes. Each begins at the moment of its first check."""
         instance |= {'empty_default_hostname': True}
@@ -359,20 +349,20 @@ class TestClusterCheck:
         with AgentFiles(a).installed():
             on_a = CheckRunner(instance)
             good(on_a.run())
-            complete(api, flow_id, 2)
+            complete(2)
             good(on_a.run())
             on_a.cancel()
         with AgentFiles(b).installed():
             on_b = CheckRunner(instance)
             good(on_b.run())
-            complete(api, flow_id, 4)
+            complete(4)
             good(on_b.run())
             on_b.cancel()
         age_state(a, 120)
         with AgentFiles(a).installed():
             on_a = CheckRunner(instance)
             first = good(on_a.run())
-            complete(api, flow_id, 1)
+            complete(1)
             second = good(on_a.run())
         assert counted.total() == 7
         (warning,) = first.warnings
@@ -380,19 +370,14 @@ class TestClusterCheck:
         assert second.warnings == ()
 
     def test_that_stays_goes_on_after_a_short_restart(
-        self,
-        api: PrefectApiDriver,
-        flow_id: str,
-        instance: dict[str, Any],
-        run_path: Path,
-        counted: Counter[str],
+        self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]
     ) -> None:
         instance |= {'empty_default_hostname': True}
         with AgentFiles(run_path).installed():
             first = CheckRunner(instance)
             good(first.run())
             first.cancel()
-            complete(api, flow_id, 3)
+            complete(3)
             age_state(run_path, 45)
             assert good(CheckRunner(instance).run()).warnings == ()
         assert counted.total() == 3
@@ -401,8 +386,7 @@ class TestClusterCheck:
 class TestAddress:
     def test_that_changes_with_each_rollout_leaves_tag_state_and_links_as_they_are(
         self,
-        api: PrefectApiDriver,
-        flow_id: str,
+        complete: Complete,
         instance: dict[str, Any],
         prefect_server: PrefectServer,
         run_path: Path,
@@ -415,7 +399,7 @@ class TestAddress:
                 with Front(prefect_server.api_url) as front:
                     runner = CheckRunner(instance | {'prefect_url': front.url})
                     results = [good(runner.run())]
-                    complete(api, flow_id, 2)
+                    complete(2)
                     if number == 2:
                         results.append(good(runner.run()))
                     runner.cancel()

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from lab.agent import CheckResult, CheckRunner
+from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
 
 RUNNING = {'type': 'RUNNING', 'name': 'Running'}
-
-
-@pytest.fixture(scope='module')
-def server() -> Iterator[PrefectServer]:
-    with PrefectServer() as server:
-        yield server
-
-
-@pytest.fixture(scope='module')
-def api(server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(server.api_url) as api:
-        yield api
-
-
-@pytest.fixture
-def runner(server: PrefectServer) -> CheckRunner:
-    return CheckRunner({'prefect_url': server.api_url})
-
-
-def values(result: CheckResult, series: str, **tags: str) -> dict[frozenset[str], float]:
-    """The values of a series by its tags, as far as it has these."""
-    assert result.error is None, result.error
-    wanted = {f'{key}:{text}' for key, text in tags.items()}
-    points = (point for point in result.points if point.name == f'prefect.server.{series}')
-    return {frozenset(point.tags): point.value for point in points if wanted <= set(point.tags)}
-
-
-def value(result: CheckResult, series: str, **tags: str) -> float:
-    (found,) = values(result, series, **tags).values()
-    return found
 
 
 def served(api: PrefectApiDriver, name: str) -> str:
@@ -65,20 +34,20 @@ def test_failures_that_a_person_silences_are_none(
     ended(api, deployment, 'COMPLETED')
     first, second, third = (ended(api, deployment, state) for state in ('FAILED', 'FAILED', 'CRASHED'))
     series, tags = 'deployment.consecutive_failures', {'deployment_name': 'silenced'}
-    assert value(runner.run(), series, **tags) == 3
+    assert runner.run().value(series, **tags) == 3
     api.delete_flow_run(third)
-    assert value(runner.run(), series, **tags) == 2
+    assert runner.run().value(series, **tags) == 2
     end = api.flow_run(first)['end_time']
     api.set_flow_run_state(first, 'COMPLETED', force=True)
     assert api.flow_run(first)['end_time'] == end
     result = runner.run()
-    assert value(result, series, **tags) == 1
+    assert result.value(series, **tags) == 1
     api.set_flow_run_state(second, 'COMPLETED', force=True)
     result = runner.run()
-    assert value(result, series, **tags) == 0
+    assert result.value(series, **tags) == 0
     fresh = CheckRunner({'prefect_url': server.api_url, 'tags': ['agent:fresh']}).run()
-    assert value(fresh, series, **tags) == 0
-    ages = [value(found, 'deployment.seconds_since_success', **tags) for found in (result, fresh)]
+    assert fresh.value(series, **tags) == 0
+    ages = [found.value('deployment.seconds_since_success', **tags) for found in (result, fresh)]
     assert abs(ages[0] - ages[1]) < 5
 
 
@@ -93,7 +62,7 @@ def test_cancelled_run_that_a_person_completes_is_a_success(
     time.sleep(3)
     cancelled = ended(api, deployment, 'CANCELLED')
     first = runner.run()
-    assert value(first, 'deployment.consecutive_failures', deployment_name=name) == 1
+    assert first.value('deployment.consecutive_failures', deployment_name=name) == 1
     end = api.flow_run(cancelled)['end_time']
     if by_then == 'delete':
         api.delete_flow_run(cancelled)
@@ -104,10 +73,10 @@ def test_cancelled_run_that_a_person_completes_is_a_success(
     for check in (runner, CheckRunner({'prefect_url': server.api_url, 'tags': ['agent:fresh']})):
         before = (datetime.now(UTC) - last).total_seconds()
         found = check.run()
-        age = value(found, 'deployment.seconds_since_success', deployment_name=name)
+        age = found.value('deployment.seconds_since_success', deployment_name=name)
         # The server's clock is known to a second.
         assert before - 1 < age < (datetime.now(UTC) - last).total_seconds() + 1
-        failures = value(found, 'deployment.consecutive_failures', deployment_name=name)
+        failures = found.value('deployment.consecutive_failures', deployment_name=name)
         assert failures == (1 if by_then == 'delete' else 0)
 
 
@@ -118,7 +87,7 @@ def test_pool_of_agents_has_the_state_of_its_queues(api: PrefectApiDriver, runne
     def states() -> list[float]:
         result = runner.run()
         names = ('is_ready', 'is_not_ready', 'is_paused')
-        return [value(result, f'work_pool.{name}', work_pool_name='agents') for name in names]
+        return [result.value(f'work_pool.{name}', work_pool_name='agents') for name in names]
 
     assert states() == [0, 1, 0]
     api.request('POST', 'work_pools/agents/get_scheduled_flow_runs', {'work_queue_names': ['default']})
@@ -142,28 +111,28 @@ def test_renamed_work_queue_has_its_new_name(server: PrefectServer, api: Prefect
     by_filter = CheckRunner({'prefect_url': server.api_url, 'work_queue_names': {'include': ['^new$']}})
     series = ('deployment.is_ready', 'flow_runs.running', 'work_queue.backlog.size')
     result = runner.run()
-    assert all(values(result, name, work_queue_name='old') for name in series)
-    assert not values(by_filter.run(), 'flow_runs.running', work_pool_name='renaming')
+    assert all(result.values(name, work_queue_name='old') for name in series)
+    assert not by_filter.run().values('flow_runs.running', work_pool_name='renaming')
     api.request('PATCH', 'work_pools/renaming/queues/old', {'name': 'new'})
     for instance in (runner, by_filter):
         result = instance.run()
         # What ran under the old name ends as 0.
-        assert not any(sum(values(result, name, work_queue_name='old').values()) for name in series)
-        assert not values(result, 'deployment.is_ready', work_queue_name='old')
-        assert all(values(result, name, work_queue_name='new') for name in series)
-        assert value(result, 'flow_runs.running', work_queue_name='new') == 1
+        assert not any(sum(result.values(name, work_queue_name='old').values()) for name in series)
+        assert not result.values('deployment.is_ready', work_queue_name='old')
+        assert all(result.values(name, work_queue_name='new') for name in series)
+        assert result.value('flow_runs.running', work_queue_name='new') == 1
 
 
 def test_served_deployments_have_the_status_of_now(api: PrefectApiDriver, runner: CheckRunner) -> None:
     deployments = [served(api, f'served-{number}') for number in range(30)]
-    assert not any(values(runner.run(), 'deployment.is_ready', deployment_id=item) is None for item in deployments)
+    assert not any(runner.run().values('deployment.is_ready', deployment_id=item) is None for item in deployments)
     api.request('POST', 'deployments/get_scheduled_flow_runs', {'deployment_ids': deployments})
     deadline = time.monotonic() + 10
     while any(api.request('GET', f'deployments/{item}')['status'] != 'READY' for item in deployments[-1:]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     result = runner.run()
-    assert [value(result, 'deployment.is_ready', deployment_id=item) for item in deployments] == [1] * 30
+    assert [result.value('deployment.is_ready', deployment_id=item) for item in deployments] == [1] * 30
 
 
 def test_reason_of_a_run_whose_work_queue_is_gone(api: PrefectApiDriver, server: PrefectServer) -> None:
@@ -180,9 +149,9 @@ def test_reason_of_a_run_whose_work_queue_is_gone(api: PrefectApiDriver, server:
     api.create_flow_run(deployment)
     time.sleep(0.1)
     stranded = {'deployment_name': 'stranded'}
-    (tags,) = (tags for tags, late in values(runner.run(), 'flow_runs.late', **stranded).items() if late)
+    (tags,) = (tags for tags, late in runner.run().values('flow_runs.late', **stranded).items() if late)
     assert 'late_reason:no_worker' in tags
     api.delete_work_pool('gone')
     api.request('PATCH', f'deployments/{deployment}', {'work_pool_name': 'here', 'work_queue_name': 'default'})
-    (tags,) = (tags for tags, late in values(runner.run(), 'flow_runs.late', **stranded).items() if late)
+    (tags,) = (tags for tags, late in runner.run().values('flow_runs.late', **stranded).items() if late)
     assert 'late_reason:queue_deleted' in tags

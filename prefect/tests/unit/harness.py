@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from datadog_checks.prefect import PrefectCheck
@@ -25,7 +26,7 @@ from datadog_checks.prefect.collectors.base import (
 from datadog_checks.prefect.config_models.instance import InstanceConfig
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.inventory.memory import InventoryMemory
-from datadog_checks.prefect.sample import AgentEvent, Sample
+from datadog_checks.prefect.sample import AgentEvent, AgentLog, Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cursor import Batch, CheckState
 from datadog_checks.prefect.streams.registry import Registry
@@ -66,6 +67,10 @@ def options(url: str = 'http://prefect.test:4200/api', **changes: Any) -> Instan
 def new_transport(url: str, instance: dict[str, Any] | None = None, clock: ServerClock | None = None) -> Transport:
     """A transport as the check makes it."""
     return Transport(BoundedHttp(instance or {}, {}), url, clock or ServerClock(), LOG)
+
+
+def new_client(url: str) -> PrefectClient:
+    return PrefectClient(new_transport(url), LOG)
 
 
 def read_row(model: type, row: Row) -> Any:
@@ -118,9 +123,26 @@ class Bench:
     ) -> tuple[list[AgentEvent], Values]:
         """The same for a collector that gives events."""
         batch = self.batch(collector, run)
+        self.commit(collector, batch)
+        return list(batch.events), values(batch.samples)
+
+    def follow_logs(self, collector: AnyStreamCollector) -> tuple[list[AgentLog], Values]:
+        """The same for one that gives log records, by the batch."""
+        batches = list(self.batches(collector))
+        return [log for item in batches for log in item.logs], values(x for item in batches for x in item.samples)
+
+    def batches(self, collector: AnyStreamCollector, *, commit: bool = True) -> Iterator[Batch[Any]]:
+        """Each batch of a run, taken over before the next one is read."""
+        first = self.batch(collector)
+        for batch in chain([first], first.rest):
+            if commit:
+                self.commit(collector, batch)
+            yield batch
+
+    def commit(self, collector: AnyStreamCollector, batch: Batch[Any]) -> None:
+        """Take over cursor and memory."""
         self._state = self._state.advanced(collector.name, batch.cursor)
         self._memories[collector.name] = batch.memory
-        return list(batch.events), values(batch.samples)
 
     def restart(self) -> None:
         """What is not persisted is forgotten."""

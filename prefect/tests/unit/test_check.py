@@ -44,7 +44,7 @@ FILTERS = [
     name
     for name, option in InstanceConfig.model_fields.items()
     if any({'include', 'exclude'} <= set(getattr(kind, 'model_fields', ())) for kind in get_args(option.annotation))
-    and name not in ('prefect_tags', 'metric_patterns', 'event_names')
+    and name not in ('prefect_tags', 'metric_patterns', 'event_names', 'log_names')
 ]
 # What a retried flow run with one task run adds to the sums.
 LATE_RUN = {
@@ -146,7 +146,7 @@ class TestSamples:
     def test_full_world_gives_every_series_with_no_other_tags_than_declared(
         self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, full_world: Callable[[], None]
     ) -> None:
-        check = new_check(tags=['team:data'], collect_events=True)
+        check = new_check(tags=['team:data'], collect_events=True, collect_logs=True)
         run_check(check)
         full_world()
         # That a service lives shows in what it does.
@@ -172,6 +172,7 @@ class TestSamples:
         fake.add_work_pool('bare', type=None)
         fake.add_deployment(name='bare')
         aggregator = run_check(check)
+        assert aggregator.metric_names
         for name in aggregator.metric_names:
             for metric in aggregator.metrics(name):
                 assert not [tag for tag in metric.tags if tag.partition(':')[2] in ('', 'None', 'null')], name
@@ -184,6 +185,7 @@ class TestSamples:
         run_check(check)
         full_world()
         aggregator = run_check(check)
+        assert aggregator.metric_names
         for name in aggregator.metric_names:
             for metric in aggregator.metrics(name):
                 assert {'team:data', 'region:eu', f'prefect_url:{UI_URL}'} <= set(metric.tags), name
@@ -197,6 +199,8 @@ class TestSamples:
         aggregator = run_check(check)
         ids = {row['id'] for table in ('flow_runs', 'task_runs') for row in fake.tables[table].newest()}
         found = {tag for name in aggregator.metric_names for metric in aggregator.metrics(name) for tag in metric.tags}
+        assert ids
+        assert found
         assert not [tag for tag in found if tag.partition(':')[2] in ids]
 
     def test_empty_server_gives_health_and_success_and_says_nothing(
@@ -730,6 +734,49 @@ class TestEvents:
         monkeypatch.setattr(check, 'event', lambda event: 1 / 0)
         check.run()
         assert len(run_check(new_check(collect_events=True)).events) == 1
+
+
+class TestLogs:
+    def test_they_carry_the_tags_of_the_instance_and_an_exact_time(
+        self, fake: FakePrefect, new_check: NewCheck, run_check: RunCheck, datadog_agent: DatadogAgentStub
+    ) -> None:
+        check = new_check(tags=['team:data, ops'], collect_logs=True, service='orders')
+        run_check(check)
+        fake.now = at(15)
+        fake.add_log(fake.add_flow_run(), at=at(10.569))
+        run_check(check)
+        (log,) = datadog_agent._sent_logs[check.check_id]
+        assert {'team:data_ ops', f'prefect_url:{UI_URL}'} <= set(log['ddtags'].split(','))
+        assert log['timestamp'] == at(10.569).timestamp() * 1000
+        assert (log['ddsource'], log['service']) == ('prefect', 'orders')
+
+    def test_failed_submission_repeats_the_page_in_hand_and_no_more(
+        self,
+        fake: FakePrefect,
+        new_check: NewCheck,
+        run_check: RunCheck,
+        datadog_agent: DatadogAgentStub,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        fake.default_limit = 10
+        run_check(new_check(collect_logs=True))
+        flow_run = fake.add_flow_run()
+        fake.now = at(15)
+        for index in range(35):
+            fake.add_log(flow_run, at=at(5 + index / 10), message=str(index))
+        sent: list[str] = []
+
+        def send(line: str, check_id: str) -> None:
+            if len(sent) == 25 and not check._cancelled.is_set():
+                raise RuntimeError('the Agent is gone')
+            sent.append(json.loads(line)['message'])
+
+        monkeypatch.setattr(datadog_agent, 'send_log', send)
+        check = new_check(collect_logs=True)
+        assert 'unexpected RuntimeError' in check.run()
+        run_check(new_check(collect_logs=True))
+        assert set(sent) == {str(index) for index in range(35)}
+        assert 0 < len(sent) - 35 < 10
 
 
 class TestState:

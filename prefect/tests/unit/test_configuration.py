@@ -23,7 +23,8 @@ from tests.unit.lint import for_each
 
 URL = 'http://localhost:4200/api'
 EXAMPLE = Path(datadog_checks.prefect.__file__).parent / 'data' / 'conf.yaml.example'
-FILTERS = ('work_pool_names', 'work_queue_names', 'deployment_names', 'flow_names', 'prefect_tags', 'event_names')
+PATTERNS = ('work_pool_names', 'work_queue_names', 'deployment_names', 'flow_names', 'prefect_tags', 'log_names')
+FILTERS = (*PATTERNS, 'event_names')
 
 # All that could be a credential in a wrong URL.
 SECRETS = ('bob', 'hunter', 'ter2')
@@ -69,7 +70,7 @@ def test_no_optional_option_gets_its_example_as_default() -> None:
     """An example would silently become a value, such as a proxy or a user name that nobody configured."""
     options = {name for name, value in load() if value is not None and not isinstance(value, (bool, int, float))}
 
-    assert options == {'prefect_url', 'event_names', 'collect', 'auth_type', 'kerberos_auth'}
+    assert options == {'prefect_url', 'event_names', 'log_level', 'collect', 'auth_type', 'kerberos_auth'}
 
 
 def test_options_that_are_set_to_nothing_get_their_defaults() -> None:
@@ -360,6 +361,18 @@ def test_unset_catchup_of_a_cluster_check_follows_the_interval() -> None:
     )
 
 
+@pytest.mark.parametrize('level', ['LOUD', 20, ['INFO']])
+def test_wrong_log_levels(level: Any) -> None:
+    assert error_of(log_level=level)[1] == (
+        '  must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, for example: `log_level: WARNING`'
+    )
+
+
+@pytest.mark.parametrize('seconds', [119, 901, 'long'])
+def test_wrong_log_overlaps(seconds: Any) -> None:
+    assert error_of(log_overlap=seconds)[0] == 'log_overlap'
+
+
 @pytest.mark.parametrize(('value', 'meaning'), [(True, True), ('true', True), ('no', False), (0, False)])
 def test_right_booleans(value: Any, meaning: bool) -> None:
     assert load(collect_events=value).collect_events is meaning
@@ -504,6 +517,9 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
         'report_idle',
         'max_series',
         'collect_events',
+        'collect_logs',
+        'log_level',
+        'log_overlap',
         'late_start_threshold',
         'max_catchup',
         'worker_retention',
@@ -511,5 +527,6 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
     }
     defaults = load()
     numbers = ('late_start_threshold', 'max_catchup', 'max_series', 'worker_retention')
-    for option in ('collect', 'collect_events', 'report_idle', 'event_names', *numbers):
+    booleans = ('collect_events', 'collect_logs', 'report_idle')
+    for option in ('collect', 'event_names', 'log_level', 'log_overlap', *booleans, *numbers):
         assert getattr(load(**instance), option) == getattr(defaults, option), option

@@ -184,6 +184,7 @@ def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:
             fake.now = at(seconds)
             assert not check.run()
         if is_restarted:
+            check.cancel()
             check = new_check(url)
 
         def fault(request: FakeRequest) -> FakeResponse:
@@ -208,6 +209,7 @@ def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:
             )
         fake.fault, fake.now = None, at(45)
         assert not check.run()
+        check.cancel()
     assert endpoint in changed
 
 

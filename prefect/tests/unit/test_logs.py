@@ -129,15 +129,16 @@ def test_every_grok_rule_has_a_sample() -> None:
 
 @pytest.mark.parametrize('reading', [Reading.TEXT, Reading.RESERVED])
 def test_json_becomes_the_same_whatever_the_intake_did_to_it(reading: Reading) -> None:
-    for record in ALL_RECORDS:
-        if record.startswith('{'):
-            one_way, other_way = process(record), process(record, reading)
-            assert (other_way.status, other_way.timestamp) == (one_way.status, one_way.timestamp)
-            # `msg` alone is a template. Only the intake makes it the text, where there is no `message`.
-            if 'message' in json.loads(record):
-                assert other_way.message == one_way.message == json.loads(record)['message']
-            for family in ('prefect', 'error', 'logger'):
-                assert other_way.get(family) == one_way.get(family), record
+    records = [record for record in ALL_RECORDS if record.startswith('{')]
+    assert records
+    for record in records:
+        one_way, other_way = process(record), process(record, reading)
+        assert (other_way.status, other_way.timestamp) == (one_way.status, one_way.timestamp)
+        # `msg` alone is a template. Only the intake makes it the text, where there is no `message`.
+        if 'message' in json.loads(record):
+            assert other_way.message == one_way.message == json.loads(record)['message']
+        for family in ('prefect', 'error', 'logger'):
+            assert other_way.get(family) == one_way.get(family), record
 
 
 # What was recorded
@@ -224,10 +225,13 @@ def test_killed_process_is_an_error_with_its_signal(form: str) -> None:
 
 def test_status_is_the_printed_level_where_nothing_else_is_known() -> None:
     for form in ('standard', 'iso', 'internal'):
+        seen: set[str] = set()
         for record, log in processed(form):
             level = re.match(r'\S+ \| (\w+) *\|', record) or re.match(r'([A-Z]+): ', record)
             if level and log.get('prefect.severity') is None:
+                seen.add(level[1])
                 assert log.status == LEVELS[level[1]], record
+        assert len(seen) > 1, form
 
 
 def test_time_without_a_date_is_left_to_the_intake() -> None:
@@ -258,14 +262,18 @@ def test_names_of_runs_are_taken_whole() -> None:
 
 def test_run_of_every_line_is_the_run_that_printed_it() -> None:
     """The names in the standard form are those that precede ` - ` in the line."""
+    seen: set[str] = set()
     for form in ('standard', 'iso', 'internal'):
         for record, log in processed(form):
             if run := re.match(r"\S+ \| \w+ *\| (Flow|Task) run '([a-z_]+-[a-z0-9]+|[a-z]+)' - ", record):
+                seen.add(run[1])
                 assert log.get(f'prefect.{run[1].lower()}_run_name') == run[2], record
+    assert seen == {'Flow', 'Task'}
 
 
 @pytest.mark.parametrize('form', ['standard', 'json', 'iso'])
 def test_no_traceback_stays_in_a_message(form: str) -> None:
+    assert any('Traceback (most recent' in record for record, _ in processed(form))
     for record, log in processed(form):
         assert 'Traceback (most recent' not in log.message, record
         if 'Traceback (most recent' in record:

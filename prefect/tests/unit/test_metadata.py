@@ -30,7 +30,7 @@ RUN_COUNTS = {
 }
 
 DOCUMENTED = {
-    '': {'health', 'ready', 'collector.success', 'api.authorized', 'events.pending'},
+    '': {'health', 'ready', 'collector.success', 'api.authorized', 'events.pending', 'logs.pending'},
     'work_pool.': {'is_ready', 'is_not_ready', 'is_paused', 'worker.is_online', 'worker.heartbeat_age_seconds'},
     'work_queue.': {
         'is_ready',
@@ -109,6 +109,8 @@ def units(spec: MetricSpec) -> set[str]:
     """Those that the name of a series allows."""
     last = spec.name.split('.')[-1]
     if last.startswith('seconds_') or last.endswith(('_seconds', '_age')) or last == 'age':
+        return {'second'}
+    if spec.name == 'logs.pending':
         return {'second'}
     if 'duration' in spec.name and last != 'count':
         return {'second'}

@@ -124,7 +124,9 @@ def test_metric_to_check_is_one_that_is_always_sent(integration: Any) -> None:
 
 
 def test_process_signatures_are_commands_of_prefect(integration: Any) -> None:
-    assert all(re.fullmatch(r'prefect \w+ start', signature) for signature in integration['process_signatures'])
+    signatures = integration['process_signatures']
+    assert signatures
+    assert all(re.fullmatch(r'prefect \w+ start', signature) for signature in signatures)
 
 
 def test_changelog_begins_with_this_version() -> None:

@@ -15,6 +15,8 @@ import pytest
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
+from datadog_checks.prefect.event_names import COUNTED_EVENTS
+from datadog_checks.prefect.metrics import HEARTBEATS
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Row, after_restart, run_task_through, run_through
 
@@ -271,6 +273,30 @@ def runs_of(found: Contexts) -> Contexts:
     """The part of it that belongs to deployments and runs."""
     parts = ('.deployment.', '.flow_runs.', '.task_runs.')
     return {key: value for key, value in found.items() if any(part in key[0] for part in parts)}
+
+
+def added_requests(groups: tuple[str, ...], checks: int = 20) -> tuple[float, int]:
+    """How many requests these groups add to a check, in the mean and at the most, on a server on which nothing happens.
+
+    Without a first check, and over as many as five minutes have.
+    """
+    with installed(deployments=20, future=40) as (server, make):
+        for _ in range(3):
+            server.fake.add_automation()
+        both, without = make(tags=['all']), make(tags=['without'], collect=dict.fromkeys(groups, False))
+        counts: list[int] = []
+        for number in range(checks + 1):
+            added = cost_of(server, both).requests - cost_of(server, without).requests
+            counts += [added] if number else []
+            server.live(runs=0)
+    return sum(counts) / len(counts), max(counts)
+
+
+def test_events_cost_little_on_an_idle_server() -> None:
+    """Those of events share one request; automations are listed each minute, beats read while a flow run is RUNNING."""
+    mean, most = added_requests((*COUNTED_EVENTS, HEARTBEATS))
+    assert 1 <= mean <= 1.3
+    assert most <= 2
 
 
 @pytest.mark.parametrize('options', [{}, {'deployment_names': {'exclude': ['-07$']}}], ids=['all', 'with a filter'])

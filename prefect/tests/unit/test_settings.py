@@ -110,6 +110,8 @@ class TestIds:
             ({'url': 'http://10.0.0.7/api', 'ui_url': 'http://prefect.test:4200'}, False),
             ({'tags': ('a:b',)}, False),
             ({'collect_events': True}, False),
+            ({'collect_logs': True}, False),
+            ({'log_level': 'ERROR'}, True),
             ({'min_collection_interval': 60}, False),
             ({'timeout': 60}, True),
         ],
@@ -151,3 +153,9 @@ class TestClusterCheck:
         settings = Settings.from_options(options(**changes))
         assert settings.max_catchup == timedelta(seconds=catchup)
         assert settings.max_state_age == (None if age is None else timedelta(seconds=age))
+
+
+def test_user_info_of_the_url_is_not_shown() -> None:
+    settings = Settings.from_options(options('http://reader:sesame@prefect.test:4200/api'))
+
+    assert 'sesame' not in repr(settings)

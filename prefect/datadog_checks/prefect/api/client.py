@@ -28,6 +28,7 @@ from datadog_checks.prefect.api.models import (
     Flow,
     FlowRun,
     FlowRunState,
+    LogRecord,
     ServiceSettings,
     TagLimit,
     TaskRun,
@@ -37,6 +38,7 @@ from datadog_checks.prefect.api.models import (
     WorkQueue,
 )
 from datadog_checks.prefect.api.paging import (
+    LOGS_BY_TIME,
     MOST_PASSED_OVER,
     TOO_LARGE,
     PagingError,
@@ -381,6 +383,13 @@ class PrefectClient:
         path = '/events/filter'
         with _as_promised(f'POST {path}'):
             return _token_page(self._transport.post(path, body, decode=EventPage.read))
+
+    def log_pages(self, body: Body, page_size: int) -> Iterator[list[LogRecord]]:
+        """The log records of `body` in the order of time, page by page, each once though the list grows meanwhile."""
+        path, order = '/logs/filter', LOGS_BY_TIME
+        size = min(page_size, self.page_size())
+        pages = pages_by_time(lambda page: self._fetch(path, page, LogRecord), 'logs', body, order, size)
+        return self._well_formed_pages(path, pages, order, LogRecord)
 
     def take_malformed(self) -> dict[str, int]:
         """How often which problem made an object be skipped since the last call."""

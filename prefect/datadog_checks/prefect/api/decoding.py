@@ -14,6 +14,8 @@ from typing import Any
 MAX_SMALL_BYTES = 64 * 2**10
 # A page of 200 runs has half a megabyte, and more where parameters are long: one that is larger is read in parts.
 MAX_PAGE_BYTES = 8 * 2**20
+# A log record may have 10 MB, and a control character takes six bytes in JSON.
+_MAX_LOG_BYTES = 24 * 2**20
 _MAX_MEMORY = 128 * 2**20
 
 _SMALL = re.compile('/(health|ready|version|admin/version|csrf-token)|.*/count')
@@ -25,6 +27,8 @@ _LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 def max_bytes(path: str) -> int:
     """How many bytes the answer of an endpoint ('/flow_runs/filter') may have, decompressed."""
+    if path == '/logs/filter':
+        return _MAX_LOG_BYTES
     return MAX_SMALL_BYTES if _SMALL.fullmatch(path) else MAX_PAGE_BYTES
 
 

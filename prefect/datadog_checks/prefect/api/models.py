@@ -27,6 +27,7 @@ from pydantic import PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from datadog_checks.prefect.api.rows import (
+    AnyText,
     Beginning,
     Count,
     Duration,
@@ -289,6 +290,7 @@ class FlowRun:
 
     id: Identifier
     flow_id: Text
+    name: OptionalText = None
     deployment_id: OptionalText = None
     state_id: OptionalText = None
     state_type: OptionalText = None
@@ -356,6 +358,7 @@ class TaskRun:
     """
 
     id: Text
+    name: OptionalText = None
     task_key: OptionalText = None
     flow_run_id: OptionalText = None
     state_type: OptionalText = None
@@ -369,6 +372,23 @@ class TaskRun:
     end_time: OptionalTime = None
     total_run_time: Seconds = 0.0
     upstream_ids: Annotated[tuple[str, ...], at('task_inputs'), PlainValidator(_upstream_ids)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """`POST /logs/filter`. `timestamp` comes from the clock of the process that logged it.
+
+    Clients send records every two seconds, and after an outage later; the server shows them at once (3.8.8). `logger`
+    is the name of the logger, `level` that of Python (20 is INFO). A traceback is in `message`, on lines of its own.
+    """
+
+    id: Text
+    timestamp: Time
+    logger: Annotated[Text, at('name')]
+    level: Integer = 0
+    message: AnyText = ''
+    flow_run_id: OptionalText = None
+    task_run_id: OptionalText = None
 
 
 @dataclass(frozen=True, slots=True)

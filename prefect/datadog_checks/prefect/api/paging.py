@@ -56,6 +56,8 @@ class TimeOrder:
     filter_key: str
     fields: tuple[str, ...]
     descending: bool = False
+    # Whether the list can be sorted by id too.
+    has_id_sort: bool = True
 
     def time(self, row: HasId) -> datetime:
         for field in self.fields:
@@ -81,6 +83,7 @@ FLOW_RUNS_BY_NEXT_START = TimeOrder(
 )
 FLOW_RUNS_BY_END = TimeOrder('END_TIME_DESC', 'end_time', ('end_time',), descending=True)
 TASK_RUNS_BY_EXPECTED_START = TimeOrder('EXPECTED_START_TIME_ASC', 'expected_start_time', ('expected_start_time',))
+LOGS_BY_TIME = TimeOrder('TIMESTAMP_ASC', 'timestamp', ('timestamp',), has_id_sort=False)
 TASK_RUNS_BY_END = TimeOrder('END_TIME_DESC', 'end_time', ('end_time',), descending=True)
 
 
@@ -99,7 +102,7 @@ def pages_by_time(fetch: Fetch[R], table: Table, body: Body, order: TimeOrder, p
         if passed_over and (not rows or rows[0] is not TOO_LARGE):
             # Nobody knows the time of what was passed over: rows of the same one may have changed places with it.
             until = order.time(rows[0]) if rows else None
-            for page in pages_by_id(fetch, _bounded(body, table, order, bound, until), page_size, seen):
+            for page in _pages_of_ties(fetch, _bounded(body, table, order, bound, until), order, page_size, seen):
                 yield [row for row in page if row is not TOO_LARGE]
         yield _unseen(rows, seen)
         if len(rows) < size:
@@ -114,9 +117,32 @@ def pages_by_time(fetch: Fetch[R], table: Table, body: Body, order: TimeOrder, p
             raise PagingError('the server does not honour the sort')
         if last == bound:
             tied = _bounded(body, table, order, bound, bound)
-            yield from pages_by_id(fetch, tied, page_size, seen)
+            yield from _pages_of_ties(fetch, tied, order, page_size, seen)
             last = order.next_after(last)
         bound = last
+
+
+def _pages_of_ties(fetch: Fetch[R], body: Body, order: TimeOrder, page_size: int, seen: set[str]) -> Iterator[list[R]]:
+    """The pages of rows of one time, those in `seen` left out.
+
+    Where they cannot be sorted by id, a database may order them anew for each page. So the list is read again, cut at
+    other places, until as many rows are known as there are, or reading does not help any more.
+    """
+    if order.has_id_sort:
+        yield from pages_by_id(fetch, body, page_size, seen)
+        return
+    read: set[str | None] = set()
+    attempt = fruitless = 0
+    while fruitless < _FRUITLESS_READS:
+        known, counted = len(read), 0
+        for rows in _offset_pages(fetch, body | {'sort': order.sort}, _page_size_of(attempt % _READS, page_size)):
+            counted += len(rows)
+            read.update(row.id for row in rows)
+            yield _unseen(rows, seen)
+        if len(read) >= counted:
+            return
+        attempt += 1
+        fruitless = 0 if len(read) > known else fruitless + 1
 
 
 def pages_by_id(fetch: Fetch[R], body: Body, page_size: int, seen: set[str]) -> Iterator[list[R]]:

@@ -32,7 +32,7 @@ from datadog_checks.prefect.api.times import RESOLUTION, format_time
 
 Body = dict[str, Any]
 Criteria = dict[str, Any]
-Table = Literal['deployments', 'flows', 'flow_runs', 'task_runs']
+Table = Literal['deployments', 'flows', 'flow_runs', 'task_runs', 'logs']
 
 _TERMINAL = tuple(sorted(TERMINAL_STATE_TYPES))
 _ALL_STATE_TYPES = ('SCHEDULED', *LIVE_STATE_TYPES, *_TERMINAL)
@@ -391,6 +391,15 @@ def events(names: dict[str, list[str]], time_range: TimeRange, order: Literal['A
     until = END_OF_TIME if time_range.until is None else time_range.until - RESOLUTION
     occurred = {'since': format_time(time_range.since), 'until': format_time(until)}
     return {'filter': {'event': names, 'order': order, 'occurred': occurred}}
+
+
+def logs(level: int, time_range: TimeRange, flow_run_ids: Collection[str] | None = None) -> Body:
+    """The log records of a time range from a level up, of these flow runs only if they are given.
+
+    Index: ix_log__timestamp; ix_log__flow_run_id_timestamp with flow runs.
+    """
+    criteria: Criteria = {'level': {'ge_': level}, 'timestamp': _within(time_range)}
+    return {'logs': criteria | ({} if flow_run_ids is None else {'flow_run_id': _any_of(flow_run_ids)})}
 
 
 def events_of_ids(ids: Iterable[str], time_range: TimeRange) -> Body:

@@ -190,6 +190,7 @@ _SENSIBLE = Field(ge=timedelta(), le=timedelta(days=365))
 _WRONG_IS_DEFAULT = WrapValidator(_default_if_wrong)
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
+AnyText = Annotated[str, _STRICT]
 OptionalText = Annotated[str | None, _STRICT]
 # Of a text that may be long only so many characters are kept: enough for a sentence of Prefect's own.
 Beginning = Annotated[str | None, _STRICT, AfterValidator(lambda text: text and text[:_BEGINNING])]

@@ -21,6 +21,7 @@ from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRu
 from datadog_checks.prefect.collectors.freshness import Freshness
 from datadog_checks.prefect.collectors.heartbeats import Heartbeats
 from datadog_checks.prefect.collectors.late_runs import LateRuns
+from datadog_checks.prefect.collectors.logs import Logs
 from datadog_checks.prefect.collectors.run_ages import FlowRunAges, TaskRunAges
 from datadog_checks.prefect.collectors.task_runs import FinishedTaskRuns, StartedTaskRuns, TaskRuns
 from datadog_checks.prefect.collectors.work_pools import WorkPools
@@ -67,12 +68,14 @@ def snapshot_collectors(groups: Collection[str]) -> tuple[AnySnapshotCollector, 
     return (*always, *(new() for group, new in _BY_GROUP if group in groups))
 
 
-def stream_collectors(groups: Collection[str], *, collect_events: bool = False) -> tuple[AnyStreamCollector, ...]:
+def stream_collectors(
+    groups: Collection[str], *, collect_events: bool = False, collect_logs: bool = False
+) -> tuple[AnyStreamCollector, ...]:
     """New stream collectors: those of these groups, and those that are always on.
 
     The flow runs that ended come first: what shows late among them is looked at by the other two streams of flow runs.
-    The task runs that started come before those that ended: see `StartedTaskRuns`. Events come last, when the flow runs
-    of most task runs are known.
+    The task runs that started come before those that ended: see `StartedTaskRuns`. Events and
+    log records come last, when most flow runs are known.
     """
     of_runs: tuple[AnyStreamCollector, ...] = (
         FinishedFlowRuns(),
@@ -82,4 +85,6 @@ def stream_collectors(groups: Collection[str], *, collect_events: bool = False) 
         FinishedTaskRuns(),
     )
     of_groups = (new() for group, new in _STREAMS_BY_GROUP if group in groups)
-    return (*of_runs, *of_groups, *([Events()] if collect_events else []))
+    events: list[AnyStreamCollector] = [Events()] if collect_events else []
+    logs: list[AnyStreamCollector] = [Logs()] if collect_logs else []
+    return (*of_runs, *of_groups, *events, *logs)

@@ -18,7 +18,7 @@ from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
 from datadog_checks.prefect.streams.known_rows import KnownRows
-from datadog_checks.prefect.streams.window import MARGIN, StreamWindow
+from datadog_checks.prefect.streams.window import MARGIN, OVERLAP, StreamWindow
 
 M = TypeVar('M')
 T = TypeVar('T')
@@ -48,9 +48,12 @@ class RunContext:
         known: KnownRows | None = None,
         *,
         margin: timedelta = MARGIN,
+        overlap: timedelta = OVERLAP,
     ) -> StreamWindow:
-        """The window of a stream that this run is to read; most of its rows show within `margin`."""
-        return StreamWindow(stream, cursor, self.now, self.settings.max_catchup, self.log, known, margin=margin)
+        """The window of a stream that this run is to read; most of its rows show within `margin`, all in `overlap`."""
+        return StreamWindow(
+            stream, cursor, self.now, self.settings.max_catchup, self.log, known, margin=margin, overlap=overlap
+        )
 
 
 class SnapshotCollector(Protocol[M]):

@@ -42,6 +42,10 @@ def instance_collect_events():
     return False
 
 
+def instance_collect_logs():
+    return False
+
+
 def instance_disable_generic_tags():
     return False
 
@@ -80,6 +84,14 @@ def instance_kerberos_force_initiate():
 
 def instance_late_start_threshold():
     return 15
+
+
+def instance_log_level():
+    return 'INFO'
+
+
+def instance_log_overlap():
+    return 120
 
 
 def instance_log_requests():

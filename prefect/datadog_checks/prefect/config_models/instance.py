@@ -88,6 +88,15 @@ class FlowNames(BaseModel):
     include: Optional[tuple[str, ...]] = None
 
 
+class LogNames(BaseModel):
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        frozen=True,
+    )
+    exclude: Optional[tuple[str, ...]] = None
+    include: Optional[tuple[str, ...]] = None
+
+
 class MetricPatterns(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
@@ -149,6 +158,7 @@ class InstanceConfig(BaseModel):
     aws_service: Optional[str] = None
     collect: Optional[Collect] = None
     collect_events: Optional[bool] = None
+    collect_logs: Optional[bool] = None
     connect_timeout: Optional[float] = None
     deployment_names: Optional[DeploymentNames] = None
     disable_generic_tags: Optional[bool] = None
@@ -167,6 +177,9 @@ class InstanceConfig(BaseModel):
     kerberos_keytab: Optional[str] = None
     kerberos_principal: Optional[str] = None
     late_start_threshold: Optional[float] = None
+    log_level: Optional[str] = None
+    log_names: Optional[LogNames] = None
+    log_overlap: Optional[float] = None
     log_requests: Optional[bool] = None
     max_catchup: Optional[float] = None
     max_series: Optional[float] = None

@@ -23,7 +23,7 @@ from requests.exceptions import RequestException
 
 from datadog_checks.prefect import expectations
 from datadog_checks.prefect.patterns import Pattern, TooSlow
-from datadog_checks.prefect.settings import MIN_CATCHUP_SECONDS
+from datadog_checks.prefect.settings import LOG_LEVELS, MAX_LOG_OVERLAP, MIN_CATCHUP_SECONDS, MIN_LOG_OVERLAP
 
 from . import defaults
 
@@ -207,6 +207,28 @@ def instance_event_names(value: Any, field: Any) -> dict[str, list[str]]:
 
 def instance_collect_events(value: Any, field: Any) -> bool:
     return _yes_or_no('collect_events', value, 'true')
+
+
+def instance_collect_logs(value: Any, field: Any) -> bool:
+    return _yes_or_no('collect_logs', value, 'true')
+
+
+def instance_log_level(value: Any, field: Any) -> str:
+    level = str(value).strip().upper()
+    if level not in LOG_LEVELS:
+        raise _error(f'must be one of {", ".join(LOG_LEVELS)}, for example: `log_level: WARNING`')
+    return level
+
+
+def instance_log_names(value: Any, field: Any) -> dict[str, list[str]]:
+    return _name_filter('log_names', value)
+
+
+def instance_log_overlap(value: Any, field: Any) -> float:
+    number = _seconds('log_overlap', value, minimum=MIN_LOG_OVERLAP, example=300)
+    if number > MAX_LOG_OVERLAP:
+        raise _error(f'must be at most {MAX_LOG_OVERLAP} seconds, for example: `log_overlap: 300`')
+    return number
 
 
 def instance_report_idle(value: Any, field: Any) -> bool:

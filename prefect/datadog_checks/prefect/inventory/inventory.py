@@ -38,7 +38,7 @@ class Inventory:
     ) -> None:
         memory.go_on(now)
         selection = Selection(client, filters, memory.deployments, memory.flows, memory.workers, now, worker_retention)
-        tagging = Tagging(client, selection, memory.flow_run_tags, prefect_tags)
+        tagging = Tagging(client, selection, memory.known_runs, prefect_tags)
         runs = Runs(client, selection, memory, now)
         facts = ServerFacts(client, runs.met_flow_runs, memory.server_facts, now, log)
 
@@ -59,6 +59,8 @@ class Inventory:
         self.tag = tagging.tag
         self.tag_task_runs = tagging.tag_task_runs
         self.tags_by_id = tagging.tags_by_id
+        self.flow_run_name = tagging.flow_run_name
+        self.logged_task_runs = tagging.logged_task_runs
         self.deployment_tags = tagging.deployment_tags
         self.tags_of_deployment = tagging.tags_of_deployment
         self.prefect_tags = tagging.prefect_tags
@@ -112,6 +114,8 @@ class Inventory:
         self.event_pages = client.event_pages
         self.count_events = client.count_events
         self.newest_events = client.newest_events
+        self.flow_run_ids_that_logged = runs.flow_run_ids_that_logged
+        self.log_pages = runs.log_pages
         self.oldest_event = client.oldest_event
         self.count_events_by_resource = client.count_events_by_resource
 

@@ -12,8 +12,8 @@ from datadog_checks.prefect.inventory.future_runs import FutureRuns
 from datadog_checks.prefect.inventory.live_runs import LiveRuns
 from datadog_checks.prefect.inventory.recent_cache import RecentCache
 from datadog_checks.prefect.inventory.server_facts import ServerFactsMemory
+from datadog_checks.prefect.inventory.tagging import KnownRuns
 from datadog_checks.prefect.inventory.workers import WorkerDirectory
-from datadog_checks.prefect.tags import Tags
 
 # Runs of each kind that are remembered, and for how long: more than start and end within the overlap of a busy server.
 _CAPACITY = 20_000
@@ -33,8 +33,7 @@ class InventoryMemory:
         # Of those that belong to a flow run, and of the others.
         self.live_task_runs: tuple[LiveRuns[TaskRun], LiveRuns[TaskRun]] = (LiveRuns(), LiveRuns())
         self.activity = Activity()
-        # None stands for a flow run that the filters exclude.
-        self.flow_run_tags: RecentCache[str, Tags | None] = RecentCache(_CAPACITY, _LIFETIME)
+        self.known_runs = KnownRuns(_CAPACITY, _LIFETIME)
         self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
         # Flow runs that ended, and whose rows may hide a state, as they were read last.
         self.interrupted: RecentCache[str, FlowRun] = RecentCache(_CAPACITY, _LIFETIME)
@@ -43,5 +42,7 @@ class InventoryMemory:
 
     def go_on(self, now: datetime) -> None:
         """Another run of the check begins: forget the runs that were not asked for lately."""
-        for recent in (self.flow_run_tags, self.task_run_ends, self.interrupted, self.server_facts.state_times):
-            recent.go_on(now)
+        self.known_runs.go_on(now)
+        self.task_run_ends.go_on(now)
+        self.interrupted.go_on(now)
+        self.server_facts.state_times.go_on(now)

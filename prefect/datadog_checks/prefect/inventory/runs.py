@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
-from datadog_checks.prefect.api.models import AWAITING_RETRY, FlowRun, FlowRunState, TaskRun
+from datadog_checks.prefect.api.models import AWAITING_RETRY, FlowRun, FlowRunState, LogRecord, TaskRun
 from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_END,
     FLOW_RUNS_BY_EXPECTED_START,
@@ -35,6 +35,8 @@ from datadog_checks.prefect.streams.window import fresh_time_range
 
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
 _UNSTARTED_DUE = timedelta(days=1)
+# More ids than this are not sent with a request for log records.
+_MOST_LOGGED = 1000
 # Of so many flow runs that were to start first one ended first.
 _OLDEST = 20
 
@@ -92,6 +94,27 @@ class Runs:
     def flow_runs_ended_since(self, last_check: datetime) -> list[FlowRun]:
         """Those that ended since the last check, at that time: what their stream reads in the steady state."""
         return self.finished_flow_runs(fresh_time_range(last_check, self._now))
+
+    def flow_run_ids_that_logged(self, since: datetime) -> list[str] | None:
+        """The included flow runs that may have logged since a time, if the server can be asked for theirs alone.
+
+        Without filters all may. A request that names flow runs leaves out the records of background tasks, which belong
+        to none. And more than 1,000 ids are not sent.
+        """
+        filters = self._selection.filters
+        if not filters.is_active or filters.keep_parentless:
+            return None
+        ended = self.flow_runs_ended_since(since)
+        ids = {run.id for run in (*self.live_flow_runs(), *self.restarting_flow_runs(), *ended)}
+        return sorted(ids) if len(ids) <= _MOST_LOGGED else None
+
+    def log_pages(
+        self, level: int, time_range: TimeRange, flow_run_ids: Collection[str] | None, page_size: int
+    ) -> Iterator[list[LogRecord]]:
+        """The log records of a time range from a level up, of these flow runs if they are named, page by page."""
+        if flow_run_ids is not None and not flow_run_ids:
+            return iter(())
+        return self._client.log_pages(queries.logs(level, time_range, flow_run_ids), page_size)
 
     def met_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are live, and those that ended and were read in this run of the check."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from datadog_checks.prefect import tags
@@ -17,19 +18,38 @@ from datadog_checks.prefect.tags import Tags, make_tags, merge_tags
 _IS_PAUSED_TAGS = {is_paused: make_tags({tags.IS_PAUSED: is_paused}) for is_paused in (False, True)}
 
 
+class KnownRuns:
+    """What is known of the runs that were met lately, by their ids.
+
+    Of a flow run its tags, None if the filters exclude it, and its name; of a task run its name and `task_key`.
+    """
+
+    def __init__(self, capacity: int, lifetime: timedelta) -> None:
+        self.tags: RecentCache[str, Tags | None] = RecentCache(capacity, lifetime)
+        self.names: RecentCache[str, str | None] = RecentCache(capacity, lifetime)
+        self.task_runs: RecentCache[str, tuple[str | None, str | None]] = RecentCache(capacity, lifetime)
+
+    def go_on(self, now: datetime) -> None:
+        self.tags.go_on(now)
+        self.names.go_on(now)
+        self.task_runs.go_on(now)
+
+
 class Tagging:
-    """The tags of runs and deployments in one run of the check. `known` are those of flow runs that were met lately."""
+    """The tags of runs and deployments in one run of the check. `known` are those of runs that were met lately."""
 
     def __init__(
         self,
         client: PrefectClient,
         selection: Selection,
-        known: RecentCache[str, Tags | None],
+        known: KnownRuns,
         prefect_tags: NameFilter | None,
     ) -> None:
         self._client = client
         self._selection = selection
-        self._known = known
+        self._known = known.tags
+        self._names = known.names
+        self._task_runs = known.task_runs
         self._prefect_tags = prefect_tags
         self._by_parents: dict[tuple[str | None, ...], Tags] = {}
         self._queue_ids = Lazy(self._index_work_queues)
@@ -43,7 +63,7 @@ class Tagging:
         for run, run_tags in tagged:
             # Only the task runs of a run that has started will ask for its tags.
             if run.start_time is not None:
-                self._known[run.id] = run_tags
+                self._remember(run, run_tags)
         return tagged
 
     def tags_by_id(self, flow_run_ids: Collection[str]) -> dict[str, Tags | None]:
@@ -54,11 +74,36 @@ class Tagging:
         if not missing:
             return result
         found = self._client.flow_runs_by_id(missing)
-        result.update((run.id, run_tags) for run, run_tags in self.tag(self._selection.allowed(found)))
-        for run in found:
-            if run.id not in result:
-                known[run.id] = result[run.id] = None
-        return {run_id: result.get(run_id, self._of_no_flow_run()) for run_id in flow_run_ids}
+        for run, run_tags in self.tag(self._selection.allowed(found)):
+            result[run.id] = run_tags
+            self._remember(run, run_tags)
+        there = {run.id for run in found}
+        for run_id in missing:
+            if run_id not in result:
+                known[run_id] = result[run_id] = None if run_id in there else self._of_no_flow_run()
+        return result
+
+    def flow_run_name(self, flow_run_id: str) -> str | None:
+        """The name of a flow run whose tags were asked for; None of one that is gone."""
+        if flow_run_id not in self._names:
+            return None
+        return self._names[flow_run_id]
+
+    def logged_task_runs(self, task_run_ids: Collection[str]) -> dict[str, tuple[str | None, Tags]]:
+        """The name of each of these task runs and the tags that it has itself; those that are not there are missing.
+
+        The server shows a task run some seconds after its first log record.
+        """
+        known = self._task_runs
+        missing = sorted(task_run_id for task_run_id in task_run_ids if task_run_id not in known)
+        for task_run in self._client.task_runs_by_id(missing):
+            known[task_run.id] = (task_run.name, task_run.task_key)
+        there = [(task_run_id, known[task_run_id]) for task_run_id in task_run_ids if task_run_id in known]
+        return {task_run_id: (name, task_tags(task_key)) for task_run_id, (name, task_key) in there}
+
+    def _remember(self, run: FlowRun, run_tags: Tags) -> None:
+        self._known[run.id] = run_tags
+        self._names[run.id] = run.name
 
     def tag_task_runs(self, task_runs: Collection[TaskRun]) -> Iterator[tuple[TaskRun, Tags]]:
         """Each task run with its tags and those of its flow run, those that the filters exclude left out."""

@@ -23,17 +23,12 @@ from typing import Protocol, TypeVar
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import format_time
-from datadog_checks.prefect.streams.cursor import StreamCursor
+from datadog_checks.prefect.streams.cursor import MOST_SEEN, StreamCursor
 from datadog_checks.prefect.streams.known_rows import KnownRow, KnownRows
 
 OVERLAP = timedelta(seconds=120)
 # Nearly all rows show within a second: what is read again of the time before the last check.
 MARGIN = timedelta(seconds=2)
-# Identities are kept for longer than they are read again, so that a server clock that steps back by no more than
-# `OVERLAP` meets only identities that are known.
-_RETENTION = 2 * OVERLAP
-# About 400 happenings per second over the retention: 2.5 MB of persisted state for the stream.
-_SEEN_CAP = 100_000
 # So many ids go into one request. A server counts 500 of them in 6 ms, 1,500 in 25, 4,000 in 150 (3.8.8 on SQLite).
 _IDS_PER_REQUEST = 1000
 
@@ -65,7 +60,12 @@ class StreamWindow:
         known: KnownRows | None = None,
         *,
         margin: timedelta = MARGIN,
+        overlap: timedelta = OVERLAP,
     ) -> None:
+        self._overlap = overlap
+        # Identities are kept for longer than they are read again, so that a server clock that steps back by no more
+        # than the overlap meets only identities that are known.
+        self._retention = 2 * overlap
         self._stream = stream
         self._cursor = cursor or StreamCursor(floor=now, until=now)
         self._now = now
@@ -75,18 +75,18 @@ class StreamWindow:
         self._cut_at: datetime | None = None
         self._rows: list[KnownRow] = []
         self.is_first = cursor is None
-        self._is_baseline = self._stepped_back()
-        if self._is_baseline:
+        self.is_baseline = self._stepped_back()
+        if self.is_baseline:
             # The clock may have been ahead when the floor was set: it would hold the stream until then.
             self._cursor = replace(self._cursor, floor=min(self._cursor.floor, now))
         self.since = self._start(max_catchup)
         # All identities from here on are known. The states of a run that shows late may be older than what is read.
-        is_cut = self.since > min(self._cursor.until, now) - OVERLAP
-        self.known_since = self.since if is_cut else min(self.since, self._cursor.until - _RETENTION)
-        fresh = fresh_time_range(self._cursor.until, now, margin)
+        is_cut = self.since > min(self._cursor.until, now) - overlap
+        self.known_since = self.since if is_cut else min(self.since, self._cursor.until - self._retention)
+        fresh = fresh_time_range(self._cursor.until, now, margin, overlap)
         self._unread = TimeRange(max(self.since, min(fresh.since, self._cursor.reached or fresh.since)), fresh.until)
         # All that may hold something new.
-        self.everything = TimeRange(self.since, None if self._is_baseline else fresh.until)
+        self.everything = TimeRange(self.since, None if self.is_baseline else fresh.until)
         # From where on all has been read.
         self._read_since = now
 
@@ -113,12 +113,12 @@ class StreamWindow:
 
     def _divide(self, count: Count | None, count_of: CountOf | None) -> tuple[TimeRange, ...]:
         settled = TimeRange(self.since, self._unread.since)
-        if self._is_baseline or settled.is_empty:
+        if self.is_baseline or settled.is_empty:
             return (self.everything,)
         known_ids = self._known.ids(settled)
         if count is not None and not (self._known.is_complete(settled.since) and count(settled) == len(known_ids)):
             return (self.everything,)
-        leaving = TimeRange(self.since, min(self._now - OVERLAP, self._unread.since))
+        leaving = TimeRange(self.since, min(self._now - self._overlap, self._unread.since))
         if count is not None and count_of is not None:
             is_unchanged = self._are_there(settled, leaving, count, count_of)
             return (self._unread if is_unchanged else self.everything,)
@@ -147,7 +147,7 @@ class StreamWindow:
 
     def read_again_from(self, time: datetime) -> None:
         """Begin the next read there, for as long as one more overlap: some lists may always lack something."""
-        if time > self._now - 2 * OVERLAP:
+        if time > self._now - 2 * self._overlap:
             self._cut_at = time if self._cut_at is None else min(self._cut_at, time)
 
     def is_new(self, identity: str, at: datetime) -> bool:
@@ -158,7 +158,27 @@ class StreamWindow:
         if digest in self._cursor.seen or digest in self._fresh:
             return False
         self._fresh[digest] = int(at.timestamp())
-        return not self._is_baseline
+        return not self.is_baseline
+
+    def was_seen(self, identity: str, at: datetime) -> bool:
+        """Whether `is_new` would say no; remembers nothing."""
+        digest = _digest(identity)
+        return at <= self._cursor.floor or digest in self._cursor.seen or digest in self._fresh
+
+    def estimate(self, rows: int, since: datetime) -> float:
+        """How many rows the overlap holds, if there are so many from `since` until now."""
+        seconds = (self._now - since).total_seconds()
+        return rows * max(1.0, self._overlap.total_seconds() / seconds) if seconds > 0 else rows
+
+    @property
+    def was_read_lately(self) -> bool:
+        """Whether no more time went by since the last read than the overlap is long."""
+        return self._now - self._cursor.until <= self._overlap
+
+    def number_seen(self) -> int:
+        """How many identities are known of the time that is read again."""
+        since = self.since.timestamp()
+        return sum(second >= since for second in self._cursor.seen.values())
 
     def select_new(self, runs: Iterable[R], time_of: Callable[[R], datetime | None]) -> list[R]:
         """The runs to be counted now, by the time at which each started or ended. None of them has to be read again."""
@@ -175,23 +195,34 @@ class StreamWindow:
         return at >= self.known_since and self.is_new(f'{run.id} {at}', at)
 
     def next_known(self) -> KnownRows:
-        return self._known.after_read(self._rows, self._read_since, self._now - _RETENTION)
+        return self._known.after_read(self._rows, self._read_since, self._now - self._retention)
 
     def next_cursor(self) -> StreamCursor:
-        horizon = int(min(self._now - _RETENTION, self._cut_at or self._now).timestamp())
+        return self._cursor_of(self._now, self._cut_at)
+
+    def cursor_at(self, reached: datetime) -> StreamCursor:
+        """The cursor if all up to `reached` is read, and what follows is left to the next read."""
+        return self._cursor_of(self._now, reached)
+
+    def cursor_so_far(self, reached: datetime | None) -> StreamCursor:
+        """The cursor while not all is read: the next read begins where this one began, but goes on from `reached`."""
+        return self._cursor_of(self._cursor.until, reached)
+
+    def _cursor_of(self, until: datetime, reached: datetime | None) -> StreamCursor:
+        horizon = int(min(self._now - self._retention, until - self._overlap, reached or until).timestamp())
         kept = {digest: second for digest, second in self._cursor.seen.items() if second >= horizon}
         kept.update(self._fresh)
-        if len(kept) > _SEEN_CAP:
+        if len(kept) > MOST_SEEN:
             self._log.warning(
                 '%s: %d identities to remember; the oldest %d are dropped and may be counted again. '
                 'Split this server over several instances by filters.',
                 self._stream,
                 len(kept),
-                len(kept) - _SEEN_CAP,
+                len(kept) - MOST_SEEN,
             )
-            newest = sorted(kept.items(), key=lambda item: item[1])[-_SEEN_CAP:]
+            newest = sorted(kept.items(), key=lambda item: item[1])[-MOST_SEEN:]
             kept = dict(newest)
-        return StreamCursor(floor=self._cursor.floor, until=self._now, seen=kept, reached=self._cut_at)
+        return StreamCursor(floor=self._cursor.floor, until=until, seen=kept, reached=reached)
 
     def _stepped_back(self) -> bool:
         """Whether the server's clock jumped back so far that identities of the times to come are no longer known.
@@ -199,7 +230,7 @@ class StreamWindow:
         Then this read is a baseline: what it finds was counted before the jump, or is lost.
         """
         step = self._cursor.until - self._now
-        if step <= OVERLAP:
+        if step <= self._overlap:
             return False
         self._log.warning(
             "%s: the server's clock jumped back by %d s; what happened since the last check is not counted.",
@@ -209,8 +240,8 @@ class StreamWindow:
         return True
 
     def _start(self, max_catchup: timedelta) -> datetime:
-        since = min(self._cursor.until, self._now) - OVERLAP
-        earliest = self._now - max(max_catchup, OVERLAP)
+        since = min(self._cursor.until, self._now) - self._overlap
+        earliest = self._now - max(max_catchup, self._overlap)
         if since < earliest and not self.is_first:
             if self._cursor.until < earliest:
                 self._log.warning(
@@ -226,12 +257,14 @@ class StreamWindow:
         return max(since, self._cursor.floor)
 
 
-def fresh_time_range(until: datetime, now: datetime, margin: timedelta = MARGIN) -> TimeRange:
+def fresh_time_range(
+    until: datetime, now: datetime, margin: timedelta = MARGIN, overlap: timedelta = OVERLAP
+) -> TimeRange:
     """What came since the last check, which was at `until`.
 
     The clocks of workers may be ahead; what is further ahead than the end is read when its time has come.
     """
-    return TimeRange(min(until, now) - margin, now + OVERLAP)
+    return TimeRange(min(until, now) - margin, now + overlap)
 
 
 def _digest(identity: str) -> str:

@@ -94,6 +94,7 @@ def test_readme_tells_of_each_status(status: int) -> None:
 
 def test_readme_tells_of_each_error_that_a_fault_gave() -> None:
     errors = [row.split(' | ')[1].strip('`') for row in FAILURES.read_text().splitlines() if row.startswith('| ')][1:]
+    assert len(errors) > 50
     for error in errors:
         for cause in re.split('; (?=[a-z_., ]+: )', error.partition('failed: ')[2]):
             known = [words for words in told('The error says') if words in cause]

@@ -13,12 +13,11 @@ import pytest
 
 import datadog_checks.prefect
 from datadog_checks.prefect.api import queries
-from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_END
 from datadog_checks.prefect.api.queries import NO_FILTER, ServerFilter
 from datadog_checks.prefect.api.time_range import TimeRange
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import LOG, at, new_transport, run_through
+from tests.unit.harness import at, new_client, run_through
 
 PACKAGE = Path(datadog_checks.prefect.__path__[0])
 # What the API's filters are made of (prefect.server.schemas.filters, 3.8.8).
@@ -132,7 +131,7 @@ def test_events_of_an_open_range_are_asked_for_beyond_now() -> None:
 
 def test_time_ranges_side_by_side_hold_each_row_once(fake: FakePrefect, prefect_url: str) -> None:
     runs = [run_through(fake, start=at(index / 4), seconds=0)['id'] for index in range(40)]
-    client = PrefectClient(new_transport(prefect_url), LOG)
+    client = new_client(prefect_url)
     found = [
         run.id
         for time_range in (TimeRange(at(0), at(3)), TimeRange(at(3), at(3.5)), TimeRange(at(3.5)))

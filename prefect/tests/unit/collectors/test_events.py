@@ -304,8 +304,8 @@ class TestTags:
         parents = [related('flow', flow), related('deployment', deployment)]
         fake.add_event('prefect.flow-run.Running', occurred=at(5), related=parents)
         fake.add_event('prefect.task-run.Running', occurred=at(6), related=[related('flow-run', flow_run)])
-        for event in follow(bench, 15):
-            assert {tag for tag in event.tags if tag.startswith('prefect_tag:')} == {'prefect_tag:team-data'}
+        found = [{tag for tag in event.tags if tag.startswith('prefect_tag:')} for event in follow(bench, 15)]
+        assert found == [{'prefect_tag:team-data'}] * 2
 
     def test_work_queue_and_work_pool_carry_their_own(self, fake: FakePrefect, bench: Bench) -> None:
         queue = fake.default_queue(fake.add_work_pool('prod'))

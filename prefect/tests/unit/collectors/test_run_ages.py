@@ -12,23 +12,6 @@ from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, nonzero, tags_of
 
 
-@pytest.fixture
-def flow(fake: FakePrefect) -> Row:
-    return fake.add_flow('etl')
-
-
-@pytest.fixture
-def deployment(fake: FakePrefect, flow: Row) -> Row:
-    queue = fake.add_work_queue(fake.add_work_pool('prod'), 'high')
-    return fake.add_deployment(name='hourly', flow=flow, work_queue=queue)
-
-
-@pytest.fixture
-def tags(fake: FakePrefect, flow: Row, deployment: Row) -> tuple[str, ...]:
-    queue = fake.tables['work_queues'].get(deployment['work_queue_id'])
-    return tags_of(flow=flow, deployment=deployment, work_queue=queue)
-
-
 class TestFlowRuns:
     @pytest.mark.parametrize(
         ('state', 'expected'),

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.models import FlowRun, WorkPool, WorkQueue
 from datadog_checks.prefect.inventory.slots import TakenSlots, percent_in_use
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import LOG, Row, new_transport, read_row, sent
+from tests.unit.harness import Row, new_client, read_row, sent
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def flow_runs(fake: FakePrefect) -> list[FlowRun]:
 def test_pending_and_running_runs_hold_a_slot(
     fake: FakePrefect, prefect_url: str, queue: Row, *, are_narrowed: bool
 ) -> None:
-    client = PrefectClient(new_transport(prefect_url), LOG)
+    client = new_client(prefect_url)
     slots = TakenSlots(client, None if are_narrowed else lambda: flow_runs(fake))
     pool = read_row(WorkPool, fake.tables['work_pools'].get(queue['work_pool_id']))
 

@@ -222,7 +222,7 @@ class TestCap:
     def test_oldest_identities_are_dropped_with_a_warning(
         self, cursor: StreamCursor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(window_module, '_SEEN_CAP', 10)
+        monkeypatch.setattr(window_module, 'MOST_SEEN', 10)
         found, cursor = read(cursor, 60, range(1, 13))
         assert found == list(range(1, 13))
         assert sorted(cursor.seen.values()) == [int(at(second).timestamp()) for second in range(3, 13)]
@@ -233,7 +233,7 @@ class TestCap:
     def test_full_but_not_overfull_memory_says_nothing(
         self, cursor: StreamCursor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(window_module, '_SEEN_CAP', 10)
+        monkeypatch.setattr(window_module, 'MOST_SEEN', 10)
         _, cursor = read(cursor, 60, range(1, 11))
         assert len(cursor.seen) == 10
         assert not caplog.records
