@@ -113,6 +113,18 @@ class PrefectApiDriver:
             offset += len(page)
         return list(found.values())
 
+    def send_flow_run_heartbeat(self, flow_run_id: str) -> None:
+        """Send the event that the process of a flow run sends now and then."""
+        resource = {'prefect.resource.id': f'prefect.flow-run.{flow_run_id}', 'prefect.resource.name': 'by hand'}
+        occurred = datetime.now(UTC).isoformat()
+        event = {'id': str(uuid4()), 'occurred': occurred, 'event': 'prefect.flow-run.heartbeat'}
+        self.request('POST', 'events', [event | {'resource': resource}])
+
+    def count_events(self, names: Sequence[str]) -> int:
+        """The number of events of these names today."""
+        body = {'filter': {'event': {'name': list(names)}}, 'limit': 0}
+        return int(self.request('POST', 'events/filter', body)['total'])
+
     def events(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """Read all events that occurred from `since` to `until`, both included."""
         occurred = {'since': since.isoformat(), 'until': until.isoformat()}

@@ -66,6 +66,11 @@ WORK_QUEUES = (
 
 GLOBAL_LIMIT = 'database'
 LIMITED_TAG = 'gpu'
+AUTOMATION = 'repair'
+NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
+ABANDONED_FLOW = 'abandoned'
+# Heartbeats of a real process are 30 s apart at the least.
+BEAT_SECONDS = 2
 
 ORDERS = Deployment(
     'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
@@ -177,6 +182,21 @@ class Workload:
                 tags=deployment.tags,
             )
         self._leak_slots()
+        self._automate()
+
+    def _automate(self) -> None:
+        """An automation that reacts on each crash: it does nothing, which works, and runs what was deleted."""
+        trigger = {
+            'type': 'event',
+            'posture': 'Reactive',
+            'expect': ['prefect.flow-run.Crashed'],
+            'match': {'prefect.resource.id': 'prefect.flow-run.*'},
+            'threshold': 1,
+            'within': 0,
+        }
+        deleted = {'type': 'run-deployment', 'source': 'selected', 'deployment_id': NO_DEPLOYMENT}
+        automation = {'name': AUTOMATION, 'trigger': trigger, 'actions': [{'type': 'do-nothing'}, deleted]}
+        self._api.request('POST', 'automations/', automation)
 
     def _leak_slots(self) -> None:
         """Take slots that nobody gives back."""
@@ -204,6 +224,7 @@ class Workload:
             self._awaits_a_slot,
             self._runs_without_deployment,
             self._runs_in_the_background,
+            self._loses_its_process,
             self._runs_on_schedule,
         )
         self._stories = {(story.__doc__ or '').strip(): story() for story in stories}
@@ -389,6 +410,21 @@ class Workload:
             yield
         if script.process.exit_status:
             raise WorkloadError(f'the script failed:\n{script.process.log_tail()}')
+
+    def _loses_its_process(self) -> Story:
+        """a flow run stays RUNNING without its process, then somebody calls it crashed: an automation reacts"""
+        # Its heartbeats are sent over the REST API, so that they are nearer together than those of a process.
+        flow = self._api.request('POST', 'flows/', {'name': ABANDONED_FLOW})['id']
+        running = {'type': 'RUNNING', 'name': 'Running'}
+        flow_run = self._api.request('POST', 'flow_runs/', {'flow_id': flow, 'state': running})['id']
+        for _ in range(4):
+            yield from self._pause(BEAT_SECONDS)
+            self._api.send_flow_run_heartbeat(flow_run)
+        # The server writes them down every 5 s, and three intervals later the run is lost.
+        yield from self._pause(10 * BEAT_SECONDS)
+        self._api.set_flow_run_state(flow_run, 'CRASHED', force=True)
+        while self._api.count_events(['prefect.automation.action.failed']) == 0:
+            yield from self._pause(1)
 
     def _nobody_fetches(self) -> Story:
         """flow runs go Late: no worker in the pool, a paused pool, a paused queue, where a success is expected"""

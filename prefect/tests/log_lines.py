@@ -23,6 +23,11 @@ UNPARSED = {
 
 
 def log_configurations() -> list[dict[str, Any]]:
+    """Return the entries of the logs section of conf.yaml.example whose lines the Agent has to join."""
+    return [entry for entry in all_log_configurations() if entry['type'] != 'integration']
+
+
+def all_log_configurations() -> list[dict[str, Any]]:
     """Return the entries of the logs section of conf.yaml.example."""
     text = EXAMPLE.read_text()
     section = text[text.index('# logs:\n') :]

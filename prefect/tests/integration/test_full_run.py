@@ -43,7 +43,7 @@ from lab.demo import (
 from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, OWN, Recording
 from lab.timeline import Timeline
-from lab.workload import Workload
+from lab.workload import ABANDONED_FLOW, Workload
 from tests.log_lines import unparsed
 from tools.dashboards.files import DASHBOARDS, FOLDER
 from tools.preview.contents import unexplained, widgets
@@ -94,6 +94,7 @@ class FullRun:
     filters_task_runs_by_end: bool
     filters_unstarted_by_expected_start: bool
     logs: Mapping[str, str]
+    automation_events: Mapping[str, int]
     now: datetime
 
     def gauge(self, series: str, **tags: str) -> float:
@@ -204,6 +205,10 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 ),
                 logs={
                     name: path.read_text() for name, path in ({'server': server.log_path} | workload.log_paths).items()
+                },
+                automation_events={
+                    name: api.count_events([f'prefect.automation.{name}'])
+                    for name in ('triggered', 'action.executed', 'action.failed')
                 },
                 counts_agree={
                     one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
@@ -334,6 +339,35 @@ def test_traceback_of_a_failed_flow_is_in_its_log_record(full_run: FullRun) -> N
         assert 'flow_name:' in log['ddtags']
 
 
+def test_automations_are_counted_as_often_as_the_server_says(full_run: FullRun) -> None:
+    sums = Counter[str]()
+    for result in full_run.recording.results:
+        for point in result.points:
+            if point.name.startswith('prefect.server.automation.') and point.name.endswith('.count'):
+                sums[point.name] += int(point.value)
+    happened = full_run.automation_events
+    assert sums == {f'prefect.server.automation.{name}.count': number for name, number in happened.items()}
+    assert all(happened.values())
+
+
+def test_run_that_lost_its_process_is_lost_until_it_is_called_crashed(full_run: FullRun) -> None:
+    values = [
+        point.value
+        for result in full_run.recording.results
+        for point in result.points
+        if point.name == 'prefect.server.flow_runs.heartbeat_lost' and f'flow_name:{ABANDONED_FLOW}' in point.tags
+    ]
+    assert set(values) == {0, 1}
+    assert values[-1] == 0
+    others = {
+        tag(point.tags, 'flow_name')
+        for result in full_run.recording.results
+        for point in result.points
+        if point.name == 'prefect.server.flow_runs.heartbeat_lost' and point.value
+    }
+    assert others == {ABANDONED_FLOW}
+
+
 def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun) -> None:
     events = [event for event in full_run.recording.events if event['event_type'] == 'prefect.task-run.Failed']
     assert events
@@ -404,7 +438,7 @@ def test_what_workers_started_and_how_it_ended_is_what_their_events_tell(full_ru
             told[related['work-pool']['prefect.resource.name'], code] += 1
     found: Counter[tuple[str, str]] = Counter()
     for (name, tags), value in counts(full_run.recording.results).items():
-        if is_of_work_pool(name):
+        if name.startswith('prefect.server.work_pool.'):
             found[tag(tags, 'work_pool_name'), tag(tags, 'exit_code')] += int(value)
     assert found == told
     assert {('workshop', ''), ('workshop', '0'), ('workshop', '-9')} <= found.keys()
@@ -640,7 +674,7 @@ def test_filters_leave_out_what_they_are_meant_to_and_nothing_else(full_run: Ful
     filtered = full_run.filtered[kind]
     assert filtered.error is None
     everything, some = (
-        {key: value for key, value in counts(results).items() if not is_of_work_pool(key[0])}
+        {key: value for key, value in counts(results).items() if not is_of_no_run(key[0])}
         for results in (full_run.recording.results, [filtered])
     )
     assert some == {key: value for key, value in everything.items() if passes(key[1], kind)}
@@ -661,9 +695,9 @@ def counts(results: Iterable[CheckResult]) -> dict[tuple[str, tuple[str, ...]], 
     return +sums
 
 
-def is_of_work_pool(name: str) -> bool:
-    """Of what it counts the filters leave out a part, which its tags do not tell."""
-    return name.startswith('prefect.server.work_pool.')
+def is_of_no_run(name: str) -> bool:
+    """Of work pools the filters leave out a part, which the tags do not tell; of automations they leave out nothing."""
+    return name.startswith(('prefect.server.work_pool.', 'prefect.server.automation.'))
 
 
 def passes(tags: tuple[str, ...], kind: str) -> bool:

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.log_lines import ASSET, FOLDER, UNPARSED, is_listed, log_configurations, multi_line_rule
+from tests.log_lines import (
+    ASSET,
+    FOLDER,
+    UNPARSED,
+    all_log_configurations,
+    is_listed,
+    log_configurations,
+    multi_line_rule,
+)
 from tests.log_pipeline import Log, LogTest, Query, Reading
 from tests.log_pipeline.processors import GrokParser, Pipeline
 from tests.unit.lint import for_each
@@ -164,10 +172,10 @@ def test_lines_are_joined_to_the_records_that_were_printed(name: str, configurat
     assert ['\n'.join(lines) for lines in rule.join(read_lines(name))] == RECORDS[name]
 
 
-def test_logs_are_collected_from_files_and_containers() -> None:
-    configurations = log_configurations()
+def test_logs_are_collected_from_the_server_files_and_containers() -> None:
+    configurations = all_log_configurations()
 
-    assert [configuration['type'] for configuration in configurations] == ['file', 'docker']
+    assert [configuration['type'] for configuration in configurations] == ['integration', 'file', 'docker']
     assert {configuration['source'] for configuration in configurations} == {'prefect'}
 
 
