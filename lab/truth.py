@@ -77,7 +77,7 @@ class Truth:
                 running_seconds += (at - _time(before['timestamp'])).total_seconds()
             was_terminal = before is not None and before['type'] in TERMINAL_STATE_TYPES
             if state['type'] in TERMINAL_STATE_TYPES and not was_terminal:
-                self.sums.counts[key_of(f'flow_runs.{state["type"].lower()}.count', tags)] += 1
+                self._add_end('flow_runs', state['type'], tags)
                 if started:
                     self.sums.add_duration(key_of('flow_runs.execution_duration.count', tags), running_seconds)
             if state['type'] == 'RUNNING':
@@ -97,7 +97,7 @@ class Truth:
     def _add_task_run(self, task_run: Row, task_runs: Mapping[str, Row], tags: Tags) -> None:
         self.task_runs += 1
         if task_run['end_time']:
-            self.sums.counts[key_of(f'task_runs.{task_run["state_type"].lower()}.count', tags)] += 1
+            self._add_end('task_runs', task_run['state_type'], tags)
             if task_run['run_count']:
                 duration = key_of('task_runs.execution_duration.count', tags)
                 self.sums.add_duration(duration, task_run['total_run_time'])
@@ -115,6 +115,11 @@ class Truth:
         if upstream_ends:
             wait = (start - max(upstream_ends)).total_seconds()
             self.sums.add_duration(key_of('task_runs.dependency_wait_duration.count', tags), max(0.0, wait))
+
+    def _add_end(self, family: str, state_type: str, tags: Tags) -> None:
+        self.sums.counts[key_of(f'{family}.{state_type.lower()}.count', tags)] += 1
+        if state_type in ('FAILED', 'CRASHED'):
+            self.sums.counts[key_of(f'{family}.failures.count', tags)] += 1
 
     def _add_start(self, family: str, wait: float, tags: Tags) -> None:
         self.sums.counts[key_of(f'{family}.throughput', tags)] += 1

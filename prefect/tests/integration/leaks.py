@@ -29,6 +29,8 @@ def listening() -> Iterator[list[str]]:
     level = root.level
     root.addHandler(handler)
     root.setLevel(LOWEST_LEVEL)
+    # Datadog's client, which other tests import, quietens it.
+    logging.getLogger('urllib3').setLevel(logging.NOTSET)
     try:
         yield handler.lines
     finally:

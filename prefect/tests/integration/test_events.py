@@ -205,8 +205,8 @@ def test_events_of_one_moment_are_all_sent_once(
 def test_pages_go_on_behind_a_proxy_that_changes_host_and_path(
     prefect_server: PrefectServer, api: PrefectApiDriver, unique: str
 ) -> None:
-    # They ask for an event themselves.
-    apart = {'background_services': False}
+    # They ask for events themselves.
+    apart = dict.fromkeys(('automations', 'background_services', 'heartbeats', 'worker_runs'), False)
     with Front(prefect_server.api_url, path='/team/prefect') as front:
         runner = first_check(front.url, event_names={'include': [rf'^prefect\.{unique}\.']}, collect=apart)
         emit(api, [f'prefect.{unique}.happened'] * 120, unique)

@@ -437,7 +437,12 @@ CASES = [
         up_to=True,
         depends_on_speed=True,
     ),
-    Case('The server is shut down in the middle', dies_after(6), 'no connection to HOST:PORT: Connection refused'),
+    Case(
+        'The server is shut down in the middle',
+        dies_after(6),
+        'no connection to HOST:PORT: Connection refused',
+        depends_on_speed=True,
+    ),
     Case('A proxy answers 503 while the server starts', every(answers(503)), 'HTTP 503, unav', is_down=True),
     Case('One endpoint resets the connection', every(reset, FLOW_RUNS), 'no connection to HOST:PORT: Connection reset'),
     # Answers that are damaged

@@ -64,8 +64,10 @@ ENDPOINTS = (
     '/flow_runs/count',
     '/flow_runs/paginate',
     '/health',
+    '/logs/filter',
     '/ready',
     '/task_runs/count',
+    '/task_workers/filter',
 )
 # What is asked in the first run of a check only, with the keys that are read of the answer.
 AT_START: dict[str, tuple[str, ...]] = {
@@ -163,7 +165,7 @@ def rows_of(endpoint: str) -> list[Row]:
 
 def new_check(url: str) -> PrefectCheck:
     """With the state of the one before."""
-    return after_restart(url, timeout=SECONDS, collect_events=True)
+    return after_restart(url, timeout=SECONDS, collect_events=True, collect_logs=True)
 
 
 def survive(change: Change, endpoint: str, default_limit: int = 5) -> None:

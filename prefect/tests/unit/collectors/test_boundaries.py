@@ -15,8 +15,8 @@ FOLDER = Path(collectors.__path__[0])
 PACKAGE = 'datadog_checks.prefect'
 # `health` runs before there is an inventory, for it tells whether there is a server at all.
 ASKS_THE_CLIENT = {'health'}
-# What all of them share.
-COMMON = {'base'}
+# What several of them share. None of it asks the server.
+COMMON = {'base', 'deployment_outcomes', 'deployment_schedules', 'failure_reason', 'service_verdict'}
 
 MODULES = {path.stem: ast.parse(path.read_text()) for path in FOLDER.glob('*.py') if path.stem != '__init__'}
 each_module = pytest.mark.parametrize('module', MODULES)
@@ -39,13 +39,16 @@ def siblings(module: str) -> set[str]:
 
 
 def is_collector(module: str) -> bool:
-    """Whether a module has a class with a name for the tag `collector`."""
+    """Whether a module has a class with a name for the tag `collector`, and collects."""
     for node in ast.walk(MODULES[module]):
-        if isinstance(node, ast.ClassDef) and any(
-            isinstance(item, ast.Assign) and [ast.unparse(target) for target in item.targets] == ['name']
-            for item in node.body
-        ):
-            return True
+        if isinstance(node, ast.ClassDef):
+            names = [
+                ast.unparse(target) for item in node.body if isinstance(item, ast.Assign) for target in item.targets
+            ]
+            if 'name' in names and any(
+                isinstance(item, ast.FunctionDef) and item.name == 'collect' for item in node.body
+            ):
+                return True
     return False
 
 

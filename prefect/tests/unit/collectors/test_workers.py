@@ -75,7 +75,7 @@ def test_pool_that_no_path_can_name_is_skipped_with_one_warning(
             'work_pool_name:good'
         ]
     (warning,) = caplog.messages
-    assert warning.startswith('No workers of the work pool ')
+    assert warning.startswith('Skipped the workers of work pool ')
     assert len(warning) < 300
 
 
