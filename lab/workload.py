@@ -71,6 +71,8 @@ NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
 ABANDONED_FLOW = 'abandoned'
 # Heartbeats of a real process are 30 s apart at the least.
 BEAT_SECONDS = 2
+# Enough for a check to see it on a busy machine too.
+LOST_SECONDS = 45
 
 ORDERS = Deployment(
     'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
@@ -421,7 +423,7 @@ class Workload:
             yield from self._pause(BEAT_SECONDS)
             self._api.send_flow_run_heartbeat(flow_run)
         # The server writes them down every 5 s, and three intervals later the run is lost.
-        yield from self._pause(10 * BEAT_SECONDS)
+        yield from self._pause(LOST_SECONDS)
         self._api.set_flow_run_state(flow_run, 'CRASHED', force=True)
         while self._api.count_events(['prefect.automation.action.failed']) == 0:
             yield from self._pause(1)
