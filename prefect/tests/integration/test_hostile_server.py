@@ -26,6 +26,7 @@ from lab.prefect_server import ROOT
 from tests.hostile import wire
 from tests.hostile.attacks import ATTACKS, POOLS, at, endless_pages, pool
 from tests.hostile.server import Attack, Connection, HostileServer, Request
+from tests.integration.error_texts import shown
 
 from .certificates import Authority
 
@@ -156,7 +157,7 @@ def test_cost_is_bounded(name: str) -> None:
     options = {'timeout': TIMEOUT, **OPTIONS.get(name, {})}
     # A thread that has nothing to do ends after two seconds.
     cost = cost_of(ATTACKS[name], runs=RUNS.get(name, 1), wait=TIMEOUT + 1, **options)
-    ROWS[name] = f'| {name} | {shown(cost.errors[-1])} |'
+    ROWS[name] = f'| {name} | {shown(anonymous(cost.errors[-1]))} |'
     assert cost.megabytes < MEGABYTES
     assert cost.seconds < 3 * TIMEOUT + SLACK
     assert cost.threads == 1
@@ -183,25 +184,26 @@ def test_document_names_every_attack() -> None:
 HEAD = '| The answer | The error of the check |\n|---|---|'
 INTRODUCTION = f"""# A hostile server
 
-Written by `prefect/tests/integration/test_hostile_server.py`. A server of raw sockets gives each of these answers to a
-process that runs only the check. In all cases the resident memory of the process stays within {MEGABYTES} MB of that of
-the idle check, the check ends within three timeouts, and one timeout later no thread is left and at most the one
-connection that is kept for the next check.
+`prefect/tests/integration/test_hostile_server.py` wrote this page. A server of raw sockets gives each of these answers
+to a process that runs only the check. In every case the process takes at most {MEGABYTES} MB more memory than the idle
+check, and the check ends within three timeouts. One timeout later no thread is left, and at most one connection, which
+is kept for the next check.
 
-The error is the line that `datadog-agent status` shows with a timeout of {TIMEOUT:g} s; `HOST:PORT` stands for those of
-`prefect_url`. Where none is shown, the check does without what it could not read.
+The error is the line that `datadog-agent status` shows with a timeout of {TIMEOUT:g} s. `HOST:PORT` is the address of
+`prefect_url`, and `N` and `M` are numbers that differ from run to run. A long list of collectors is cut here ("and
+others"). Where the error is "none", the check left out what it could not read.
 
-A fuzz test gives answers of arbitrary bytes as well: status lines, headers, encodings, compression, chunks, and each
-way in which an answer may end (`prefect/tests/hostile/wire.py`). `make test-all` looks further, each time elsewhere.
+A fuzz test also sends random bytes: status lines, headers, encodings, compression, chunks, and every way in which an
+answer can end (`prefect/tests/hostile/wire.py`). `make test-all` tries more of them, different ones each time.
 
 """
 
 
-def shown(message: str) -> str:
+def anonymous(message: str) -> str:
+    """The message without what differs from one run of the tests to the next."""
     message = re.sub(r'127\.0\.0\.1:\d+', 'HOST:PORT', message)
     message = re.sub(r'\d+(\.\d+)? s\)', 'N s)', message)
-    message = re.sub(r'[\d,]+ (objects|of them|requests)', r'N \1', message)
-    return f'`{message.replace("|", " ")}`' if message else 'none'
+    return re.sub(r'[\d,]+ (objects|of them|requests)', r'N \1', message)
 
 
 SECRET = 'open/sesame+7'
