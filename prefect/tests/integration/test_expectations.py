@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,23 +24,6 @@ SCHEDULES: dict[str, list[Schedule]] = {
     'last Friday': [{'rrule': 'FREQ=MONTHLY;BYDAY=-1FR'}],
     'two schedules': [{'cron': '0 3 * * *'}, {'interval': 5 * 3600}],
 }
-
-
-@pytest.fixture(scope='module')
-def server() -> Iterator[PrefectServer]:
-    with PrefectServer() as server:
-        yield server
-
-
-@pytest.fixture(scope='module')
-def api(server: PrefectServer) -> Iterator[PrefectApiDriver]:
-    with PrefectApiDriver(server.api_url) as api:
-        yield api
-
-
-@pytest.fixture
-def runner(server: PrefectServer) -> CheckRunner:
-    return CheckRunner({'prefect_url': server.api_url})
 
 
 def made(

@@ -23,7 +23,6 @@ from datadog_checks.prefect.metrics import (
 )
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
-from datadog_checks.prefect.streams.event_reading import EVENT_MARGIN, read_newest_first
 from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.tags import ACTION_TYPE, AUTOMATION_ID, AUTOMATION_NAME, Tags, make_tags
 
@@ -53,8 +52,7 @@ class Automations:
     def collect(
         self, run: RunContext, cursor: StreamCursor | None, memory: AutomationsMemory
     ) -> Batch[AutomationsMemory]:
-        window = run.window(self.name, cursor, memory.known, margin=EVENT_MARGIN)
-        new, _ = read_newest_first(window, run.inventory.named_events)
+        new, window = run.new_named_events(self.name, cursor, memory.known)
         automations, listed_at = memory.automations, memory.listed_at
         if is_due(listed_at, run.now, _LIST_INTERVAL):
             automations, listed_at = tuple(run.inventory.automations()), run.now

@@ -24,9 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from datadog_checks.prefect.api.models import ServiceSettings
 from datadog_checks.prefect.collectors.base import RunContext
 from datadog_checks.prefect.collectors.event_services import DatabaseVacuum, EventPersister, TaskRunRecorder
 from datadog_checks.prefect.collectors.run_services import (
@@ -36,36 +35,10 @@ from datadog_checks.prefect.collectors.run_services import (
     PauseExpirations,
     Scheduler,
 )
-from datadog_checks.prefect.collectors.service_verdict import Evidence, ServiceRecord, Work
+from datadog_checks.prefect.collectors.service_verdict import Service, ServiceRecord
 from datadog_checks.prefect.metrics import SERVICE_IS_HEALTHY, SERVICE_LAG
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.tags import BACKGROUND_SERVICE, make_tags
-
-M = TypeVar('M')
-
-
-class Service(Protocol[M]):
-    """How one background service is looked at. `name` is the value of its tag."""
-
-    name: str
-    initial_memory: M
-
-    def interval(self, settings: ServiceSettings) -> timedelta:
-        """How often it works."""
-        ...
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        """Whether its settings switch it on, None if they do not tell."""
-        ...
-
-    def look(self, run: RunContext, settings: ServiceSettings, memory: M) -> tuple[Evidence, M]:
-        """What is seen of it now, and what to remember."""
-        ...
-
-    def past(self, run: RunContext, settings: ServiceSettings) -> list[Work]:
-        """What it did before the first run of the check."""
-        ...
-
 
 _SERVICES: tuple[Service[Any], ...] = (
     Scheduler(),

@@ -13,10 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from datadog_checks.prefect.api.log import Log
+from datadog_checks.prefect.api.models import Event
 from datadog_checks.prefect.inventory.inventory import Inventory
 from datadog_checks.prefect.sample import Sample
 from datadog_checks.prefect.settings import Settings
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
+from datadog_checks.prefect.streams.event_reading import EVENT_MARGIN, read_newest_first
 from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.streams.window import MARGIN, OVERLAP, StreamWindow
 
@@ -54,6 +56,17 @@ class RunContext:
         return StreamWindow(
             stream, cursor, self.now, self.settings.max_catchup, self.log, known, margin=margin, overlap=overlap
         )
+
+    def new_named_events(
+        self, stream: str, cursor: StreamCursor | None, known: KnownRows
+    ) -> tuple[list[Event], StreamWindow]:
+        """The new events of a stream that counts events of certain names (`inventory/named_events.py`), and its window.
+
+        Raises a PrefectApiError.
+        """
+        window = self.window(stream, cursor, known, margin=EVENT_MARGIN)
+        new, _ = read_newest_first(window, self.inventory.named_events)
+        return new, window
 
 
 class SnapshotCollector(Protocol[M]):

@@ -15,7 +15,14 @@ from datadog_checks.prefect.api.models import Event, ServiceSettings
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import is_due
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.service_verdict import EVENT_RETENTION, Evidence, Overdue, Work
+from datadog_checks.prefect.collectors.service_verdict import (
+    EVENT_RETENTION,
+    Evidence,
+    Overdue,
+    Service,
+    Work,
+    newest_events,
+)
 from datadog_checks.prefect.inventory.server_facts import WrittenStates
 
 # How often events are looked for.
@@ -40,7 +47,7 @@ class RecorderMemory:
     unrecorded: Event | None = None
 
 
-class TaskRunRecorder:
+class TaskRunRecorder(Service[RecorderMemory]):
     """Tasks are run by workers, who tell the server by events; the recorder makes the rows of them."""
 
     name = 'task_run_recorder'
@@ -48,9 +55,6 @@ class TaskRunRecorder:
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.recorder_flush
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('task_run_recorder')
 
     def look(
         self, run: RunContext, settings: ServiceSettings, memory: RecorderMemory
@@ -91,11 +95,7 @@ def _compare_task_runs(run: RunContext, memory: RecorderMemory) -> tuple[list[Wo
 
 
 def _newest_task_run_event(run: RunContext, time_range: TimeRange) -> list[Event]:
-    try:
-        return run.inventory.newest_events(_TASK_RUN_EVENTS, time_range, 1)
-    except PrefectApiError as error:
-        run.log.debug('No events, so that nothing tells of the task run recorder: %s', error)
-        return []
+    return newest_events(run, _TASK_RUN_EVENTS, time_range, 1)
 
 
 def _is_recorded(run: RunContext, event: Event) -> bool:
@@ -122,7 +122,7 @@ class PersisterMemory:
     unwritten_since: datetime | None = None
 
 
-class EventPersister:
+class EventPersister(Service[PersisterMemory]):
     """Writes events down: each state that a client sets comes with one that has the id of the state."""
 
     name = 'event_persister'
@@ -130,9 +130,6 @@ class EventPersister:
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.persister_flush
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('event_persister')
 
     def look(
         self, run: RunContext, settings: ServiceSettings, memory: PersisterMemory
@@ -168,11 +165,7 @@ class EventPersister:
 
     @staticmethod
     def _newest(run: RunContext, names: dict[str, list[str]]) -> Iterator[Work]:
-        try:
-            found = run.inventory.newest_events(names, TimeRange(run.now - _EVENTS_SINCE, run.now), 1)
-        except PrefectApiError as error:
-            run.log.debug('No events, so that nothing tells of the event persister: %s', error)
-            return
+        found = newest_events(run, names, TimeRange(run.now - _EVENTS_SINCE, run.now), 1)
         yield from (Work('any', event.occurred, None) for event in found)
 
 
@@ -184,8 +177,11 @@ class VacuumMemory:
     oldest: Event | None = None
 
 
-class DatabaseVacuum:
-    """Deletes events that are older than the server keeps them. Absent where the server does not tell for how long."""
+class DatabaseVacuum(Service[VacuumMemory]):
+    """Deletes events that are older than the server keeps them. Absent where the server does not tell for how long.
+
+    What it deleted in the past leaves no trace.
+    """
 
     name = 'db_vacuum'
     initial_memory = VacuumMemory()
@@ -218,7 +214,3 @@ class DatabaseVacuum:
             lateness = run.now - memory.oldest.occurred - retention - 2 * loop
             evidence.add_if_overdue(memory.oldest.id, Overdue('event', lateness))
         return evidence, memory
-
-    def past(self, run: RunContext, settings: ServiceSettings) -> list[Work]:
-        """Nothing: what is deleted leaves no trace."""
-        return []

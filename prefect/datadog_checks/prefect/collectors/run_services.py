@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from datadog_checks.prefect.api.models import Deployment, FlowRun, ServiceSettings
 from datadog_checks.prefect.api.times import RESOLUTION, is_due
 from datadog_checks.prefect.collectors.base import RunContext
-from datadog_checks.prefect.collectors.service_verdict import EARLIEST, Evidence, Overdue, Work, past_events
+from datadog_checks.prefect.collectors.service_verdict import EARLIEST, Evidence, Overdue, Service, Work, past_events
 from datadog_checks.prefect.inventory.server_facts import CLEANUP_MESSAGES, PAUSE_EXPIRED_MESSAGE
 
 # Deployments with a schedule that are looked at, those that run most often.
@@ -36,13 +36,13 @@ class SchedulerMemory:
     overdue: Mapping[str, Overdue] = field(default_factory=dict)
 
 
-class Scheduler:
+class Scheduler(Service[SchedulerMemory]):
     """How far ahead the runs of some deployments are planned, looked at as often as the scheduler plans.
 
     A plan is made good at the next loop once it is shorter than `scheduled_ahead` or than three runs, by default.
     Other settings allow for shorter ones, down to none at all until shortly before a run is due: that shows in how
     short the plan was each time that it was made good. Only that a run has not been planned when it was due is wrong
-    whatever the settings.
+    whatever the settings. The first look at a plan tells how it was made in the past.
     """
 
     name = 'scheduler'
@@ -50,9 +50,6 @@ class Scheduler:
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.scheduler_loop
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('scheduler')
 
     def look(
         self, run: RunContext, settings: ServiceSettings, memory: SchedulerMemory
@@ -77,10 +74,6 @@ class Scheduler:
             rest = max(_rest(probe) for probe in judged)
             evidence.overdue['plan'] = Overdue('plan', lateness, settings.scheduled_ahead + rest)
         return evidence, SchedulerMemory(run.now, reaches, seen, evidence.overdue)
-
-    def past(self, run: RunContext, settings: ServiceSettings) -> list[Work]:
-        """Nothing: the first look at a plan tells how it was made."""
-        return []
 
 
 def _read_plan(
@@ -160,7 +153,7 @@ def _extension(probe: Deployment, reach: datetime, at: datetime, settings: Servi
     return Work('plan', at, _shortness(reach, at, settings) if is_telling else None)
 
 
-class LateRunMarker:
+class LateRunMarker(Service[None]):
     """Calls runs Late that have not started in time."""
 
     name = 'late_run_marker'
@@ -209,7 +202,7 @@ def _grace(settings: ServiceSettings) -> timedelta:
 PolledQueues = Mapping[str, datetime]
 
 
-class Foreman:
+class Foreman(Service[PolledQueues]):
     """Makes a work queue that nobody polls NOT_READY."""
 
     name = 'foreman'
@@ -217,9 +210,6 @@ class Foreman:
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.foreman_loop
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('foreman')
 
     def look(self, run: RunContext, settings: ServiceSettings, memory: PolledQueues) -> tuple[Evidence, PolledQueues]:
         evidence = Evidence()
@@ -255,17 +245,17 @@ def _unpolled(last_polled: datetime, now: datetime, settings: ServiceSettings) -
 DueRuns = Mapping[str, tuple[str, datetime]]
 
 
-class CancellationCleanup:
-    """Ends the subflows of a cancelled parent, and runs that are CANCELLING for too long."""
+class CancellationCleanup(Service[DueRuns]):
+    """Ends the subflows of a cancelled parent, and runs that are CANCELLING for too long.
+
+    Its past does not show: others cancel runs, too, and events do not say who did.
+    """
 
     name = 'cancellation_cleanup'
     initial_memory: DueRuns = {}  # noqa: RUF012 - nothing is ever put into it
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.cancellation_loop
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('cancellation_cleanup')
 
     def look(self, run: RunContext, settings: ServiceSettings, memory: DueRuns) -> tuple[Evidence, DueRuns]:
         live = run.inventory.live_flow_runs()
@@ -281,17 +271,13 @@ class CancellationCleanup:
                     watched[item.id] = 'cancelling', due
         return _evidence_of_ends(run, memory, watched, CLEANUP_MESSAGES), watched
 
-    def past(self, run: RunContext, settings: ServiceSettings) -> list[Work]:
-        """Nothing: runs are cancelled by others, too, and their events do not tell by whom."""
-        return []
-
 
 def _is_on_its_way(flow_run: FlowRun) -> bool:
     """Whether the cleanup has done its part: a subflow with a deployment is cancelled by its worker."""
     return flow_run.state_type == 'CANCELLING' and flow_run.deployment_id is not None
 
 
-class PauseExpirations:
+class PauseExpirations(Service[DueRuns]):
     """Fails paused and suspended runs that nobody resumed in their time."""
 
     name = 'pause_expirations'
@@ -299,9 +285,6 @@ class PauseExpirations:
 
     def interval(self, settings: ServiceSettings) -> timedelta:
         return settings.pause_loop
-
-    def is_enabled(self, settings: ServiceSettings) -> bool | None:
-        return settings.enabled.get('pause_expirations')
 
     def look(self, run: RunContext, settings: ServiceSettings, memory: DueRuns) -> tuple[Evidence, DueRuns]:
         watched = {

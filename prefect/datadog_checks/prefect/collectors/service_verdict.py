@@ -7,12 +7,14 @@ service does shows that it lives, and how long it takes shows its settings.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
 
 from datadog_checks.prefect.api.errors import PrefectApiError
-from datadog_checks.prefect.api.models import Event
+from datadog_checks.prefect.api.models import Event, ServiceSettings
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.collectors.base import RunContext
 
@@ -29,6 +31,8 @@ EVENT_RETENTION = timedelta(days=7)
 _PAST_EVENTS = 20
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+M = TypeVar('M')
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,45 @@ class Evidence:
             self.overdue[key] = item
 
 
-def past_events(run: RunContext, name: str) -> list[Event]:
-    """The last events of a name, the newest last; none from a server that has no events."""
-    time_range = TimeRange(run.now - EVENT_RETENTION, run.now)
-    try:
-        found = run.inventory.newest_events({'name': [name]}, time_range, _PAST_EVENTS)
-    except PrefectApiError as error:
-        # Told by the collector that is about events.
-        run.log.debug('No events, so that nothing tells of the past of a background service: %s', error)
+class Service(ABC, Generic[M]):
+    """How one background service is looked at. `name` is the value of its tag."""
+
+    name: str
+    initial_memory: M
+
+    @abstractmethod
+    def interval(self, settings: ServiceSettings) -> timedelta:
+        """How often it works."""
+
+    def is_enabled(self, settings: ServiceSettings) -> bool | None:
+        """Whether the server's settings switch it on; None if they do not say."""
+        return settings.enabled.get(self.name)
+
+    @abstractmethod
+    def look(self, run: RunContext, settings: ServiceSettings, memory: M) -> tuple[Evidence, M]:
+        """What is seen of it now, and what to remember."""
+
+    def past(self, run: RunContext, settings: ServiceSettings) -> list[Work]:
+        """What it did before the first run of the check, where anything shows that."""
         return []
-    return found[::-1]
+
+
+def newest_events(run: RunContext, names: dict[str, list[str]], time_range: TimeRange, number: int) -> list[Event]:
+    """The newest events of a time range, the newest first; none from a server that gives no events.
+
+    The collectors that count and send events report that failure.
+    """
+    try:
+        return run.inventory.newest_events(names, time_range, number)
+    except PrefectApiError as error:
+        run.log.debug('Without events a background service cannot be judged by them: %s', error)
+        return []
+
+
+def past_events(run: RunContext, name: str) -> list[Event]:
+    """The last events of a name, the newest last."""
+    time_range = TimeRange(run.now - EVENT_RETENTION, run.now)
+    return newest_events(run, {'name': [name]}, time_range, _PAST_EVENTS)[::-1]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from datadog_checks.prefect.event_names import WORKER_EXECUTED, WORKER_SUBMITTED
 from datadog_checks.prefect.inventory.tagging import work_pool_tags
 from datadog_checks.prefect.metrics import WORK_POOL_FLOW_RUNS_EXITED, WORK_POOL_FLOW_RUNS_SUBMITTED
 from datadog_checks.prefect.streams.cursor import Batch, StreamCursor
-from datadog_checks.prefect.streams.event_reading import EVENT_MARGIN, read_newest_first
 from datadog_checks.prefect.streams.known_rows import KnownRows
 from datadog_checks.prefect.tags import EXIT_CODE, WORK_POOL_ID, WORK_POOL_NAME, Tags, make_tags, merge_tags
 
@@ -41,8 +40,7 @@ class WorkerRuns:
     def collect(
         self, run: RunContext, cursor: StreamCursor | None, memory: WorkerRunsMemory
     ) -> Batch[WorkerRunsMemory]:
-        window = run.window(self.name, cursor, memory.known, margin=EVENT_MARGIN)
-        new, _ = read_newest_first(window, run.inventory.named_events)
+        new, window = run.new_named_events(self.name, cursor, memory.known)
         tally = Tally(WORK_POOL_FLOW_RUNS_SUBMITTED, WORK_POOL_FLOW_RUNS_EXITED)
         for event in _allowed(run, [event for event in new if event.name in (WORKER_SUBMITTED, WORKER_EXECUTED)]):
             tags = _work_pool_tags(run, event)

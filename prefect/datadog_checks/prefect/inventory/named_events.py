@@ -3,8 +3,7 @@
 Each of these collectors is a stream with a cursor and known rows of its own, so that what fails for one is not lost for
 another. As long as they are in step they ask for the same time ranges, and only the first of them reaches the server:
 
-    window = run.window(self.name, cursor, memory, margin=EVENT_MARGIN)
-    new, _ = read_newest_first(window, run.inventory.named_events)
+    new, window = run.new_named_events(self.name, cursor, memory)
     mine = [event for event in new if event.name in COUNTED_EVENTS[GROUP]]
     return Batch(samples(mine), window.next_cursor(), window.next_known())
 
