@@ -100,7 +100,7 @@ unit: env-dev ## unit tests
 	@$(DEV) -m pytest -q -m unit -n auto
 
 .PHONY: histories
-histories: env-dev ## the properties of the check with many more examples, each time others
+histories: env-dev ## the properties of the check with many more examples, different ones each time
 	@$(DEV) -m pytest -q -m unit -n auto --hypothesis-profile=deep -k 'exactly_once or fuzz or future_runs or leak'
 	@$(DEV) -m pytest -q --hypothesis-profile=deep prefect/tests/integration/test_hostile_server.py -k arbitrary_bytes
 

@@ -45,7 +45,7 @@ ABOUT_FILES = {
 LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
 
 # The same few examples each time, and none that was kept from another run. A test of which an example is cheap takes
-# a multiple of their number. `pytest --hypothesis-profile=deep` looks further, each time elsewhere.
+# a multiple of their number. `pytest --hypothesis-profile=deep` takes more, different ones each time.
 settings.register_profile(
     'bounded',
     max_examples=12,

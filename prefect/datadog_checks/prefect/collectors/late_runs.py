@@ -63,7 +63,7 @@ def _is_put_off(flow_run: FlowRun) -> bool:
 
 
 class _Surroundings:
-    """What is so around the flow runs, in one run of the check. Nothing is looked up while no run is late."""
+    """Pools, queues, workers and slots of late flow runs. Nothing is looked up while none is late."""
 
     def __init__(self, run: RunContext, late: Collection[FlowRun]) -> None:
         self._run = run
@@ -125,7 +125,7 @@ def _served_deployments(run: RunContext, late: Collection[FlowRun]) -> Mapping[s
 
 
 def _without_pool(deployment: Deployment | None, is_deployment_full: bool) -> Circumstances:
-    """What is so around the runs of a deployment that a process serves.
+    """The state of a deployment that a process serves.
 
     The process polls the deployment; 60 s after the last poll its status is NOT_READY (3.8.8).
     """
