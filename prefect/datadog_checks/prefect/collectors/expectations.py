@@ -328,8 +328,8 @@ def _warn(log: Log, bad_tags: Iterable[tuple[Deployment, str]], warned: Set[tupl
         key = (deployment.id, tag)
         if key not in warned and len(warned) < _WARNINGS:
             log.warning(
-                'The deployment %r has a tag in Prefect that is no expectation: %r. Right are, for example, '
-                '`expect:max_age=26h` and `expect:max_run_time=30m` (units s, m, h, d, w; or off)',
+                'Deployment %r has an invalid expectation in a Prefect tag, which is ignored: %r. Use, for example, '
+                '`expect:max_age=26h` or `expect:max_run_time=30m` (units s, m, h, d, w; or off)',
                 deployment.name[:100],
                 tag[:100],
             )
