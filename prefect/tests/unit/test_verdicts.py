@@ -61,7 +61,8 @@ def test_less_than_an_alert_is_a_warning(fake: FakePrefect, prefect_url: str) ->
 def test_tags_that_datadog_lower_cases_pass_the_filters(fake: FakePrefect, prefect_url: str) -> None:
     deployment = fake.add_deployment(name='nightly')
     for second in (1, 2, 3):
-        fake.add_flow_run(deployment=deployment, state=('FAILED', 'Failed'), start_time=at(-second), end_time=at(-second))
+        end = at(-second)
+        fake.add_flow_run(deployment=deployment, state=('FAILED', 'Failed'), start_time=end, end_time=end)
 
     # `is_paused:False` is what the check sends, `is_paused:false` what the monitor asks for.
     assert 'The last 3 flow runs' in findings(fake, prefect_url)['Prefect deployment fails again and again'].text
