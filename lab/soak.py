@@ -265,7 +265,7 @@ class Soak:
         while not condition():
             self._checks.keep_running()
             if time.monotonic() > deadline:
-                raise SoakError(f'waited in vain for {what}')
+                raise SoakError(f'timed out waiting for {what}')
             time.sleep(0.5)
 
     def _result(self, seconds: float) -> Result:
