@@ -132,8 +132,8 @@ test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 new
 	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
-soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20
-	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
+soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20 DATABASE=PostgreSQL
+	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20) $(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 
 .PHONY: bench
 bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
