@@ -108,10 +108,10 @@ histories: env-dev ## the properties of the check with many more examples, diffe
 .PHONY: unit-oldest-base unit-newest-base
 unit-oldest-base: ## unit tests of the check on the oldest datadog-checks-base that it promises to run with
 	@$(ENVIRONMENTS) base-oldest
-	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not one_python' -n auto
 unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, with Python 3.13 where one is found
 	@$(ENVIRONMENTS) base-newest
-	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not one_python' -n auto
 	@.envs/base-newest/bin/python -V | grep -F ' 3.13.' || \
 		echo 'Python 3.13 skipped: none was found' | tee .envs/python.skipped
 
