@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -237,10 +237,22 @@ FLOOD = History(
     ),
 )
 
+# Late records, more than one check hands over, just where the overlap leaves them behind, and others that are new.
+LATE = History(
+    waves=(
+        Wave(second=60, number=60, gap=1, delay=0),
+        Wave(second=20, number=11, gap=1, delay=LATEST, size=3_000),
+        Wave(second=140, number=25, gap=1, delay=0),
+    ),
+    checks=(Check(after=15),) * 10,
+)
+
 
 @settings(phases=[Phase.explicit, Phase.generate])
 @given(histories)
 @example(FLOOD)
+@example(LATE)
+@example(replace(LATE, checks=(*LATE.checks[:-1], Check(after=15, killed_at=1))))
 def test_each_log_record_is_sent_once(history: History) -> None:
     sent, expected = observe(history)
 
