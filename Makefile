@@ -34,9 +34,9 @@ demo: env-live ## start a real Prefect server, run real work, show what the Agen
 	@$(DEV) -m lab.demo
 
 .PHONY: check
-check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=conf.yaml; TIMES=2 PAUSE=5 JSON=1 LOGS=1
+check: env-dev ## what is wrong on a server, and what it costs to watch: URL=http://host:4200/api or CONF=conf.yaml; FULL=1 TIMES=2 PAUSE=5 JSON=1 LOGS=1
 	@$(DEV) -m lab.check $(if $(URL),--url '$(URL)') $(if $(CONF),--config '$(CONF)') \
-		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json) $(if $(LOGS),--logs)
+		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(FULL),--full) $(if $(JSON),--json) $(if $(LOGS),--logs)
 
 .PHONY: preview
 preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again

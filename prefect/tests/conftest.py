@@ -44,6 +44,7 @@ ONE_PYTHON = {
     'test_packaging',
     'test_preview',
     'test_scale',
+    'test_verdicts',
 }
 # Modules to begin with, so that at the end nobody waits for one of them.
 LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
