@@ -109,7 +109,7 @@ class Evaluation:
             variable = term.variable or value.removeprefix('$').removesuffix('.value')
             if term.variable or value.startswith('$'):
                 value = self._variables.get(variable, '*')
-            if value != '*' and (tags.get(key) == value.lower()) == term.is_negated:
+            if value != '*' and (tags.get(key, '').lower() == value.lower()) == term.is_negated:
                 return False
         return True
 

@@ -429,7 +429,7 @@ PLAIN = RunLife(expected=5, starts_after=1, runs_for=5, outcome='COMPLETED', del
 
 
 # A history takes too long to look for a shorter one that fails too.
-thorough = settings(max_examples=3 * settings().max_examples, phases=[Phase.explicit, Phase.generate])
+thorough = settings(max_examples=2 * settings().max_examples, phases=[Phase.explicit, Phase.generate])
 
 
 @thorough
