@@ -36,9 +36,9 @@ demo: env-live ## start a real Prefect server, run real work, show what the Agen
 	@$(DEV) -m lab.demo
 
 .PHONY: check
-check: env-dev ## what is wrong on a server, and what it costs to watch: URL=http://host:4200/api or CONF=conf.yaml; FULL=1 TIMES=2 PAUSE=5 JSON=1
+check: env-dev ## what is wrong on a server, and what it costs to watch: URL=http://host:4200/api or CONF=conf.yaml; FULL=1 TIMES=2 PAUSE=5 JSON=1 LOGS=1
 	@$(DEV) -m lab.check $(if $(URL),--url '$(URL)') $(if $(CONF),--config '$(CONF)') \
-		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(FULL),--full) $(if $(JSON),--json)
+		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(FULL),--full) $(if $(JSON),--json) $(if $(LOGS),--logs)
 
 .PHONY: preview
 preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
@@ -135,8 +135,8 @@ test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 new
 	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
-soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20
-	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
+soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20 DATABASE=PostgreSQL
+	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20) $(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 
 .PHONY: bench
 bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'

@@ -138,6 +138,22 @@ def events_table(recording: Recording) -> RenderableType:
     return Group(heading, Padding(table, (0, 0, 0, 2)))
 
 
+def log_lines(recording: Recording) -> Text:
+    """Each log record in a line: time (UTC), status, logger, run, message; the traceback below. Not to be folded."""
+    text = Text.assemble(('Log records', 'bold'), f': {len(recording.logs)}')
+    for log in recording.logs:
+        at = datetime.fromtimestamp(log['timestamp'] / 1000, UTC)
+        about = log['prefect']
+        runs = ' / '.join(about[key] for key in ('flow_run_name', 'task_run_name') if key in about)
+        text.append(f'\n{at:%H:%M:%S.%f}'[:-3])
+        text.append(f' {log["status"]:<8}', style='red' if log['status'] in ('error', 'critical') else '')
+        text.append(f' {log["logger"]["name"]} {runs}: ', style='dim')
+        text.append(log['message'])
+        if 'error' in log:
+            text.append(f'\n{log["error"]["stack"]}', style='dim')
+    return text
+
+
 def cost_table(recording: Recording) -> RenderableType:
     """The number of series of the largest run: by family, what each option saves, what filters can leave out."""
     result = recording.largest
@@ -343,7 +359,7 @@ def write_svg(path: Path, *renderables: RenderableType) -> None:
 
 
 def as_json(recording: Recording) -> dict[str, Any]:
-    """The same as the table and more: every tag set, every tag, every event. Ready for json.dumps."""
+    """The same as the table and more: every tag set, tag, event and log record. Ready for json.dumps."""
     fastest, middle, slowest = recording.seconds
     return {
         'documented_series': {
@@ -366,6 +382,7 @@ def as_json(recording: Recording) -> dict[str, Any]:
         'number_of_series': _cost_as_json(recording),
         'series': [_series_as_json(series) for series in recording.series],
         'events': [dict(event) for event in recording.events],
+        'logs': [dict(log) for log in recording.logs],
     }
 
 
