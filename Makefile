@@ -142,6 +142,7 @@ soak: env-live ## every run counted once, for a while, through faults and kills:
 bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
+	@$(if $(BENCH),,$(DEV) -m benchmarks.pages)
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared
