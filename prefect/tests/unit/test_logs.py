@@ -454,6 +454,27 @@ def test_report_of_a_crash_has_exit_code_and_signal(form: str, text: str, exit_c
     assert {(log.get('prefect.exit_code'), log.get('prefect.signal')) for log in logs} == {(exit_code, signal)}
 
 
+@pytest.mark.parametrize(
+    ('signal', 'exit_codes'),
+    [
+        ('SIGHUP', (-1, 129)),
+        ('SIGINT', (-2, 130)),
+        ('SIGQUIT', (-3, 131)),
+        ('SIGABRT', (-6, 134)),
+        ('SIGBUS', (-7, 135)),
+        ('SIGKILL', (-9, 137, 247)),
+        ('SIGSEGV', (-11, 139)),
+        ('SIGTERM', (-15, 143)),
+        (None, (1, 2, 125, 127, 255)),
+    ],
+)
+def test_signal_is_known_by_the_exit_code_alone(signal: str | None, exit_codes: tuple[int, ...]) -> None:
+    for code in exit_codes:
+        text = f"Process for flow run 'x' exited with status code: {code}"
+        log = process(f'09:24:53.080 | INFO    | prefect.flow_runs.runner - {text}')
+        assert (log.get('prefect.exit_code'), log.get('prefect.signal')) == (code, signal)
+
+
 @pytest.mark.parametrize('form', ['standard', 'json'])
 def test_report_of_a_submission_that_failed_has_the_exception(form: str) -> None:
     (log,) = (log for message, log in REPORTS[form].items() if ' as crashed: Failed to submit ' in message)
@@ -632,9 +653,9 @@ def test_lines_of_other_libraries_are_logs_of_their_own() -> None:
     ],
 )
 def test_uvicorn_in_a_terminal(line: str) -> None:
-    (joined,) = multi_line_rule(log_configurations()[0]).join([line])
-    log = process('\n'.join(joined))
+    log = process(line)
 
+    assert list(multi_line_rule(log_configurations()[0]).join([line, line])) == [[line], [line]]
     assert (log.get('http.status_code'), log.get('http.method'), log.status) == (200, 'GET', 'info')
 
 
@@ -661,6 +682,15 @@ def test_collected_record_keeps_what_the_check_says_of_it(reading: Reading) -> N
         assert log.status == sent['status'] or log.get('prefect.severity'), record
         assert log.get('msg') is None
         assert log.get('level') is None
+
+
+@pytest.mark.parametrize('text', ['WARNING: no space', '09:24:53.080 | ERROR   | x - no space', 'ERROR:root:no space'])
+@pytest.mark.parametrize('reading', [Reading.ATTRIBUTES, Reading.RESERVED])
+@pytest.mark.parametrize('mark', [{'prefect': {'log_id': '1'}, 'status': 'info'}, {'levelname': 'INFO'}])
+def test_text_that_looks_like_a_line_is_left_alone(text: str, reading: Reading, mark: dict[str, Any]) -> None:
+    log = process(json.dumps({'message': text, **mark}), reading)
+
+    assert (log.message, log.status, log.get('logger.name')) == (text, 'info', None)
 
 
 def test_collected_record_has_the_attributes_of_the_line_of_a_file() -> None:
