@@ -8,11 +8,12 @@ from __future__ import annotations
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lab.agent import CheckResult
 from lab.recording import Recording
 
 # Several values of one key are possible (prefect_tag); the last one is kept.
@@ -51,16 +52,23 @@ class Timeline:
 
     @classmethod
     def of_recording(cls, recording: Recording, logs: Iterable[StreamItem] = ()) -> Timeline:
+        return cls.of_results(recording.results, logs)
+
+    @classmethod
+    def of_results(
+        cls, results: Sequence[CheckResult], logs: Iterable[StreamItem] = (), *, keeps_case: bool = False
+    ) -> Timeline:
         points: dict[tuple[str, str, tuple[str, ...]], list[tuple[int, float]]] = defaultdict(list)
-        for number, result in enumerate(recording.results):
+        for number, result in enumerate(results):
             for point in result.points:
                 points[point.name, point.type, point.tags].append((number, point.value))
         return cls(
-            times=tuple(result.began for result in recording.results),
+            times=tuple(result.began for result in results),
             series=tuple(
-                TimedSeries(name, kind, tag_map(tags), tuple(values)) for (name, kind, tags), values in points.items()
+                TimedSeries(name, kind, tag_map(tags, keeps_case=keeps_case), tuple(values))
+                for (name, kind, tags), values in points.items()
             ),
-            events=tuple(_event(event) for event in recording.events),
+            events=tuple(_event(event) for result in results for event in result.events),
             logs=tuple(logs),
         )
 
@@ -89,8 +97,8 @@ class Timeline:
         )
 
 
-def tag_map(tags: Iterable[str]) -> TagMap:
-    return {key: value for key, _, value in (tag.lower().partition(':') for tag in tags)}
+def tag_map(tags: Iterable[str], *, keeps_case: bool = False) -> TagMap:
+    return {key: value for key, _, value in ((tag if keeps_case else tag.lower()).partition(':') for tag in tags)}
 
 
 def log_lines(text: str) -> Iterable[StreamItem]:

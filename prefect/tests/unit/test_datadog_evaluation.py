@@ -96,6 +96,15 @@ def test_formulas_go_group_by_group() -> None:
     assert evaluate(parse_expression('total - ended'), queries) == {('a',): [6.0, -4.0], ('b',): [10.0, -4.0]}
 
 
+def test_groups_are_counted_where_any_has_a_value() -> None:
+    queries: dict[str, Values] = {'up': {('a',): [1.0, 0.0, None], ('b',): [0.0, None, None]}, 'one': {('a',): [0.0]}}
+
+    assert evaluate(parse_expression('count_not_null(up)'), queries) == {(): [2.0, 1.0, None]}
+    assert evaluate(parse_expression('count_nonzero(up)'), queries) == {(): [1.0, 0.0, None]}
+    assert evaluate(parse_expression('count_not_null(one) - count_nonzero(one)'), queries) == {(): [1.0]}
+    assert evaluate(parse_expression('count_nonzero(one)'), {'one': {}}) == {}
+
+
 def test_small_values_are_cut_off_on_demand() -> None:
     queries: dict[str, Values] = {'failed': {('a',): [0.0, 1.0, None]}}
 
