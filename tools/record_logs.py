@@ -3,7 +3,7 @@
     .envs/dev/bin/python -m tools.record_logs [--folder prefect/tests/fixtures/logs]
 
 It plays the demo's workload twice, printed in Prefect's `standard` and in its `json` form, and runs `logged_flows.py`
-in both, with dates, with zones, with colours, and with Prefect's internal loggers, and `logged_container_worker.py` in
+in both, with dates, with zones, with colors, and with Prefect's internal loggers, and `logged_container_worker.py` in
 the first two. The lines are written to `<folder>/<process>-<form>.log` as they came, except that folders of this
 machine are replaced and that records which differ from two earlier ones in nothing but numbers, ids, names of runs and
 times are left out: a server prints a line for each request. A server that loses its database adds errors of its own.
@@ -51,7 +51,7 @@ STANDARD = {
 ISO = STANDARD | {'PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT': '%Y-%m-%dT%H:%M:%S'}
 ZONE = STANDARD | {'PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT': '%Y-%m-%d %H:%M:%S%z'}
 # As in a terminal, or in a container that is given one.
-COLOURS = STANDARD | {'PREFECT_LOGGING_COLORS': 'true', 'NO_COLOR': '', 'FORCE_COLOR': '1', 'TERM': 'xterm-256color'}
+COLORS = STANDARD | {'PREFECT_LOGGING_COLORS': 'true', 'NO_COLOR': '', 'FORCE_COLOR': '1', 'TERM': 'xterm-256color'}
 INTERNAL = STANDARD | {'PREFECT_INTERNAL_LOGGING_LEVEL': 'DEBUG', 'PREFECT_LOGGING_LEVEL': 'DEBUG'}
 JSON = {'PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER': 'json'}
 SERVER = {'PREFECT_SERVER_LOGGING_LEVEL': 'INFO'}
@@ -198,7 +198,7 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     recorder = LogRecorder(options.folder)
     with PrefectServer(settings=UTC) as server:
-        forms = {'standard': STANDARD, 'json': JSON, 'iso': ISO, 'zone': ZONE, 'colours': COLOURS}
+        forms = {'standard': STANDARD, 'json': JSON, 'iso': ISO, 'zone': ZONE, 'colors': COLORS}
         for form, settings in forms.items():
             record_script(recorder, server, f'flows-{form}', settings)
         record_script(recorder, server, 'flows-internal', INTERNAL, limit=INTERNAL_RECORDS)

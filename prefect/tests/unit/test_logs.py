@@ -507,7 +507,7 @@ def test_end_of_a_process_has_run_exit_code_and_signal(
     ('state', 'status'),
     [('Paused', 'info'), ('NotReady', 'info'), ('Cancelled', 'warn'), ('Failed', 'error'), ('TimedOut', 'error')],
 )
-@pytest.mark.parametrize('form', ['standard', 'json', 'iso', 'zone', 'colours', 'collected'])
+@pytest.mark.parametrize('form', ['standard', 'json', 'iso', 'zone', 'colors', 'collected'])
 def test_end_of_a_task_run_has_the_status_of_its_state(form: str, state: str, status: str) -> None:
     ends = [log for _, log in processed(form) if log.get('prefect.state') == state and log.get('prefect.task_run_name')]
 
@@ -599,7 +599,7 @@ def test_prefix_of_each_line_changes_nothing(prefix: str) -> None:
             assert told(process('\n'.join(lines)), prefix) == told(process(record)), record
 
 
-@pytest.mark.parametrize('form', ['iso', 'zone', 'colours'])
+@pytest.mark.parametrize('form', ['iso', 'zone', 'colors'])
 def test_other_forms_of_the_same_flows_become_the_same(form: str) -> None:
     def known(form: str) -> Counter[tuple[Any, ...]]:
         paths = ('prefect.state', 'prefect.state_type', 'prefect.flow_name', 'error.kind', 'prefect.exit_code')
@@ -661,7 +661,7 @@ def test_uvicorn_in_a_terminal(line: str) -> None:
 
 def test_support_rules_of_one_name_are_the_same_everywhere() -> None:
     texts: dict[str, set[str]] = {}
-    for text in re.findall(r'(?m)^ +(_(?:before|colour|stack|flow_run_id) .*)$', ASSET_TEXT):
+    for text in re.findall(r'(?m)^ +(_(?:before|color|stack|flow_run_id) .*)$', ASSET_TEXT):
         texts.setdefault(text.partition(' ')[0], set()).add(text)
 
     assert {name: len(versions) for name, versions in texts.items()} == dict.fromkeys(texts, 1)
