@@ -61,7 +61,7 @@ DELAY_SECONDS = (0.1, 2.5)
 # A round of the exercises takes about so long.
 LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
-MOST_OPEN_LIVES = 200
+MOST_OPEN_LIVES = 60
 LOOK_SECONDS = 2.0
 # The server writes task runs a moment after they ended, and events every 5 s.
 SETTLE_SECONDS = 8.0
