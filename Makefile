@@ -9,6 +9,8 @@ DEV := .envs/dev/bin/python
 # Tests against servers wait most of the time. Those of a module share its servers.
 TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
+# The texts that a person reads. tools/prose/ has the rules: those of proselint, and words for which there is a plainer one.
+PROSE := $(wildcard *.md docs/*.md lab/*.md prefect/*.md prefect/assets/monitors/*.json) prefect/assets/configuration/spec.yaml
 
 # Two stages go side by side. Those that compute let those go first that measure time on servers. What a stage prints
 # comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
@@ -86,10 +88,11 @@ stage-%:
 	@$(if $(IS_DRY),$(MAKE) --no-print-directory $*,$(TIMED))
 
 .PHONY: lint
-lint: env-dev ## style, format and spelling
+lint: env-dev ## style, format, spelling and prose
 	@$(DEV) -m ruff check .
 	@$(DEV) -m ruff format --check .
-	@$(DEV) -m codespell_lib
+	@$(DEV) -m codespell_lib -D - -D tools/prose/words.txt
+	@$(DEV) -m proselint -o compact check --config tools/prose/proselint.json $(PROSE)
 
 .PHONY: types
 types: env-dev ## mypy, strict
@@ -139,6 +142,7 @@ soak: env-live ## every run counted once, for a while, through faults and kills:
 bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
+	@$(if $(BENCH),,$(DEV) -m benchmarks.pages)
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared

@@ -83,7 +83,7 @@ class PrefectApiDriver:
     def call(
         self, method: str, path: str, body: object | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send one request to `path` (below /api); return the answer, whatever its status."""
+        """Send one request to `path` (below /api); return the answer, with any status."""
         body = {} if body is None and method == 'POST' else body
         url = f'{self.url}/{path.removeprefix("/")}'
         response = self._session.request(method, url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)

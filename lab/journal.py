@@ -1,4 +1,4 @@
-"""What a process that runs checks has submitted and persisted, true at whatever moment it is killed.
+"""What a process that runs checks has submitted and persisted, true at any moment at which it is killed.
 
 One JSON object per line, each written by one unbuffered system call before the next thing is done:
 
@@ -67,7 +67,7 @@ class JournalWriter:
 
     def __init__(self, path: Path, states: Iterable[str]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # A line of its own, whatever the last words of a killed process were.
+        # A line of its own, even if a killed process left half a line.
         os.write(self._file, b'\n')
         self._write({'start': os.getpid(), 'states': [digest_of(state) for state in states]})
 

@@ -61,7 +61,7 @@ DELAY_SECONDS = (0.1, 2.5)
 # A round of the exercises takes about so long.
 LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
-MOST_OPEN_LIVES = 200
+MOST_OPEN_LIVES = 60
 LOOK_SECONDS = 2.0
 # The server writes task runs a moment after they ended, and events every 5 s.
 SETTLE_SECONDS = 8.0
@@ -277,7 +277,7 @@ class Soak:
         while not condition():
             self._checks.keep_running()
             if time.monotonic() > deadline:
-                raise SoakError(f'waited in vain for {what}')
+                raise SoakError(f'timed out waiting for {what}')
             time.sleep(0.5)
 
     def _result(self, seconds: float) -> Result:

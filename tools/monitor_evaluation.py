@@ -64,7 +64,7 @@ def courses(monitor: Mapping[str, Any], timeline: Timeline, speed: float) -> dic
 
 
 def values_now(query: MonitorQuery, timeline: Timeline) -> dict[Group, float]:
-    """The value of each group at the last check of a timeline of at least one, whatever the window of the monitor."""
+    """The value of each group at the last check of a timeline of at least one, not over the window of the monitor."""
     windows = _Windows(query, timeline, speed=1.0)
     return {group: line[-1] for group, line in windows.formula().items() if line[-1] is not None}
 

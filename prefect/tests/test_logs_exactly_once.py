@@ -1,4 +1,4 @@
-"""Whole histories of log records against the fake server: whatever happens in between, each record is sent once.
+"""Whole histories of log records against the fake server: each record is sent once, no matter what happens.
 
 A history is a set of waves of records, which show later than the time that they carry or, where a client's clock is
 ahead, before it; and a series of checks, of which some meet a fault, some are killed with a page in hand, and some are

@@ -300,7 +300,7 @@ def number(
 ) -> Widget:
     """One number of now, in the colour of its limits; `span` is another time ('1h'), `graph` draws its history behind.
 
-    Now is a few minutes whatever the page shows, so that nothing stays green when the check no longer reports.
+    Now is a few minutes, on any page, so that nothing stays green when the check no longer reports.
     """
     request = {
         'response_format': 'scalar',

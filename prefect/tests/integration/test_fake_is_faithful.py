@@ -534,7 +534,7 @@ def test_events_are_counted_alike_by_resource(pair: Pair) -> None:
 
 
 def test_task_workers_are_the_same(pair: Pair) -> None:
-    """All of them, whatever page is asked for; the real server notices within a second that one is gone."""
+    """All of them, for any page; the real server notices within a second that one is gone."""
     path = '/task_workers/filter'
     real, fake = pair.ask('POST', path, {})
     assert fake.body == real.body == []

@@ -1,7 +1,7 @@
 """An interpreter of the part of Datadog's log pipelines that `assets/logs/prefect.yaml` uses.
 
 No Datadog backend is at hand where these tests run, and none can be asked. So the pipeline is run here: grok rules are
-translated to regular expressions, queries are parsed, processors are applied one after the other. Whatever is not
+translated to regular expressions, queries are parsed, processors are applied one after the other. What is not
 known here (a matcher, a filter, a processor, one of its keys, a form of query) is refused when the pipeline is read,
 and never passed over.
 

@@ -255,7 +255,7 @@ def test_nothing_is_zero_without_a_report_of_the_check(placed: Placed) -> None:
 
 @every_widget_with_queries
 def test_what_is_green_is_of_now(placed: Placed) -> None:
-    """With the Agent dead for an hour nothing stays green, whatever time the page shows."""
+    """With the Agent dead for an hour nothing stays green, no matter what time the page shows."""
     if 'white_on_green' in json.dumps(placed.definition):
         assert placed.definition['time']['live_span'] in {'5m', '15m', '1h'}
     is_snapshot = all(one.get('aggregator') == 'last' for one in queries(placed))

@@ -117,7 +117,7 @@ VALUES = st.recursive(
     max_leaves=5,
 )
 # The number of a row, that of one of its fields, and the value that it gets. Drawn before the check asks: it takes
-# whatever Hypothesis raises for an error of the request.
+# anything that Hypothesis raises for an error of the request.
 Edit = tuple[int, int, object]
 # An example takes three or four checks.
 fewer = settings(max_examples=settings().max_examples // 3)
@@ -282,7 +282,7 @@ def test_models_read_a_row_or_say_that_it_is_malformed(endpoint: str) -> None:
 
 
 def uuid_of(number: int) -> str:
-    """A row under another id than a UUID is skipped, whatever else is in it."""
+    """A row under another id than a UUID is skipped, with anything else in it."""
     return f'00000000-0000-4000-8000-{number:012}'
 
 

@@ -61,7 +61,7 @@ from datadog_checks.prefect.urls import CLOUD_URL, path_segment
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100
 
-# The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
+# The most that the server gives (3.0 to 3.9), no matter what the limit of other lists is.
 _EVENTS_PER_PAGE = 50
 _MAX_COUNT = 10**12
 TOO_LARGE_TO_READ = 'too large to read'
