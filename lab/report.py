@@ -319,7 +319,7 @@ def short_report(recording: Recording, *, title: str) -> RenderableType:
 
 
 def overview(recording: Recording, *, title: str) -> RenderableType:
-    """All series in one screen: two columns, one line each, without tags (the picture of the README)."""
+    """What is wrong, then all series in two columns, one line each, without tags (the picture of the README)."""
     everything = recording.series
     middle = (len(everything) + 1) // 2
     grid = Table.grid(expand=True, padding=(0, 3))
@@ -328,6 +328,9 @@ def overview(recording: Recording, *, title: str) -> RenderableType:
     grid.add_row(_overview_column(everything[:middle]), _overview_column(everything[middle:]))
     return Group(
         Panel(Text(title, style='bold'), expand=True),
+        verdicts(recording),
+        watching_line(recording),
+        Text(''),
         grid,
         Text(''),
         metadata_line(recording),
