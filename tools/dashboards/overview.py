@@ -140,7 +140,7 @@ def states_of_flow_runs() -> tuple[Formula, ...]:
 
 ABOUT = note(
     '**Read from the top**: is anything wrong, what does not start, what fails, and then the parts that may be the '
-    'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; a number without a colour is no '
+    'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; a number without a color is no '
     'verdict. In graphs blue works, purple waits and gray is neither; vertical lines are changes of objects (with '
     '`collect_events` and the names of changes in `event_names`). The variables above narrow each widget that knows '
     'them: pools know no deployment, services only the server. **No data** in a tile: the check has sent nothing for '

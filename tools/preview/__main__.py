@@ -87,9 +87,7 @@ def _take_pictures(program: str, page: Path, folder: Path, *, with_images: bool)
             first, *others = PARTS[board.key]
             wanted |= {OF_TILE / f'{board.key}_{theme}.png': (theme, first) for theme in THEMES}
             wanted |= {
-                OF_DOCUMENTS / f'{board.key}_{number}_{theme}.png': (theme, part)
-                for number, part in enumerate(others, 2)
-                for theme in THEMES
+                OF_DOCUMENTS / f'{board.key}_{number}.png': ('light', part) for number, part in enumerate(others, 2)
             }
         for picture, (theme, (start, end)) in wanted.items():
             picture.parent.mkdir(exist_ok=True)
