@@ -24,7 +24,8 @@ from lab.prefect_server import FLOWS_FOLDER
 TIMEOUT_SECONDS = 90.0
 # A server with SQLite answers 503 to a write that another write got in the way of (SQLITE_BUSY_SNAPSHOT); Prefect's own
 # client tries again, too.
-RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
+# Of a minute and more: so long a server with SQLite may stand still on a busy machine, "database is locked".
+RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 15.0, 15.0, 15.0, 15.0)
 FLOW_RUN_STATE_TYPES = (
     'SCHEDULED',
     'PENDING',

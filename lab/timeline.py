@@ -32,13 +32,17 @@ class TimedSeries:
 
 @dataclass(frozen=True)
 class StreamItem:
-    """An event or a log line; `time` in seconds since 1970, `status` error, warning, success or info."""
+    """An event or a log record; `time` in seconds since 1970, `status` error, warning, success or info.
+
+    `url` is the page in Prefect of the run that wrote a record, '' without.
+    """
 
     time: float
     status: str
     title: str
     text: str
     tags: TagMap
+    url: str = ''
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Timeline:
                 for (name, kind, tags), values in points.items()
             ),
             events=tuple(_event(event) for result in results for event in result.events),
-            logs=tuple(logs),
+            logs=(*logs, *(_log(log) for result in results for log in result.logs)),
         )
 
     def save(self, path: Path) -> None:
@@ -102,13 +106,16 @@ def tag_map(tags: Iterable[str], *, keeps_case: bool = False) -> TagMap:
 
 
 def log_lines(text: str) -> Iterable[StreamItem]:
-    """The records of a log that Prefect wrote as JSON; lines in other forms are left out."""
+    """The records of a log that Prefect wrote as JSON, without those of runs, which the check sends.
+
+    Lines in other forms are left out.
+    """
     for line in text.splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and 'levelname' in record:
+        if isinstance(record, dict) and 'levelname' in record and not record.get('flow_run_id'):
             names = ('flow_name', 'deployment_name', 'work_pool_name', 'flow_run_name')
             yield StreamItem(
                 time=float(record['created']),
@@ -117,6 +124,19 @@ def log_lines(text: str) -> Iterable[StreamItem]:
                 text=str(record.get('message') or record.get('msg')),
                 tags={name: str(record[name]).lower() for name in names if record.get(name)},
             )
+
+
+def _log(log: Mapping[str, Any]) -> StreamItem:
+    about = log['prefect']
+    names = [about[key] for key in ('flow_run_name', 'task_run_name') if key in about]
+    return StreamItem(
+        time=log['timestamp'] / 1000,
+        status={'warn': 'warning'}.get(log['status'], log['status']),
+        title=' / '.join(names),
+        text='\n'.join([log['message'], *([log['error']['stack']] if 'error' in log else [])]),
+        tags=tag_map(log['ddtags'].split(',')),
+        url=about.get('url', ''),
+    )
 
 
 def _event(event: Mapping[str, Any]) -> StreamItem:

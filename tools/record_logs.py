@@ -70,6 +70,7 @@ ALWAYS_DIFFERENT = re.compile(
     r"""(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}   # an id
     | (?<=[Rr]un\ ')[a-z]+-[a-z]+(?=')                            # the name of a flow run
     | (?<=[Rr]un\ ')[a-z_]+-[0-9a-f]{3}(?=')                      # the name of a task run
+    | (?<=task_key:)[^,"]*                                        # a hash of the code of a task
     | (?<=container\ ')[a-z]+-[a-z]+(?=')                         # the name of a container
     | "(?:created|msecs|relativeCreated|thread|process|threadName|taskName|args|flow_run_name|task_run_name)":[^,]*
     | \d+""",
@@ -123,7 +124,7 @@ class LogRecorder:
 
     def write_collected(self, name: str, logs: Iterable[Mapping[str, object]]) -> None:
         """Write log records that the check has sent, each as the line of JSON that the Agent makes of it."""
-        records = without_repetitions([[without_folders(json.dumps(log))] for log in logs])
+        records = without_repetitions([[without_folders(json.dumps(log, separators=(',', ':')))] for log in logs])
         (self._folder / f'{name}.log').write_text(''.join(f'{line}\n' for (line,) in records))
         self._lengths[f'{name}.log'] = [1] * len(records)
         print(f'{name}: {len(records)} records kept')

@@ -305,6 +305,8 @@ def _item(item: StreamItem) -> View:
         'status': item.status,
         'title': item.title,
         'text': text[:300],
+        'url': item.url,
+        'whole': '\n'.join([item.text, '', *(f'{key}:{value}' for key, value in item.tags.items())]),
     }
 
 

@@ -24,6 +24,7 @@ What Datadog's documentation says is followed. These are the limits:
 - Before any pipeline Datadog takes JSON apart, and then takes `message` (or `msg`) for the text of the log. Whether
   these stay among the attributes is not documented. `Reading` names the possibilities; the tests hold the pipeline to
   all.
+- What the Agent adds to JSON (`ddsource`, `ddtags`, `service`) is never an attribute.
 - A message remapper moves its source; status and date remappers copy theirs. This, too, is not documented.
 - Facets have no effect on processing, tags and hosts are not simulated, and the intake's limits (sizes, ages)
   neither.

@@ -553,6 +553,16 @@ def test_id_is_taken_from_messages_that_the_lab_does_not_print(message: str, att
     assert log.get('prefect') == {attribute: run_id}
 
 
+def test_id_is_taken_from_the_arguments_of_a_template_of_the_runner() -> None:
+    run_id = '99128c03-0f63-4889-8a85-f65a4c39a1ae'
+    record = {'name': 'prefect.runner.scheduled_run_poller', 'levelname': 'ERROR', 'args': [run_id]}
+
+    log = process(json.dumps({**record, 'msg': "Failed to submit flow run '%s'"}))
+
+    assert log.get('prefect.flow_run_id') == run_id
+    assert log.get('prefect.flow_run_name') is None
+
+
 def test_words_of_a_flow_name_no_other_run() -> None:
     text = "Failed to submit flow run 'other' to infrastructure."
     log = process(f"09:24:53.080 | INFO    | Flow run 'mine' - {text}")

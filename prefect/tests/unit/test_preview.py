@@ -38,7 +38,7 @@ TIMELINE = Timeline(
     ),
     events=(StreamItem(31.0, 'error', 'orders -> Failed', '%%% \n`boom` <b>\n %%%', {'flow_name': 'orders'}),),
     logs=(
-        StreamItem(31.0, 'error', 'big-bear', 'boom', {'flow_name': 'orders'}),
+        StreamItem(31.0, 'error', 'big-bear', 'boom\nTraceback:\n  x < y', {'flow_name': 'orders'}, 'http://ui/runs/1'),
         StreamItem(32.0, 'info', 'big-bear', 'fine', {'flow_name': 'orders'}),
         StreamItem(33.0, 'error', 'server', 'broken', {}),
     ),
@@ -118,8 +118,8 @@ def test_streams_follow_status_and_variables() -> None:
     items = Contents(TIMELINE, {'flow_name': 'orders'}).of(definition('Errors in the logs')).items
     others = Contents(TIMELINE, {'flow_name': 'report'}).of(definition('Errors in the logs')).items
 
-    assert [item.text for item in items] == ['broken', 'boom']
-    assert [item.text for item in others] == ['broken'], 'what names no flow is of interest to each'
+    assert [item.title for item in items] == ['server', 'big-bear']
+    assert [item.title for item in others] == ['server'], 'what names no flow is of interest to each'
 
 
 def test_what_shows_nothing_is_told() -> None:
@@ -180,6 +180,11 @@ def test_parts_of_a_dashboard_are_as_high_as_the_whole() -> None:
         numbers = [number for first, last in one for number in range(first, last + 1)]
         groups = json.loads((FOLDER / f'prefect_{key}.json').read_text())['widgets']
         assert numbers == list(range(1, len(groups) + 1)), 'the parts show each group once'
+
+
+def test_a_log_record_is_shown_with_its_traceback_tags_and_link(page: str) -> None:
+    assert '<a href="http://ui/runs/1">big-bear</a>' in page
+    assert '<pre>boom\nTraceback:\n  x &lt; y\n\nflow_name:orders</pre>' in page
 
 
 def test_texts_are_escaped(page: str) -> None:
