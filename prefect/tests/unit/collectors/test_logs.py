@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.times import parse_time
 from datadog_checks.prefect.collectors.logs import Logs
 from datadog_checks.prefect.sample import AgentLog
 from datadog_checks.prefect.streams import log_reading
@@ -153,6 +154,38 @@ class TestPages:
             if restarts:
                 bench.restart()
         assert found == Counter(expected)
+
+    @pytest.mark.parametrize(
+        ('gap', 'breaks_off_at', 'requests', 'number', 'position', 'begins_at'),
+        [(0.2, 150, 1, 500, 0, 140), (0.01, 135, 3, 0, 1, 8.98)],
+        ids=['among what is new', 'among what leaves the overlap'],
+    )
+    def test_run_that_breaks_off_leaves_the_rest_to_the_next(
+        self,
+        fake: FakePrefect,
+        bench: Bench,
+        flow_run: Row,
+        gap: float,
+        breaks_off_at: int,
+        requests: int,
+        number: int,
+        position: int,
+        begins_at: float,
+    ) -> None:
+        follow(bench, 0)
+        flood(fake, flow_run, 600, gap=gap)
+        for seconds in range(15, breaks_off_at, 15):
+            follow(bench, seconds)
+        flood(fake, flow_run, number, second=breaks_off_at - 1, gap=0.001)
+        before = len(sent(fake, LOGS))
+        fake.fault = lambda request: FakeResponse.of({}, 500) if len(sent(fake, LOGS)) - before == requests else None
+        with pytest.raises(PrefectApiError):
+            follow(bench, breaks_off_at)
+        fake.fault = None
+        before = len(sent(fake, LOGS))
+        follow(bench, breaks_off_at + 15)
+        begins = [body['logs']['timestamp']['after_'] for body in bodies(fake, LOGS)[before:]]
+        assert parse_time(begins[position]) == at(begins_at)
 
     def test_crash_repeats_the_page_in_hand_and_no_more(self, fake: FakePrefect, bench: Bench, flow_run: Row) -> None:
         follow(bench, 0)
