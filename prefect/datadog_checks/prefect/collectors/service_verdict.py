@@ -21,10 +21,13 @@ from datadog_checks.prefect.collectors.base import RunContext
 # A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.
 PATIENCE = timedelta(seconds=60)
 _INTERVALS = 4
-# And for so long when no work of its kind has been seen: the service may be set to take its time.
+# And for so long until its rhythm is known: the service may be set to take its time, and a few delays are short by luck.
 PATIENCE_WITHOUT_PROOF = timedelta(minutes=15)
-# Delays that are remembered of each kind of work: one that an outage made long is forgotten after so many others.
-_DELAYS = 20
+RHYTHM = 10
+# Loops of which the delay is remembered: one that an outage made long is forgotten after so many others.
+_LOOPS = 20
+# What is done within so long counts as one loop.
+_LOOP = timedelta(seconds=5)
 
 # How long the server keeps events (3.8.8), and how many are looked at after a start.
 EVENT_RETENTION = timedelta(days=7)
@@ -110,16 +113,25 @@ def past_events(run: RunContext, name: str) -> list[Event]:
     return newest_events(run, {'name': [name]}, time_range, _PAST_EVENTS)[::-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """The longest delay of what was done in one loop of the service, which began at a time."""
+
+    began: datetime
+    longest: timedelta
+
+
 @dataclass(frozen=True)
 class ServiceRecord:
     """What is known of a service from the runs of the check before.
 
-    `undone` has the time since when a piece of work is seen undone, without a break. Work done up to `off_since`, when
+    `undone` has the time since when a piece of work is seen undone, without a break. `delays` are those of the last
+    loops, by the kind of work. Work done up to `off_since`, when
     its settings were first seen to switch it off, proves nothing any more.
     """
 
     undone: Mapping[str, datetime] = field(default_factory=dict)
-    delays: Mapping[str, tuple[timedelta, ...]] = field(default_factory=dict)
+    delays: Mapping[str, tuple[Delay, ...]] = field(default_factory=dict)
     last_work: datetime | None = None
     off_since: datetime | None = None
     looked_at: datetime | None = None
@@ -168,23 +180,27 @@ class ServiceRecord:
     def _is_symptom(self, now: datetime, key: str, item: Overdue, interval: timedelta) -> bool:
         # Whoever did something meanwhile lives, and does not take this for its work, or not yet.
         since = max(self.undone[key], self.last_work or EARLIEST)
-        delays = self.delays.get(item.kind) if self.is_proven else None
-        if delays:
-            return now - since >= _patience(interval) and item.lateness > max(delays) + _patience(interval)
-        patience = max(PATIENCE_WITHOUT_PROOF, _patience(interval))
-        return now - since >= patience and item.lateness > item.slack + patience
+        delays = [delay.longest for delay in self.delays.get(item.kind, ())] if self.is_proven else []
+        # Of a service that works once in a while, delays are spread between none and its interval.
+        allowed = 2 * max(delays) - min(delays) if delays else item.slack
+        patience = _patience(interval)
+        if len(delays) < RHYTHM:
+            patience = max(PATIENCE_WITHOUT_PROOF, patience)
+        return now - since >= patience and item.lateness > allowed + patience
 
 
 def _patience(interval: timedelta) -> timedelta:
     return max(PATIENCE, _INTERVALS * interval)
 
 
-def _with_delays(
-    delays: Mapping[str, tuple[timedelta, ...]], works: Sequence[Work]
-) -> dict[str, tuple[timedelta, ...]]:
-    """The last delays by kind, those of new work added; work that was not overdue has a delay of 0."""
+def _with_delays(delays: Mapping[str, tuple[Delay, ...]], works: Sequence[Work]) -> dict[str, tuple[Delay, ...]]:
+    """The delays of the last loops by kind, those of new work added; work that was not overdue has a delay of 0."""
     result = dict(delays)
     for work in sorted(works, key=lambda item: item.at):
-        if work.delay is not None:
-            result[work.kind] = (*result.get(work.kind, ()), max(timedelta(), work.delay))[-_DELAYS:]
+        if work.delay is None:
+            continue
+        loops, new = result.get(work.kind, ()), Delay(work.at, max(timedelta(), work.delay))
+        if loops and work.at - loops[-1].began < _LOOP:
+            loops, new = loops[:-1], Delay(loops[-1].began, max(new.longest, loops[-1].longest))
+        result[work.kind] = (*loops, new)[-_LOOPS:]
     return result

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from datadog_checks.prefect.collectors import service_verdict
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.times import to_moment, to_text
@@ -20,6 +21,12 @@ Found = dict[str, tuple[bool, float]]
 def default_settings(fake: FakePrefect) -> None:
     """The recorded server had other intervals than the defaults."""
     tell_settings(fake)
+
+
+@pytest.fixture(autouse=True)
+def one_loop_tells_the_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many it takes in an Agent is for `test_service_verdict`."""
+    monkeypatch.setattr(service_verdict, 'RHYTHM', 1)
 
 
 def tell_settings(fake: FakePrefect, *switched_off: str, **services: Row) -> None:
@@ -571,6 +578,12 @@ class TestDatabaseVacuum:
         self.tell(fake, enabled)
         self.event(fake, 0)
         assert checks.verdicts('db_vacuum', range(0, 3000, 60)) == {None: 0}
+
+    def test_one_that_deleted_nothing_may_be_set_to_keep_them_for_longer(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        self.event(fake, 0)
+        assert checks.verdicts('db_vacuum', range(0, 9000, 60)) == {None: 0}
 
     def test_server_that_does_not_know_it_says_nothing(self, fake: FakePrefect, checks: Checks) -> None:
         tell_settings(fake)
