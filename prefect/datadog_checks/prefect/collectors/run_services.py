@@ -23,7 +23,7 @@ _ALIKE = 4
 # Runs of a deployment that are read to see how its plan was made, and how far back beyond the last that may be due.
 _PAST_PLAN = timedelta(days=1)
 _PLANNED_RUNS = 200
-_EXTENSIONS = 10
+_EXTENSIONS = 5
 
 
 @dataclass(frozen=True)

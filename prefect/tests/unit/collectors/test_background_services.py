@@ -124,8 +124,8 @@ class TestLateRunMarker:
             verdicts.append(found[0] if found else None)
         assert verdicts[:20] == [None] * 20
         assert set(verdicts[20:]) == {True}
-        # And now it dies.
-        assert checks.verdicts('late_run_marker', range(1800, 3000, 15)) == {True: 1800, False: 1875}
+        # And now it dies. It paused for 150 s before.
+        assert checks.verdicts('late_run_marker', range(1800, 3000, 15)) == {True: 1800, False: 1965}
 
     def test_event_tells_of_it_after_a_start(self, fake: FakePrefect, checks: Checks) -> None:
         run = run_through(fake, start=at(-3000))
@@ -318,15 +318,15 @@ class TestScheduler:
         assert verdicts == {None, True}
         found = checks.verdicts('scheduler', range(5 * 3600, 8 * 3600, 60))
         assert found[True] == 5 * 3600
-        assert 5 * 3600 + 3000 < found[False] < 5 * 3600 + 3600
+        assert 5 * 3600 + 3000 + 900 < found[False] < 5 * 3600 + 3600 + 900
 
     def test_what_was_planned_tells_after_a_start(self, fake: FakePrefect, checks: Checks) -> None:
         deployment = self.deployment(fake)
         self.plan(fake, deployment, -9000, -7200, -3600, 0)
         self.plan(fake, deployment, -7190, 3600)
         self.plan(fake, deployment, -3590, 7200)
-        # Three runs are planned, the fourth when the first is due.
-        assert checks.verdicts('scheduler', range(0, 14400, 60)) == {True: 0, False: 4020}
+        # Three runs are planned, the fourth when the first is due. It paused for an hour before.
+        assert checks.verdicts('scheduler', range(0, 14400, 60)) == {True: 0, False: 4680}
 
     def test_edit_of_a_schedule_tells_nothing_of_how_short_plans_are(self, fake: FakePrefect, checks: Checks) -> None:
         deployment = self.deployment(fake)
