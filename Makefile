@@ -9,6 +9,8 @@ DEV := .envs/dev/bin/python
 # Tests against servers wait most of the time. Those of a module share its servers.
 TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
+# The texts that a person reads. tools/prose/ has the rules: those of proselint, and words for which there is a plainer one.
+PROSE := $(wildcard *.md docs/*.md lab/*.md prefect/*.md prefect/assets/monitors/*.json) prefect/assets/configuration/spec.yaml
 
 # Two stages go side by side. Those that compute let those go first that measure time on servers. What a stage prints
 # comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
@@ -34,9 +36,9 @@ demo: env-live ## start a real Prefect server, run real work, show what the Agen
 	@$(DEV) -m lab.demo
 
 .PHONY: check
-check: env-dev ## run the check on a server: URL=http://host:4200/api or CONF=conf.yaml; TIMES=2 PAUSE=5 JSON=1
+check: env-dev ## what is wrong on a server, and what it costs to watch: URL=http://host:4200/api or CONF=conf.yaml; FULL=1 TIMES=2 PAUSE=5 JSON=1 LOGS=1
 	@$(DEV) -m lab.check $(if $(URL),--url '$(URL)') $(if $(CONF),--config '$(CONF)') \
-		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(JSON),--json)
+		$(if $(TIMES),--times $(TIMES)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(FULL),--full) $(if $(JSON),--json) $(if $(LOGS),--logs)
 
 .PHONY: preview
 preview: env-live ## draw the dashboards from what the check sends in a demo; RECORDING=path draws them again
@@ -86,10 +88,11 @@ stage-%:
 	@$(if $(IS_DRY),$(MAKE) --no-print-directory $*,$(TIMED))
 
 .PHONY: lint
-lint: env-dev ## style, format and spelling
+lint: env-dev ## style, format, spelling and prose
 	@$(DEV) -m ruff check .
 	@$(DEV) -m ruff format --check .
-	@$(DEV) -m codespell_lib
+	@$(DEV) -m codespell_lib -D - -D tools/prose/words.txt
+	@$(DEV) -m proselint -o compact check --config tools/prose/proselint.json $(PROSE)
 
 .PHONY: types
 types: env-dev ## mypy, strict
@@ -108,10 +111,10 @@ histories: env-dev ## the properties of the check with many more examples, diffe
 .PHONY: unit-oldest-base unit-newest-base
 unit-oldest-base: ## unit tests of the check on the oldest datadog-checks-base that it promises to run with
 	@$(ENVIRONMENTS) base-oldest
-	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-oldest/bin/python -m pytest -q -m 'unit and not one_python' -n auto
 unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, with Python 3.13 where one is found
 	@$(ENVIRONMENTS) base-newest
-	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not files' -n auto
+	@.envs/base-newest/bin/python -m pytest -q -m 'unit and not one_python' -n auto
 	@.envs/base-newest/bin/python -V | grep -F ' 3.13.' || \
 		echo 'Python 3.13 skipped: none was found' | tee .envs/python.skipped
 
@@ -132,13 +135,14 @@ test-matrix: env-dev ## tests on other versions of Prefect: VERSIONS='3.0.11 new
 	@$(DEV) -m tools.matrix $(if $(SHORT),--short) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATABASE),--database $(DATABASE)) $(VERSIONS)
 
 .PHONY: soak
-soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20
-	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20)
+soak: env-live ## every run counted once, for a while, through faults and kills: MINUTES=20 DATABASE=PostgreSQL
+	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20) $(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 
 .PHONY: bench
 bench: env-live env-bench ## what a check costs on servers of several sizes, twenty-five minutes: BENCH='tiny large'
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH))
 	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
+	@$(if $(BENCH),,$(DEV) -m benchmarks.pages)
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared

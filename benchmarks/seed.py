@@ -1,7 +1,7 @@
 """A database of a Prefect server with as much in it as one likes.
 
 A real server makes its schema and one row of each kind, asked over its API. All other rows are copies of these by SQL
-with other ids and times, so that they have the server's own format, of whatever version it is.
+with other ids and times, so that they have the server's own format, in any version.
 """
 
 from __future__ import annotations

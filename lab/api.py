@@ -24,7 +24,8 @@ from lab.prefect_server import FLOWS_FOLDER
 TIMEOUT_SECONDS = 90.0
 # A server with SQLite answers 503 to a write that another write got in the way of (SQLITE_BUSY_SNAPSHOT); Prefect's own
 # client tries again, too.
-RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
+# Of a minute and more: so long a server with SQLite may stand still on a busy machine, "database is locked".
+RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 15.0, 15.0, 15.0, 15.0)
 FLOW_RUN_STATE_TYPES = (
     'SCHEDULED',
     'PENDING',
@@ -83,7 +84,7 @@ class PrefectApiDriver:
     def call(
         self, method: str, path: str, body: object | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send one request to `path` (below /api); return the answer, whatever its status."""
+        """Send one request to `path` (below /api); return the answer, with any status."""
         body = {} if body is None and method == 'POST' else body
         url = f'{self.url}/{path.removeprefix("/")}'
         response = self._session.request(method, url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
@@ -105,12 +106,20 @@ class PrefectApiDriver:
         return answer.body
 
     def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Read every page of a `/filter` endpoint; the page size is the server's own."""
+        """Read every page of a `/filter` endpoint; the page size is the server's own.
+
+        A database may order rows that the sort does not tell apart anew for each page, so that one comes twice and
+        another never. Then all is read again in smaller pages.
+        """
         found: dict[str, dict[str, Any]] = {}
-        offset = 0
-        while page := self.request('POST', path, {**(body or {}), 'offset': offset}):
-            found.update((item['id'], item) for item in page)
-            offset += len(page)
+        counted = 0
+        for limit in ({}, {'limit': 150}, {'limit': 110}, {'limit': 70}):
+            counted = 0
+            while page := self.request('POST', path, {**(body or {}), **limit, 'offset': counted}):
+                found.update((item['id'], item) for item in page)
+                counted += len(page)
+            if len(found) >= counted:
+                break
         return list(found.values())
 
     def send_flow_run_heartbeat(self, flow_run_id: str) -> None:
@@ -139,6 +148,15 @@ class PrefectApiDriver:
         """Read all log records from a level up, with a timestamp from `since` to `until`, both included."""
         timestamp = {'after_': since.isoformat(), 'before_': until.isoformat()}
         return self.read_all('logs/filter', {'logs': {'level': {'ge_': level}, 'timestamp': timestamp}})
+
+    def flow_run_logs(self, level: int, flow_run_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Read all log records of these flow runs and their task runs from a level up."""
+        criteria = {'level': {'ge_': level}, 'flow_run_id': {'any_': list(flow_run_ids)}}
+        return self.read_all('logs/filter', {'logs': criteria})
+
+    def create_logs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Send log records as a client does: several in one request, each with a time of its own."""
+        self.request('POST', 'logs/', list(records))
 
     def wait_for_events(self, seconds: float = 60.0) -> None:
         """Wait until the server shows all events that it has taken: it writes them down in order, every 5 s."""

@@ -1,7 +1,9 @@
-"""Run the check as the Agent would against any Prefect server, and show what it sends.
+"""Run the check as the Agent would against any Prefect server, and show what is wrong there and what the check sends.
 
     python -m lab.check --url http://host:4200/api
+    python -m lab.check --url http://host:4200/api --full
     python -m lab.check --config conf.yaml --times 5 --pause 15 --json
+    python -m lab.check --url http://host:4200/api --logs --times 12
 
 It exits with 1 when a server is not there, a configuration file cannot be read, or a check failed.
 """
@@ -24,7 +26,7 @@ from rich.console import Console
 
 from lab.agent import CheckRunner
 from lab.recording import Recording
-from lab.report import TAG_SETS, as_json, full_report, make_console
+from lab.report import TAG_SETS, as_json, full_report, log_lines, make_console, short_report
 
 HEALTH = 'prefect.server.health'
 
@@ -93,6 +95,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--times', type=int, default=2, help='how many times the check runs (default: 2)')
     parser.add_argument('--pause', type=float, default=5.0, help='seconds between two runs (default: 5)')
     parser.add_argument('--tag-sets', type=int, default=TAG_SETS, help='tag sets shown per series (default: 2)')
+    parser.add_argument('--full', action='store_true', help='print each series too, not only what is wrong now')
+    parser.add_argument('--logs', action='store_true', help='collect the log records of runs, and print them')
     parser.add_argument('--json', action='store_true', help='print JSON instead of tables')
     parsed = parser.parse_args(arguments)
     if parsed.times < 1:
@@ -112,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         console.print(str(error), style='red', soft_wrap=True, markup=False)
         return 1
+    if options.logs:
+        instances = [{**instance, 'collect_logs': True} for instance in instances]
     titles = [without_user_info(str(instance.get('prefect_url', 'no prefect_url'))) for instance in instances]
     if len(titles) > 1:
         titles = [f'{position}. {title}' for position, title in enumerate(titles, start=1)]
@@ -126,7 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f'{title}: {one_line(recording.results[-1].error)}', style='red', soft_wrap=True, markup=False
             )
         elif not options.json:
-            console.print(full_report(recording, title=title, wants_all=False, tag_sets=options.tag_sets))
+            report = short_report(recording, title=title)
+            if options.full:
+                report = full_report(recording, title=title, wants_all=False, tag_sets=options.tag_sets)
+            console.print(report)
+            if options.logs:
+                console.print(log_lines(recording), soft_wrap=True)
     if options.times == 1 and not all(map(got_nothing, recordings.values())):
         console.print('One check only: counts and durations start with the second (--times 2).', style='dim')
     return 1 if any(recording.errors for recording in recordings.values()) else 0

@@ -34,6 +34,7 @@ class CheckProcess:
         self._folder = folder
         self._interval = interval
         self._process: GuardedProcess | None = None
+        self._journal = Journal(folder / JOURNAL_NAME)
 
     def keep_running(self) -> None:
         """Start the process if it is not there."""
@@ -62,9 +63,9 @@ class CheckProcess:
     @property
     def journal(self) -> Journal:
         """What the process has done so far."""
-        path = self._folder / JOURNAL_NAME
-        path.touch()
-        return Journal(path)
+        (self._folder / JOURNAL_NAME).touch()
+        self._journal.read()
+        return self._journal
 
     def __enter__(self) -> Self:
         self.keep_running()

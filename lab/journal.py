@@ -1,9 +1,10 @@
-"""What a process that runs checks has submitted and persisted, true at whatever moment it is killed.
+"""What a process that runs checks has submitted and persisted, true at any moment at which it is killed.
 
 One JSON object per line, each written by one unbuffered system call before the next thing is done:
 
 - `{"start": pid, "states": [digest, ...]}`: a process begins, and finds these states persisted ('' for none);
 - `{"sample": [series, tags, value]}`: a value was submitted; for an event its name and how many the batch has so far;
+  for a log record `log records`, its id among the tags, and how often the batch has it so far;
 - `{"persist": digest}`: the state of that digest is about to be written;
 - `{"check": {...}}`: a check is done, see `CheckRecord`.
 
@@ -26,7 +27,8 @@ from typing import Any
 # (series without its namespace, the tags that tell tag sets apart)
 Key = tuple[str, tuple[str, ...]]
 
-TAG_KEYS = ('deployment_name', 'flow_name', 'task_key')
+TAG_KEYS = ('deployment_name', 'flow_name', 'task_key', 'log_id')
+LOG_RECORDS = 'log records'
 AVERAGE, COUNT = '.avg', '.count'
 
 
@@ -65,7 +67,7 @@ class JournalWriter:
 
     def __init__(self, path: Path, states: Iterable[str]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # A line of its own, whatever the last words of a killed process were.
+        # A line of its own, even if a killed process left half a line.
         os.write(self._file, b'\n')
         self._write({'start': os.getpid(), 'states': [digest_of(state) for state in states]})
 
@@ -86,8 +88,8 @@ class JournalWriter:
 class Sums:
     """Counts, numbers of durations, and seconds of durations, by series and tag set.
 
-    `counts` holds the sums of the count series, of the `.count` gauges of durations, and of events by name; `seconds`
-    the sums of the durations, by the same keys.
+    `counts` holds the sums of the count series, of the `.count` gauges of durations, of events by name, and of log
+    records by id; `seconds` the sums of the durations, by the same keys.
     """
 
     counts: Counter[Key] = field(default_factory=Counter)
@@ -99,9 +101,12 @@ class Sums:
 
 
 class Journal:
-    """A journal as it was at the moment of reading."""
+    """A journal as it was when it was last read."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        # In bytes.
+        self._position = 0
         self.sums = Sums()
         self.checks: list[CheckRecord] = []
         self.starts = 0
@@ -110,20 +115,23 @@ class Journal:
         self.batches = 0
         # Batches with at least one value that were submitted but not persisted: they are repeated.
         self.repeated_batches = 0
+        # Log records in those batches, and in the largest of them.
+        self.repeated_logs = 0
+        self.most_repeated_logs = 0
         # Starts that found neither the last state nor the one that was being written.
         self.lost_states = 0
         # By series and all tags.
         self._batch: dict[tuple[str, tuple[str, ...]], float] = {}
         self._persisted = self._persisting = ''
-        self._read(path)
 
     def successes_since(self, moment: float, *collectors: str) -> int:
         """How often each of these collectors has succeeded, at least, in checks that began after this epoch second."""
         succeeded = Counter(name for record in self.checks if record.began_at > moment for name in record.succeeded)
         return min(succeeded[collector] for collector in collectors)
 
-    def _read(self, path: Path) -> None:
-        for entry in _entries(path):
+    def read(self) -> None:
+        """Read what was written since the last time."""
+        for entry in self._entries():
             if 'start' in entry:
                 self._start(entry['states'])
                 continue
@@ -146,6 +154,9 @@ class Journal:
         elif self._persisted not in found:
             self.lost_states += 1
         self.repeated_batches += bool(self._batch)
+        logs = sum(int(value) for (series, _), value in self._batch.items() if series == LOG_RECORDS)
+        self.repeated_logs += logs
+        self.most_repeated_logs = max(self.most_repeated_logs, logs)
         self._batch = {}
         self._persisting = ''
 
@@ -161,13 +172,17 @@ class Journal:
         self._batch = {}
         self._persisted, self._persisting = self._persisting, ''
 
-
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open('rb') as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                # Blank, or cut by a kill.
-                continue
-            yield entry
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        with self._path.open('rb') as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b'\n'):
+                    # It is being written.
+                    return
+                self._position += len(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    # Blank, or cut by a kill.
+                    continue
+                yield entry

@@ -12,11 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 from lab.api import PrefectApiDriver
+from lab.truth import EXCLUDED_LOGGER
 
 # A life yields the seconds until it goes on.
 Life = Generator[float, None, None]
@@ -29,6 +30,10 @@ TASK_OUTCOMES = ('COMPLETED', 'COMPLETED', 'COMPLETED', 'FAILED', 'CRASHED', 'CA
 
 # A server does not collect more and more of them, and each check reads all.
 MOST_LEFT_RUNNING = 5
+# By which a client's clock is ahead.
+AHEAD_SECONDS = 20.0
+# In one request. Of five such requests the check leaves some to its next run.
+FLOOD_RECORDS = 500
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Lives:
 
     `prefix` comes before every name, so that several observers may use one server. `may_be_deleted(moment)` tells
     whether a run that has ended by then (epoch seconds) has been counted, and `before_deletion(flow_run_id)` is called
-    when it is about to go.
+    when it is about to go. `log_delay` is by how many seconds log records may show late, 0 for none of them.
     """
 
     def __init__(
@@ -55,18 +60,23 @@ class Lives:
         seed: int,
         may_be_deleted: Callable[[float], bool],
         before_deletion: Callable[[str], None],
+        log_delay: float,
     ) -> None:
         self._api = api
         self._random = random.Random(seed)
         self._prefix = prefix
         self._may_be_deleted = may_be_deleted
         self._before_deletion = before_deletion
+        self._log_delay = log_delay
+        # The server drops the log records of these with them.
+        self._to_be_deleted: set[str] = set()
         self._deployment_ids: list[str] = []
         self._flow_ids: list[str] = []
         self._numbers = count()
         # (when it goes on, a number against ties, the life)
         self._waiting: list[tuple[float, int, Life]] = []
         self._left_running: list[str] = []
+        self._began: datetime | None = None
         self.opened: Counter[str] = Counter()
         self._kinds: Sequence[Callable[[], Life]] = (
             # Most runs of a real server have a plain life.
@@ -82,6 +92,8 @@ class Lives:
             self._is_retried_by_hand_without_having_run,
             self._pauses,
             self._has_a_subflow,
+            self._logs_late,
+            self._logs_a_flood,
             self._is_deleted,
             self._is_left_running,
         )
@@ -117,6 +129,7 @@ class Lives:
 
     def open(self, number: int) -> None:
         """Begin so many lives now."""
+        self._began = self._began or datetime.now(UTC)
         for _ in range(number):
             # Each kind once in a row, in an order that differs from row to row.
             kind = self._kinds[self.opened.total() % len(self._kinds)]
@@ -179,6 +192,7 @@ class Lives:
             task_run_id = self._create_task_run(flow_run_id, f'step_{number}', inputs)
             if self._random.random() < 0.9:
                 self._set_task_run(task_run_id, 'RUNNING')
+                self._log_by_a_clock(flow_run_id, task_run_id=task_run_id)
                 yield self._some(0, 1)
             self._set_task_run(task_run_id, self._random.choice(TASK_OUTCOMES))
             done.append({'input_type': 'task_run', 'id': task_run_id})
@@ -199,8 +213,37 @@ class Lives:
         body = {'state': {'type': state_type}, 'force': True}
         self._api.request('POST', f'task_runs/{task_run_id}/set_state', body)
 
+    def _log(self, flow_run_id: str, records: Sequence[tuple[datetime, int, str, str]], **more: str) -> None:
+        """Send log records in one request: time, level, logger and message of each."""
+        self._api.create_logs(
+            [
+                {
+                    'timestamp': at.isoformat(),
+                    'level': level,
+                    'name': logger,
+                    'message': message,
+                    'flow_run_id': flow_run_id,
+                    **more,
+                }
+                for at, level, logger, message in records
+            ]
+        )
+
+    def _log_by_a_clock(self, flow_run_id: str, **more: str) -> None:
+        """Log as a client whose clock may be wrong, also what is not to be sent."""
+        late = 0.0 if flow_run_id in self._to_be_deleted else self._log_delay
+        at = datetime.now(UTC) + timedelta(seconds=self._random.choice((0, 0, -late, AHEAD_SECONDS)))
+        # Nothing older than the first check.
+        at = max(at, self._began or at)
+        levels = (10, self._random.choice((20, 30, 40)), 40)
+        loggers = ('prefect.flow_runs', 'prefect.flow_runs', EXCLUDED_LOGGER)
+        self._log(
+            flow_run_id, [(at, level, logger, 'by hand') for level, logger in zip(levels, loggers, strict=True)], **more
+        )
+
     def _run_to(self, flow_run_id: str, state_type: str) -> Life:
         yield from self._start(flow_run_id)
+        self._log_by_a_clock(flow_run_id)
         yield from self._work(flow_run_id)
         self._set(flow_run_id, state_type)
 
@@ -295,9 +338,36 @@ class Lives:
         yield from self._run_to(child, 'COMPLETED')
         self._set(parent, 'COMPLETED')
 
+    def _logs_late(self) -> Life:
+        """with log records that show late"""
+        flow_run = self._create()
+        yield from self._start(flow_run)
+        written = []
+        for number in range(self._random.choice((1, 5, 30))):
+            written.append((datetime.now(UTC), 20, 'prefect.flow_runs', f'late {number}'))
+            yield self._some(0, 0.2)
+        self._set(flow_run, 'COMPLETED')
+        yield self._some(0, self._log_delay)
+        self._log(flow_run, written)
+
+    def _logs_a_flood(self) -> Life:
+        """with a flood of log records"""
+        flow_run = self._create()
+        yield from self._start(flow_run)
+        gap = timedelta(milliseconds=self._random.choice((0, 0.1, 1)))
+        size = self._random.choice((10, 100, 2_000))
+        for _ in range(self._random.choice((1, 1, 5))):
+            at = datetime.now(UTC)
+            messages = (f'{number} ' + 'x' * size for number in range(FLOOD_RECORDS))
+            records = [(at + number * gap, 20, 'prefect.flow_runs', text) for number, text in enumerate(messages)]
+            self._log(flow_run, records)
+            yield self._some(0, 0.5)
+        self._set(flow_run, 'COMPLETED')
+
     def _is_deleted(self) -> Life:
         """deleted after it was counted"""
         flow_run = self._create()
+        self._to_be_deleted.add(flow_run)
         yield from self._run_to(flow_run, self._random.choice(('COMPLETED', 'FAILED')))
         ended = time.time()
         while not self._may_be_deleted(ended):

@@ -7,9 +7,10 @@ time of the check. Counts are summed over the runs of the check, gauges are show
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -23,11 +24,14 @@ from rich.text import Text
 
 from datadog_checks.prefect.metrics import NAMESPACE
 from lab.recording import DECLARED, DOCUMENTED, FURTHER, OWN, Recording, Series, Track
+from lab.verdicts import Finding, judge
+from tools.monitor_evaluation import Status
 
 WIDTH = 120
 PICTURE_WIDTH = 154
 TAG_SETS = 2
 PERCENTILE_GAUGES = 5
+SHOWN_FINDINGS = 3
 FONT_FACE = re.compile(r'@font-face \{.*?\}', re.DOTALL)
 UNIT_SYMBOLS = {'second': 's', 'percent': '%', 'occurrence': '', 'run': ''}
 # The same on every series of an instance (it is in the title), or of no use to a person who reads a table.
@@ -134,6 +138,22 @@ def events_table(recording: Recording) -> RenderableType:
     return Group(heading, Padding(table, (0, 0, 0, 2)))
 
 
+def log_lines(recording: Recording) -> Text:
+    """Each log record in a line: time (UTC), status, logger, run, message; the traceback below. Not to be folded."""
+    text = Text.assemble(('Log records', 'bold'), f': {len(recording.logs)}')
+    for log in recording.logs:
+        at = datetime.fromtimestamp(log['timestamp'] / 1000, UTC)
+        about = log['prefect']
+        runs = ' / '.join(about[key] for key in ('flow_run_name', 'task_run_name') if key in about)
+        text.append(f'\n{at:%H:%M:%S.%f}'[:-3])
+        text.append(f' {log["status"]:<8}', style='red' if log['status'] in ('error', 'critical') else '')
+        text.append(f' {log["logger"]["name"]} {runs}: ', style='dim')
+        text.append(log['message'])
+        if 'error' in log:
+            text.append(f'\n{log["error"]["stack"]}', style='dim')
+    return text
+
+
 def cost_table(recording: Recording) -> RenderableType:
     """The number of series of the largest run: by family, what each option saves, what filters can leave out."""
     result = recording.largest
@@ -150,6 +170,53 @@ def cost_table(recording: Recording) -> RenderableType:
         table.add_row(number(item.series), text.append(item.largest, style='dim'))
     heading = Text.assemble(('Number of series', 'bold'), f': {submitted.total:,} at most in one check')
     return Group(heading, Padding(table, (0, 0, 0, 2)))
+
+
+def verdicts(recording: Recording) -> RenderableType:
+    """What is wrong now, the most urgent first: each object, since when, why, and what to do."""
+    judged = judge(recording.results[-1])
+    lines: list[RenderableType] = []
+    if judged.findings:
+        lines.append(Text('What is wrong now', style='bold'))
+    else:
+        text = f'nothing that {judged.judged} of the recommended monitors look for'
+        lines.append(Text.assemble(('What is wrong now', 'bold'), ': ', (text, 'green')))
+    of_monitors: dict[str, list[Finding]] = defaultdict(list)
+    for finding in judged.findings:
+        of_monitors[finding.monitor].append(finding)
+    for findings in of_monitors.values():
+        lines += [Padding(part, (0, 0, 0, 2)) for part in _findings(findings, recording.results[-1].began)]
+    more = f'{len(judged.not_judged)} more monitors sum up minutes or hours of checks: {", ".join(judged.not_judged)}'
+    return Group(*lines, Text(more, style='dim'))
+
+
+def _findings(findings: Sequence[Finding], began: float) -> Iterator[RenderableType]:
+    """What one monitor found: some of its objects, then the causes and the advice that they have in common."""
+    for finding in findings[:SHOWN_FINDINGS]:
+        style = 'bold red' if finding.status is Status.ALERT else 'bold yellow'
+        since = f' Since {_time_of(began - finding.seconds)}.' if finding.seconds is not None else ''
+        yield Text.assemble((f'{finding.status.value.upper():<6}', style), finding.text.replace('\n', ' '), since)
+    if len(findings) > SHOWN_FINDINGS:
+        yield Padding(Text(f'and {len(findings) - SHOWN_FINDINGS} more of this kind'), (0, 0, 0, 6))
+    for name, texts in (('Why', findings[0].causes), ('Do', findings[0].advice)):
+        for number_of_text, text in enumerate(texts):
+            table = Table.grid(padding=(0, 1))
+            table.add_column(width=9, justify='right', style='dim')
+            table.add_column(style='dim', overflow='fold')
+            table.add_row('' if number_of_text else name, text)
+            yield table
+
+
+def _time_of(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime('%Y-%m-%d %H:%M UTC')
+
+
+def watching_line(recording: Recording) -> Text:
+    """What it costs the server and the account to watch: of the last run."""
+    result = recording.results[-1]
+    requests = sum(result.values('api.requests').values()) if result.error is None else 0
+    text = f': {requests:,.0f} requests and {result.seconds:.2f} s in the last check; {result.submitted.total:,} series'
+    return Text.assemble(('What it costs to watch', 'bold'), text)
 
 
 def metadata_line(recording: Recording) -> Text:
@@ -228,20 +295,31 @@ def _seen_line(recording: Recording, names: Collection[str], what: str, *, wants
 def full_report(recording: Recording, *, title: str, wants_all: bool, tag_sets: int = TAG_SETS) -> RenderableType:
     """Everything about one instance, `title` says which; for `wants_all` see `verdict`."""
     return Group(
-        Panel(Text(title, style='bold'), expand=True),
+        short_report(recording, title=title),
+        Text(''),
         series_table(recording, tag_sets=tag_sets),
         Text(''),
         events_table(recording),
-        cost_table(recording),
         metadata_line(recording),
-        checks_line(recording),
-        problems(recording),
         verdict(recording, wants_all=wants_all),
     )
 
 
+def short_report(recording: Recording, *, title: str) -> RenderableType:
+    """The first screen: what is wrong on the server, what it costs to watch it, and how the check fared."""
+    return Group(
+        Panel(Text(title, style='bold'), expand=True),
+        verdicts(recording),
+        Text(''),
+        watching_line(recording),
+        cost_table(recording),
+        checks_line(recording),
+        problems(recording),
+    )
+
+
 def overview(recording: Recording, *, title: str) -> RenderableType:
-    """All series in one screen: two columns, one line each, without tags (the picture of the README)."""
+    """What is wrong, then all series in two columns, one line each, without tags (the picture of the README)."""
     everything = recording.series
     middle = (len(everything) + 1) // 2
     grid = Table.grid(expand=True, padding=(0, 3))
@@ -250,6 +328,9 @@ def overview(recording: Recording, *, title: str) -> RenderableType:
     grid.add_row(_overview_column(everything[:middle]), _overview_column(everything[middle:]))
     return Group(
         Panel(Text(title, style='bold'), expand=True),
+        verdicts(recording),
+        watching_line(recording),
+        Text(''),
         grid,
         Text(''),
         metadata_line(recording),
@@ -281,7 +362,7 @@ def write_svg(path: Path, *renderables: RenderableType) -> None:
 
 
 def as_json(recording: Recording) -> dict[str, Any]:
-    """The same as the table and more: every tag set, every tag, every event. Ready for json.dumps."""
+    """The same as the table and more: every tag set, tag, event and log record. Ready for json.dumps."""
     fastest, middle, slowest = recording.seconds
     return {
         'documented_series': {
@@ -304,6 +385,7 @@ def as_json(recording: Recording) -> dict[str, Any]:
         'number_of_series': _cost_as_json(recording),
         'series': [_series_as_json(series) for series in recording.series],
         'events': [dict(event) for event in recording.events],
+        'logs': [dict(log) for log in recording.logs],
     }
 
 

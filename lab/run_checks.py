@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from datadog_checks.base.stubs import aggregator, datadog_agent
-from datadog_checks.prefect.metrics import NAMESPACE
-from lab.agent import AgentFiles, CheckResult, CheckRunner
-from lab.journal import CheckRecord, JournalWriter
+from datadog_checks.prefect.metrics import LOGS_PENDING, NAMESPACE
+from lab.agent import AgentFiles, CheckResult, CheckRunner, LogFile
+from lab.journal import LOG_RECORDS, CheckRecord, JournalWriter
 
 JOURNAL_NAME = 'journal.jsonl'
 DURATION_GAUGES = ('_duration.avg', '_duration.count')
 # What an event itself tells: the deployment of a task run is looked up, and may be gone by then.
 EVENT_TAGS = ('flow_name:', 'task_key:')
+# The server may show a task run after its first log record, so `task_key` is left out.
+LOG_TAGS = ('flow_name:', 'deployment_name:')
 SUCCESS = f'{NAMESPACE}.collector.success'
 
 
@@ -44,8 +46,8 @@ class Persistence:
         self._deaths = deaths
         self._random = random.Random(seed)
         self._has_samples = False
-        # Events since the last batch, by name and tags.
-        self._events: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        # Events and log records since the last batch, by name and tags.
+        self._happened: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self.state_bytes = 0
 
     def read(self, key: str) -> str:
@@ -64,7 +66,7 @@ class Persistence:
         if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         self._has_samples = False
-        self._events.clear()
+        self._happened.clear()
         self.state_bytes = len(document)
 
     def sample(self, name: str, type_code: int, value: float, tags: Sequence[str]) -> None:
@@ -75,9 +77,18 @@ class Persistence:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Write down how many events of this name and these tags there are in the batch so far."""
-        tags = tuple(tag for tag in event['tags'] if tag.startswith(EVENT_TAGS))
-        self._events[event['event_type'], tags] += 1
-        self.journal.sample(event['event_type'], tags, self._events[event['event_type'], tags])
+        self._happens(event['event_type'], [tag for tag in event['tags'] if tag.startswith(EVENT_TAGS)])
+
+    def log(self, line: str) -> None:
+        """Write down how often the batch has this log record so far."""
+        record = json.loads(line)
+        tags = [tag for tag in record['ddtags'].split(',') if tag.startswith(LOG_TAGS)]
+        self._happens(LOG_RECORDS, [*tags, f'log_id:{record["prefect"]["log_id"]}'])
+
+    def _happens(self, name: str, tags: Sequence[str]) -> None:
+        key = (name, tuple(tags))
+        self._happened[key] += 1
+        self.journal.sample(name, tags, self._happened[key])
         self._has_samples = True
 
     @property
@@ -112,6 +123,20 @@ class Persistence:
         datadog_agent.write_persistent_cache = self.write  # type: ignore[method-assign]
 
 
+class JournaledLogFile(LogFile):
+    """The Agent's file of log records, each of which is written down."""
+
+    def __init__(self, persistence: Persistence) -> None:
+        super().__init__()
+        self._persistence = persistence
+
+    def write(self, line: str) -> None:
+        self._persistence.log(line)
+        super().write(line)
+        if self.lost:
+            raise RuntimeError(f'the Agent has lost {self.lost} log records')
+
+
 def resident_bytes() -> int:
     """The memory of this process now; 0 where /proc does not tell it."""
     try:
@@ -122,14 +147,17 @@ def resident_bytes() -> int:
 
 
 def succeeded_collectors(result: CheckResult) -> list[str]:
-    """The collectors that read all that they had to."""
-    return [
+    """The collectors that read all that they had to: that of logs did not while some are left for the next run."""
+    names = [
         tag.partition(':')[2]
         for point in result.points
         if point.name == SUCCESS and point.value
         for tag in point.tags
         if tag.startswith('collector:')
     ]
+    if any(point.name == LOGS_PENDING.full_name and point.value for point in result.points):
+        names.remove('logs')
+    return names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     persistence = Persistence(options.folder, options.deaths, options.seed)
     persistence.install()
     runner = CheckRunner(options.instance)
+    runner.log_file = JournaledLogFile(persistence)
     while True:
         began_at, clock = time.time(), time.monotonic()
         result = runner.run()

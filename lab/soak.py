@@ -1,13 +1,14 @@
 """`make soak`: runs without end, faults without end, and at the end the sums are those of the server.
 
-    python -m lab.soak [--minutes 10] [--lives 1] [--faults 0.03] [--seed 1] [--json PATH]
+    python -m lab.soak [--minutes 10] [--lives 1] [--faults 0.03] [--seed 1] [--postgresql] [--json PATH]
 
 A real Prefect server; flow runs that are driven through their lives over the REST API (`lives.py`) and real flows with
 tasks, dependencies and retries (`flows/exercises.py`); the check every second through a proxy that resets, delays, cuts
 and answers 500 (`fault_proxy.py`), in a process that is killed and started again (`check_process.py`). During the
 second half of the time the process is left alone, to see whether it grows.
 
-It exits with 0 only if every sum over all checks, of every tag set, is what the server's own records tell.
+It exits with 0 only if every sum over all checks, of every tag set, is what the server's own records tell, and each log
+record was sent once.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ from lab.check_process import CheckProcess
 from lab.fault_proxy import ByChance, Exchange, Front
 from lab.journal import Journal, Sums
 from lab.lives import FLOW_NAMES, Lives
+from lab.postgres import PostgresServer
 from lab.prefect_server import FlowScript, PrefectServer
 from lab.report import make_console
-from lab.truth import Truth
+from lab.truth import EXCLUDED_LOGGER, Truth
 
 EXERCISE_FLOWS = ('pipeline', 'regional', 'stubborn', 'hopeless')
 STREAMS = (
@@ -50,6 +52,7 @@ STREAMS = (
     'task_runs.finished',
     'task_runs.started',
     'events',
+    'logs',
 )
 LATE_START_THRESHOLD_SECONDS = 1.0
 # Shorter than the longest delay, so that some requests time out.
@@ -58,14 +61,18 @@ DELAY_SECONDS = (0.1, 2.5)
 # A round of the exercises takes about so long.
 LAST_ROUND_SECONDS = 15.0
 STEP_SECONDS = 0.02
-MOST_OPEN_LIVES = 200
+MOST_OPEN_LIVES = 60
 LOOK_SECONDS = 2.0
 # The server writes task runs a moment after they ended, and events every 5 s.
 SETTLE_SECONDS = 8.0
+# Default of `log_overlap`.
+LOG_OVERLAP_SECONDS = 120.0
 # For the lives that are open when the time is over, and for the last checks.
 GRACE_SECONDS = 120.0
 # Of the sum of many durations.
 TOLERANCE_SECONDS = 0.01
+# Tag sets of one series that are printed where they differ.
+MOST_PRINTED = 20
 
 
 class SoakError(Exception):
@@ -77,9 +84,10 @@ class SoakPlan:
     """`seconds` is for how long new runs begin; `kill_seconds` are the shortest and longest time between two kills.
 
     On a slow machine it takes longer until `least_lives` have begun and the process was killed `least_kills` times, by
-    itself or from outside. `deaths` is the chance of the check's process to
-    die while it persists a batch. Kills and deaths end at `kills_until`, a part of the way. `exercises` says whether
-    real flows are run, too.
+    itself or from outside. `deaths` is the chance of the check's process to die while it persists a batch. Kills and
+    deaths end at `kills_until`, a part of the way. `log_delay` is by how many seconds log records may show late: such
+    are found when the overlap is about to leave them, which the soak waits for. `exercises` says whether real flows are
+    run, too.
     """
 
     seconds: float
@@ -91,6 +99,7 @@ class SoakPlan:
     kill_seconds: tuple[float, float] = (10.0, 40.0)
     kills_until: float = 0.5
     deaths: float = 0.01
+    log_delay: float = 20.0
     exercises: bool = True
     seed: int = 1
     prefix: str = 'soak-'
@@ -155,6 +164,8 @@ class Soak:
                 'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
                 'timeout': TIMEOUT_SECONDS,
                 'collect_events': True,
+                'collect_logs': True,
+                'log_names': {'exclude': [f'^{EXCLUDED_LOGGER}$']},
             }
             self._checks = CheckProcess(instance, folder)
             flow_names = [f'{plan.prefix}{name}' for name in (*FLOW_NAMES, *EXERCISE_FLOWS)]
@@ -165,6 +176,7 @@ class Soak:
                 seed=plan.seed,
                 may_be_deleted=lambda ended: self._reads_since(ended) > 0,
                 before_deletion=self._truth.add_run,
+                log_delay=plan.log_delay,
             )
             self._lives.set_up()
             stack.enter_context(self._checks)
@@ -246,7 +258,7 @@ class Soak:
         self._truth.add_all()
         self._truth.add_events(datetime.fromtimestamp(self._began, UTC), datetime.now(UTC))
         self._front.fault = Exchange.pass_on
-        settled = time.time()
+        settled = time.time() + (LOG_OVERLAP_SECONDS if self._plan.log_delay else 0)
         self._wait('two good checks at the end', lambda: self._reads_since(settled) >= 2)
 
     def _reads_since(self, moment: float) -> int:
@@ -260,12 +272,12 @@ class Soak:
         return self._journal.successes_since(moment, *STREAMS)
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + GRACE_SECONDS + LOG_OVERLAP_SECONDS
         self._report(f'Waiting for {what}')
         while not condition():
             self._checks.keep_running()
             if time.monotonic() > deadline:
-                raise SoakError(f'waited in vain for {what}')
+                raise SoakError(f'timed out waiting for {what}')
             time.sleep(0.5)
 
     def _result(self, seconds: float) -> Result:
@@ -326,7 +338,7 @@ def _sums_table(result: Result) -> Table:
 
 def _differences(result: Result) -> Iterable[Text]:
     for one in result.comparisons:
-        for tags, counted, happened in one.differences:
+        for tags, counted, happened in one.differences[:MOST_PRINTED]:
             yield Text(f'{one.series} {tags}: counted {counted:g}, happened {happened:g}', style='red')
 
 
@@ -374,6 +386,7 @@ def facts(result: Result) -> dict[str, Any]:
         'faults': dict(result.faults),
         'kills': {'from outside': result.kills, 'while a batch was persisted': result.deaths},
         'batches': {'persisted': journal.batches, 'repeated after a kill': journal.repeated_batches},
+        'log records repeated after a kill': {'all': journal.repeated_logs, 'most': journal.most_repeated_logs},
         'states lost': journal.lost_states,
         'memory in MB': _course([record.resident_bytes / 1e6 for record in journal.latest_checks]),
         'state in kB': _course([record.state_bytes / 1e3 for record in journal.checks]),
@@ -417,6 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--lives', type=float, default=1.0, help='flow runs that begin per second (default: 1)')
     parser.add_argument('--faults', type=float, default=0.03, help='part of the requests that meet one (default: 0.03)')
     parser.add_argument('--seed', type=int, default=1, help='of all that is left to chance (default: 1)')
+    parser.add_argument('--postgresql', action='store_true', help='the server uses PostgreSQL, not SQLite')
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures to a file, too')
     options = parser.parse_args(arguments)
     plan = SoakPlan(
@@ -426,7 +440,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress(console, plain_seconds=30)
     try:
         progress('Starting a Prefect server')
-        with PrefectServer() as server:
+        with ExitStack() as stack:
+            database_url = stack.enter_context(PostgresServer()).url if options.postgresql else None
+            server = stack.enter_context(PrefectServer(database_url=database_url))
             result = Soak(server.api_url, plan, progress).run()
     except (SoakError, RuntimeError, OSError) as error:
         console.print(f'The soak did not come to its end: {error}', style='red', markup=False)

@@ -1,5 +1,5 @@
-"""What a check should have counted, from the server's own records of runs, of the states that they went through, and of
-events.
+"""What a check should have counted, from the server's own records of runs, of the states that they went through, of
+events, and of what was logged.
 
 It is computed when nothing changes any more, from the whole history of every run: no window, no cursor, and no code of
 the check.
@@ -12,10 +12,16 @@ from datetime import datetime
 from typing import Any
 
 from lab.api import NOT_A_SUBFLOW, TERMINAL_STATE_TYPES, PrefectApiDriver
-from lab.journal import Sums, key_of
+from lab.journal import LOG_RECORDS, Sums, key_of
 
 Row = Mapping[str, Any]
 Tags = Mapping[str, str | None]
+
+INFO = 20
+# A logger that the check is told to leave out.
+EXCLUDED_LOGGER = 'noisy'
+# Flow runs whose log records are asked for in one request.
+RUNS_PER_REQUEST = 20
 
 
 class Truth:
@@ -30,11 +36,11 @@ class Truth:
         self.task_runs = 0
 
     def add_run(self, flow_run_id: str) -> None:
-        """Add one flow run and its task runs, before they are deleted."""
+        """Add one flow run, its task runs and log records, before they are deleted."""
         self._add({'flow_runs': {'id': {'any_': [flow_run_id]}}})
 
     def add_all(self) -> None:
-        """Add every flow run that the server has, and its task runs."""
+        """Add every flow run that the server has, its task runs and log records."""
         self._add({})
 
     def add_events(self, since: datetime, until: datetime) -> None:
@@ -64,6 +70,12 @@ class Truth:
         for task_run in task_runs.values():
             tags = {**tags_by_id[task_run['flow_run_id']], 'task_key': task_run['task_key']}
             self._add_task_run(task_run, task_runs, tags)
+        ids = list(tags_by_id)
+        for start in range(0, len(ids), RUNS_PER_REQUEST):
+            for record in self._api.flow_run_logs(INFO, ids[start : start + RUNS_PER_REQUEST]):
+                if record['name'] != EXCLUDED_LOGGER:
+                    tags = {**tags_by_id[record['flow_run_id']], 'log_id': record['id']}
+                    self.sums.counts[key_of(LOG_RECORDS, tags)] += 1
 
     def _add_flow_run(self, flow_run: Row, states: Sequence[Row], tags: Tags) -> None:
         self.flow_runs += 1

@@ -392,7 +392,7 @@ class Workload:
         yield from self._until_ended(self._start_script('script.py'))
 
     def _runs_in_the_background(self) -> Story:
-        """background tasks wait until a task worker is started, one of them for ever"""
+        """background tasks wait until a task worker is started, one of them forever"""
         yield from self._until_ended(self._start_script('thumbnails.py'))
         yield from self._pause(6)
         # It listens until the end.

@@ -6,7 +6,8 @@ The part of it that the assets use, with these limits:
   ran is left out.
 - The interval is the same for all queries of an evaluation; `.rollup()` changes the method, not the interval, and
   `.fill()` only knows zero.
-- Functions: `default_zero`, `cutoff_min`, `clamp_min`, `clamp_max`. Anything else raises QueryError.
+- Functions: `default_zero`, `cutoff_min`, `clamp_min`, `clamp_max`, `count_nonzero`, `count_not_null`. Anything else
+  raises QueryError.
 - A query without `by` whose filter matches nothing has no value at all, as in Datadog.
 """
 
@@ -108,7 +109,7 @@ class Evaluation:
             variable = term.variable or value.removeprefix('$').removesuffix('.value')
             if term.variable or value.startswith('$'):
                 value = self._variables.get(variable, '*')
-            if value != '*' and (tags.get(key) == value.lower()) == term.is_negated:
+            if value != '*' and (tags.get(key, '').lower() == value.lower()) == term.is_negated:
                 return False
         return True
 
@@ -153,7 +154,19 @@ def evaluate(formula: Expression, queries: Mapping[str, Values]) -> Values:
                 group: [None if value is None else clamp(value, limit) for value in line]
                 for group, line in evaluate(inner, queries).items()
             }
+        case Function('count_nonzero' | 'count_not_null' as name, (inner,)):
+            lines = evaluate(inner, queries).values()
+            length = max(map(len, lines), default=0)
+            columns = zip(*(_stretched(line, length) for line in lines), strict=True)
+            is_all = name == 'count_not_null'
+            return {(): [_number_of(column, is_all=is_all) for column in columns]} if lines else {}
     raise QueryError(f'this is not evaluated here: {formula}')
+
+
+def _number_of(column: Sequence[Value], *, is_all: bool) -> Value:
+    """How many groups have a value, all or those that are not 0; nothing where none has."""
+    known = [value for value in column if value is not None]
+    return float(sum(is_all or value != 0 for value in known)) if known else None
 
 
 def _combined(calculate: Callable[[float, float], float], left: Values, right: Values) -> Values:

@@ -10,7 +10,7 @@ Raises QueryError, which names the place.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -21,6 +21,11 @@ SPACE_AGGREGATIONS = ('avg', 'max', 'min', 'sum')
 COMPARATORS = ('>=', '<=', '>', '<')
 # Tags that every series has without the check: the instance's own, and those of the Agent's host.
 COMMON_TAGS = frozenset({tags.PREFECT_URL, 'env', 'host'})
+# What the Agent itself sends of each host, shown beside what workers do; they know no server of Prefect.
+HOST_METRICS: Mapping[str, MetricSpec] = {
+    'system.load.norm.1': MetricSpec('system.load.norm.1', 'gauge', '', 'Load per processor.', ()),
+    'system.mem.pct_usable': MetricSpec('system.mem.pct_usable', 'gauge', 'fraction', 'Share of usable memory.', ()),
+}
 # Percentiles and maxima of several tag sets have no sum and no mean.
 _STATISTICS = ('95percentile', 'median', 'max')
 # Times that add up: what the check spent.
@@ -69,8 +74,15 @@ class MetricQuery:
 
     @property
     def spec(self) -> MetricSpec | None:
-        """What the integration declares of this metric, None for another one."""
-        return METRICS.get(self.metric.removeprefix(f'{NAMESPACE}.'))
+        """What the integration declares of this metric, or what is known of the Agent's own; None for another one."""
+        return HOST_METRICS.get(self.metric) or METRICS.get(self.metric.removeprefix(f'{NAMESPACE}.'))
+
+    @property
+    def known_tags(self) -> frozenset[str]:
+        """The tag keys that a series of this metric may have."""
+        if self.metric in HOST_METRICS:
+            return COMMON_TAGS - {tags.PREFECT_URL}
+        return COMMON_TAGS.union(self.spec.tag_keys if self.spec else ())
 
     @property
     def variables(self) -> set[str]:
@@ -192,20 +204,19 @@ def problems(query: MetricQuery, variables: Mapping[str, str] | None = None) -> 
     spec = query.spec
     if spec is None:
         return [f'{query.metric} is not declared']
-    known = {*spec.tag_keys, *COMMON_TAGS}
     return [
         f'{query.metric}: {problem}'
-        for problem in (*_tag_problems(query, known, variables or {}), *_aggregation_problems(query, spec))
+        for problem in (*_tag_problems(query, variables or {}), *_aggregation_problems(query, spec))
     ]
 
 
-def _tag_problems(query: MetricQuery, known: Collection[str], variables: Mapping[str, str]) -> Iterator[str]:
+def _tag_problems(query: MetricQuery, variables: Mapping[str, str]) -> Iterator[str]:
     for variable in sorted(query.variables - variables.keys()):
         yield f'${variable} is not defined'
     in_filters = {one.key or variables.get(one.variable, '') for one in query.filters} - {''}
-    for key in sorted(in_filters - set(known)):
+    for key in sorted(in_filters - query.known_tags):
         yield f'has no tag {key} to filter by'
-    for key in sorted(set(query.group_by) - set(known)):
+    for key in sorted(set(query.group_by) - query.known_tags):
         yield f'has no tag {key} to group by'
     if len(set(query.group_by)) < len(query.group_by):
         yield 'is grouped by one tag twice'

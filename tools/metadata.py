@@ -15,14 +15,13 @@ from itertools import groupby
 from pathlib import Path
 
 from datadog_checks.prefect.metrics import METRICS, MetricSpec
+from tools.marked import with_part
 
 INTEGRATION = Path(__file__).resolve().parent.parent / 'prefect'
 METADATA = INTEGRATION / 'metadata.csv'
 README = INTEGRATION / 'README.md'
 
-BEGIN = '<!-- Written by tools/metadata.py: begin -->\n'
-END = '<!-- Written by tools/metadata.py: end -->\n'
-
+WRITER = 'tools/metadata.py'
 COLUMNS = (
     'metric_name',
     'metric_type',
@@ -72,19 +71,12 @@ def _readme_table(tag_keys: tuple[str, ...], specs: Iterable[MetricSpec]) -> str
     return '\n'.join([*head, '| Metric | Type | Unit | Description |', '|---|---|---|---|', *rows, ''])
 
 
-def readme_with(tables: str, readme: str) -> str:
-    """Return the README with what is between its two markers replaced."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f'{before}{BEGIN}\n{tables}\n{END}{after}'
-
-
 def wanted() -> dict[Path, str]:
     """Return each generated file with the text that it should have."""
     specs = METRICS.values()
     return {
         METADATA: metadata_csv(specs),
-        README: readme_with(readme_tables(specs), README.read_text()),
+        README: with_part(README.read_text(), WRITER, readme_tables(specs)),
     }
 
 

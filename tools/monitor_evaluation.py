@@ -63,6 +63,17 @@ def courses(monitor: Mapping[str, Any], timeline: Timeline, speed: float) -> dic
     }
 
 
+def values_now(query: MonitorQuery, timeline: Timeline) -> dict[Group, float]:
+    """The value of each group at the last check of a timeline of at least one, not over the window of the monitor."""
+    windows = _Windows(query, timeline, speed=1.0)
+    return {group: line[-1] for group, line in windows.formula().items() if line[-1] is not None}
+
+
+def status_of(value: float, comparator: str, thresholds: Mapping[str, float]) -> Status:
+    """What a value means to a group that was well before."""
+    return _next_status(Status.OK, value, comparator, thresholds)
+
+
 class _Windows:
     """The value of a monitor's query for the window that ends at each interval."""
 
@@ -72,17 +83,21 @@ class _Windows:
         self._evaluation = Evaluation(timeline, most_intervals=len(timeline.times))
         self._starts = self._evaluation.intervals.starts
         self._seconds = query.window_seconds / speed
-        if self._seconds > self._starts[-1] - self._starts[0]:
-            raise QueryError(f'the recording is shorter than {query.window} at a speed of {speed:g}')
+
+    def formula(self) -> Values:
+        """The values of the query's expression at each interval."""
+        queries: dict[str, Values] = {}
+        return evaluate(self._with_references(self._query.expression, queries), queries)
 
     def values(self) -> Values:
-        expression, aggregate = self._query.expression, _METHODS[self._query.method]
-        queries: dict[str, Values] = {}
-        formula = self._with_references(expression, queries)
+        if self._seconds > self._starts[-1] - self._starts[0]:
+            raise QueryError(f'the recording is shorter than {self._query.window} at a speed of {self._speed:g}')
         if self._query.method == 'sum':
             # Each count is summed up over the window first; without data its sum is 0.
+            queries: dict[str, Values] = {}
+            formula = self._with_references(self._query.expression, queries)
             return evaluate(formula, {name: self._sums(values) for name, values in queries.items()})
-        return self._over_windows(evaluate(formula, queries), aggregate)
+        return self._over_windows(self.formula(), _METHODS[self._query.method])
 
     def _with_references(self, expression: Expression, queries: dict[str, Values]) -> Expression:
         """The expression with a name in the place of each query, whose values are put into `queries`."""

@@ -48,7 +48,7 @@ def regional(number: int) -> int:
 
 @flow(name=f'{PREFIX}pipeline')
 def pipeline(number: int) -> int:
-    """A chain with a fan-out; a task that is retried, one that fails, one that waits for it in vain; a subflow."""
+    """A chain with a fan-out; a task that is retried, one that fails, one that waits for it; a subflow."""
     extracted = extract.submit(number)
     transformed = [transform.submit(extracted, factor) for factor in (1, 2, 3)]
     checked = [flaky.submit(part) for part in transformed]

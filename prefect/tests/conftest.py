@@ -23,13 +23,16 @@ from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
 
 INTEGRATION = Path(__file__).parent / 'integration'
-# Modules with nothing to gain from another Python or another version of datadog-checks-base.
-ABOUT_FILES = {
+# Modules with nothing to gain from another Python or another version of datadog-checks-base: they read files of this
+# repository, or prove over many runs of the check what the other modules touch on each Python.
+ONE_PYTHON = {
     'test_dashboards',
     'test_datadog_evaluation',
     'test_datadog_queries',
     'test_deploying',
     'test_environments',
+    'test_exactly_once',
+    'test_future_runs',
     'test_import',
     'test_layers',
     'test_lint',
@@ -40,6 +43,8 @@ ABOUT_FILES = {
     'test_monitors_alert',
     'test_packaging',
     'test_preview',
+    'test_scale',
+    'test_verdicts',
 }
 # Modules to begin with, so that at the end nobody waits for one of them.
 LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
@@ -61,8 +66,8 @@ settings.load_profile('bounded')
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker('integration' if INTEGRATION in item.path.parents else 'unit')
-        if item.path.stem in ABOUT_FILES:
-            item.add_marker('files')
+        if item.path.stem in ONE_PYTHON:
+            item.add_marker('one_python')
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

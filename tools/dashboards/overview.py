@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from datadog_checks.prefect import tags
 from tools.dashboards.widgets import (
     ACTIVE,
+    ALIVE,
     ANY_IS_BAD,
-    ANY_IS_WORTH_A_LOOK,
+    AS_PERCENT,
     BAD,
     BY_DEPLOYMENT,
+    BY_FAILURE,
     BY_POOL,
     BY_QUEUE,
     BY_REASON,
@@ -17,31 +20,39 @@ from tools.dashboards.widgets import (
     BY_TASK,
     ENDING,
     GOOD,
+    IF_ONE,
+    IF_ZERO,
     MINUTES_LATE,
     MUST_BE_ONE,
-    MUST_NOT_BE_NONE,
     NEUTRAL,
     NOT_ZERO,
     OR_ZERO,
+    PERCENT_OF_EXPECTED,
     PERCENT_TAKEN,
     STARTING,
+    SUCCESS_PERCENT,
+    TO_AUTOMATION,
     TO_DEPLOYMENT,
     TO_FLOW,
     TO_LIMITS,
-    TO_POOL,
-    TO_QUEUE,
+    TO_POOLS,
     WAITING,
     WARN,
     Dashboard,
     Formula,
     Limits,
     events,
+    flag,
     graph,
     group,
+    late_start_rate,
     logs,
     monitors,
     note,
     number,
+    number_of_zeros,
+    objectives,
+    of_hosts,
     query,
     show,
     starts,
@@ -50,25 +61,57 @@ from tools.dashboards.widgets import (
     top,
 )
 
-MINUTES_UNPOLLED = Limits(60, 300)
 HEARTBEAT_AGE = Limits(45, 90)
 FAILURES_IN_A_ROW = Limits(0, 2)
 SECONDS_OF_LAG = Limits(60, 300)
 SECONDS_OF_CHECK = Limits(5, 10)
 BY_LIMIT = ('concurrency_limit_name', 'concurrency_limit_type')
+BY_BACKGROUND_TASK = (tags.TASK_NAME, tags.TASK_KEY)
+BY_AUTOMATION = (tags.AUTOMATION_NAME, tags.AUTOMATION_ID)
 
-# Columns of tables, by what their rows are.
-per_deployment = partial(show, by=(*BY_DEPLOYMENT, *BY_SERVER))
-per_queue = partial(show, by=(*BY_QUEUE, 'work_queue_priority', *BY_SERVER))
-per_task = partial(show, by=(*BY_TASK, *BY_SERVER))
-per_limit = partial(show, by=(*BY_LIMIT, *BY_SERVER))
-per_cause = partial(show, by=(*BY_QUEUE, *BY_DEPLOYMENT, *BY_REASON, *BY_SERVER), form=NOT_ZERO)
+# What the rows of tables are. Links need the ids.
+ROW_OF_DEPLOYMENT = (*BY_DEPLOYMENT, *BY_SERVER, tags.DEPLOYMENT_ID)
+ROW_OF_QUEUE = (*BY_QUEUE, tags.WORK_QUEUE_PRIORITY, *BY_SERVER)
+ROW_OF_LIMIT = (*BY_LIMIT, *BY_SERVER)
+ROW_OF_AUTOMATION = (tags.AUTOMATION_NAME, *BY_SERVER, tags.AUTOMATION_ID)
+per_deployment = partial(show, by=ROW_OF_DEPLOYMENT)
+per_queue = partial(show, by=ROW_OF_QUEUE)
+per_task = partial(show, by=(*BY_TASK, *BY_SERVER, tags.FLOW_ID))
+per_limit = partial(show, by=ROW_OF_LIMIT)
+per_automation = partial(show, by=ROW_OF_AUTOMATION)
+per_cause = partial(show, by=(*BY_REASON, *BY_QUEUE, *ROW_OF_DEPLOYMENT), form=NOT_ZERO)
 
 FAILED_OR_CRASHED = Formula(
-    'failed + crashed',
-    (query('sum', 'flow_runs.failed.count', name='failed'), query('sum', 'flow_runs.crashed.count', name='crashed')),
+    'default_zero(failed + crashed) + 0 * alive',
+    (
+        query('sum', 'flow_runs.failed.count', name='failed'),
+        query('sum', 'flow_runs.crashed.count', name='crashed'),
+        ALIVE,
+    ),
     unit='run',
-    limits=ANY_IS_WORTH_A_LOOK,
+)
+LEAKED_SLOTS = Formula(
+    'default_zero(of_limits) + default_zero(of_deployments) + 0 * alive',
+    (
+        query('sum', 'concurrency_limit.leaked_slots', name='of_limits'),
+        query('sum', 'deployment.concurrency.leaked_slots', name='of_deployments'),
+        ALIVE,
+    ),
+    limits=ANY_IS_BAD,
+)
+MISSED_SUCCESSES = Formula(
+    'default_zero(count_nonzero(cutoff_min(ratios, 1))) + 0 * alive',
+    (query('max', 'deployment.expectation.max_age_ratio', (*BY_DEPLOYMENT, *BY_SERVER), name='ratios'), ALIVE),
+    limits=ANY_IS_BAD,
+)
+# Where the credentials are refused, all parts fail: that has a tile of its own.
+FAILED_PARTS = Formula(
+    '(count_not_null(parts) - count_nonzero(parts)) * authorized',
+    (
+        query('min', 'collector.success', ('collector', *BY_SERVER), name='parts', reducer='min'),
+        query('min', 'api.authorized', name='authorized'),
+    ),
+    limits=ANY_IS_BAD,
 )
 
 
@@ -97,9 +140,11 @@ def states_of_flow_runs() -> tuple[Formula, ...]:
 
 ABOUT = note(
     '**Read from the top**: is anything wrong, what does not start, what fails, and then the parts that may be the '
-    'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; in graphs blue works, purple waits '
-    'and gray is neither. The variables above narrow each graph that knows them: pools know no deployment, services '
-    'only the server. A click on a row of a table offers a link to the object in Prefect.\n\n'
+    'cause. **Green** is good, **yellow** deserves a look, **red** needs somebody; a number without a color is no '
+    'verdict. In graphs blue works, purple waits and gray is neither; vertical lines are changes of objects (with '
+    '`collect_events` and the names of changes in `event_names`). The variables above narrow each widget that knows '
+    'them: pools know no deployment, services only the server. **No data** in a tile: the check has sent nothing for '
+    'five minutes. A click on a row of a table opens the object in Prefect.\n\n'
     '[Prefect deployments](/dashboard/lists?q=Prefect%20deployments) | Runbook: docs/runbook.md | '
     '[Work pools, queues and workers](https://docs.prefect.io/v3/concepts/work-pools) | '
     '[Concurrency limits](https://docs.prefect.io/v3/concepts/global-concurrency-limits) | '
@@ -110,34 +155,54 @@ ABOUT = note(
 NOW = group(
     'Is anything wrong now?',
     note(
-        '**Look at** what is not green. **Do**: server or database red: it is down, and all else on this page is old. '
-        'Credentials red: the check is refused (401, 403), runs go on. Services red: see *Background services*. Late '
-        'runs: the reason says who has to act (*What does not start?*). Failures: see *What fails, and what takes '
-        'long?*',
+        '**Look at** what is red, the first row first: it explains the others. **Do**: *Servers that report* is No '
+        'data: the Agent is dead, and the rest of this page is old. A server is down, or without its database: see '
+        'its log. It refuses the check (401, 403): correct the credentials; runs go on. A service is dead: see '
+        '*Background services of the server*. Late runs: *What does not start?* has the reason. A low success rate: '
+        'see *What fails, and what takes long?* '
+        'The third row is of the last hour.',
     ),
-    number('Server healthy (1 = yes)', show('min', 'health', limits=MUST_BE_ONE)),
-    number('Database reached (1 = yes)', show('min', 'ready', limits=MUST_BE_ONE)),
-    number('Credentials valid (1 = yes)', show('min', 'api.authorized', limits=MUST_BE_ONE)),
-    number('Services healthy (1 = all)', show('min', 'service.is_healthy', limits=MUST_BE_ONE)),
-    number('Workers online', show('sum', 'work_pool.workers.online', limits=MUST_NOT_BE_NONE), graph=True),
     number(
-        'Due runs nobody polls for',
-        show('sum', 'work_queue.backlog.size', where='work_queue_status:not_ready', limits=ANY_IS_BAD),
+        'Servers that report',
+        Formula('count_not_null(servers)', (query('min', 'health', BY_SERVER, name='servers'),), limits=MUST_BE_ONE),
     ),
-    number('Late runs', show('sum', 'flow_runs.late', form=OR_ZERO, limits=ANY_IS_WORTH_A_LOOK), graph=True),
+    number('Servers down', number_of_zeros('health', BY_SERVER)),
+    number(
+        'Servers without database',
+        Formula(
+            'count_nonzero(up) - count_nonzero(ready)',
+            (query('min', 'health', BY_SERVER, name='up'), query('min', 'ready', BY_SERVER, name='ready')),
+            limits=ANY_IS_BAD,
+        ),
+    ),
+    number('Servers refuse the check', number_of_zeros('api.authorized', BY_SERVER)),
+    number('Parts of the check failed', FAILED_PARTS),
+    number('Dead background services', number_of_zeros('service.is_healthy', ('background_service', *BY_SERVER))),
     number('Oldest late run', show('max', 'flow_runs.late.max_age', form=OR_ZERO, limits=MINUTES_LATE), graph=True),
-    number('Failed or crashed, last hour', FAILED_OR_CRASHED, span='1h'),
-    number('Success rate, last hour', success_rate('flow_runs'), span='1h'),
-    number('Series that the check sends', show('sum', 'check.series')),
-    number('Fullest concurrency limit', show('max', 'concurrency_limit.in_use', limits=PERCENT_TAKEN)),
+    number('Late runs', show('sum', 'flow_runs.late', form=OR_ZERO), graph=True),
+    number('Successes missing', MISSED_SUCCESSES),
+    number('Runs without a heartbeat', show('sum', 'flow_runs.heartbeat_lost', form=OR_ZERO, limits=ANY_IS_BAD)),
+    number('Leaked slots', LEAKED_SLOTS),
+    number('Workers online', show('sum', 'work_pool.workers.online'), graph=True),
+    number('Success rate', success_rate('flow_runs', limits=SUCCESS_PERCENT), span='1h'),
+    number('Failed or crashed', FAILED_OR_CRASHED, span='1h'),
+    number('Started late', late_start_rate('flow_runs'), span='1h'),
+    number('Slowest 5 % of runs', show('max', 'flow_runs.execution_duration.95percentile'), span='1h'),
+    number('Longest wait for a retry', show('max', 'flow_runs.retry_gaps_duration.max'), span='1h'),
+    number(
+        'Failed actions',
+        show('sum', 'automation.action.failed.count', form=OR_ZERO, limits=ANY_IS_BAD),
+        span='1h',
+    ),
     top('Late runs by reason', show('sum', 'flow_runs.late', BY_REASON, form=NOT_ZERO)),
     top(
         'Failures in a row by deployment',
         show('max', 'deployment.consecutive_failures', BY_DEPLOYMENT, form=NOT_ZERO, limits=FAILURES_IN_A_ROW),
     ),
+    objectives(),
     monitors(height=3),
-    events('Warnings and errors among the events', 'status:(error OR warning)', height=3),
-    logs('Errors in the logs', 'status:(error OR critical)', height=3),
+    events('Warnings and errors among the events', 'status:(error OR warning)', width=4, height=3),
+    logs('Errors in the logs', 'status:(error OR critical)', width=4, height=3),
     color='vivid_blue',
 )
 
@@ -158,13 +223,14 @@ LATE = group(
     graph(
         'Wait for a start: slowest 5 % by deployment',
         show('max', 'flow_runs.queue_wait_duration.95percentile', BY_DEPLOYMENT),
+        has_events=True,
     ),
     table(
-        'Late runs by queue, deployment and reason',
+        'Late runs by reason, queue and deployment',
         per_cause('sum', 'flow_runs.late', alias='late runs'),
         per_cause('max', 'flow_runs.late.max_age', alias='age of the oldest', limits=MINUTES_LATE),
         sort_by=1,
-        links=(TO_DEPLOYMENT, TO_QUEUE, TO_POOL),
+        links=(TO_DEPLOYMENT, TO_POOLS),
         height=3,
     ),
     color='vivid_orange',
@@ -173,28 +239,41 @@ LATE = group(
 FLOW_RUNS = group(
     'What fails, and what takes long?',
     note(
-        '**Look at** the deployments with failures; a *crash* is a process that died (memory, eviction), a '
+        '**Look at** the reasons, then at the deployments. A *crash* is a process that died (memory, eviction), a '
         '*failure* is an exception or a time-out. **Do**: open the deployment in Prefect from the table, read the '
-        'log of its last run. A run that runs far longer than usual may be hung: see *Longest running*. Percentiles '
-        'are of the slowest deployment: those of several cannot be averaged.'
+        'log of its last run. `out_of_memory`, `killed`: give it more memory. A run without a heartbeat has lost its '
+        'process: set it to Crashed. One that runs far longer than usual may be hung: see *Longest running now*. '
+        'Percentiles are of the slowest deployment: those of several cannot be averaged.'
     ),
     graph('Flow runs that ended', *outcomes('flow_runs'), display='bars', has_events=True),
+    graph('Failures by reason', show('sum', 'flow_runs.failures.count', BY_FAILURE), display='bars', has_events=True),
+    top(
+        'Most failures by deployment and reason',
+        show('sum', 'flow_runs.failures.count', (*BY_DEPLOYMENT, *BY_FAILURE), form=NOT_ZERO),
+    ),
     graph('Flow runs now', *states_of_flow_runs(), display='area'),
     graph('Flow runs that started', *starts('flow_runs'), display='bars'),
-    top('Most failures by deployment', show('sum', 'flow_runs.failed.count', BY_DEPLOYMENT, form=NOT_ZERO, color=BAD)),
-    top('Most crashes by deployment', show('sum', 'flow_runs.crashed.count', BY_DEPLOYMENT, form=NOT_ZERO, color=WARN)),
-    top('Lowest success rate by deployment', success_rate('flow_runs', BY_DEPLOYMENT), order='asc'),
-    top('Longest running now by deployment', show('max', 'flow_runs.running.max_age', BY_DEPLOYMENT)),
-    graph(
-        'Execution: slowest 5 % by deployment', show('max', 'flow_runs.execution_duration.95percentile', BY_DEPLOYMENT)
+    top(
+        'Lowest success rate by deployment',
+        success_rate('flow_runs', BY_DEPLOYMENT, limits=SUCCESS_PERCENT),
+        order='asc',
     ),
+    graph(
+        'Execution: slowest 5 % by deployment',
+        show('max', 'flow_runs.execution_duration.95percentile', BY_DEPLOYMENT),
+        has_events=True,
+    ),
+    graph('Waits for a retry: longest by deployment', show('max', 'flow_runs.retry_gaps_duration.max', BY_DEPLOYMENT)),
+    graph('Longest running now by deployment', show('max', 'flow_runs.running.max_age', BY_DEPLOYMENT)),
     graph(
         'Longest in a state that should pass',
         show('max', 'flow_runs.pending.max_age', alias='pending', color=STARTING),
         show('max', 'flow_runs.cancelling.max_age', alias='cancelling', color=ENDING),
         show('max', 'flow_runs.paused.max_age', alias='paused', color=NEUTRAL),
         limits=MINUTES_LATE,
+        width=6,
     ),
+    graph('Time since the last heartbeat', show('max', 'flow_runs.heartbeat.max_age', BY_DEPLOYMENT), width=6),
     table(
         'Flow runs by deployment',
         per_deployment('sum', 'flow_runs.throughput', alias='started'),
@@ -203,9 +282,8 @@ FLOW_RUNS = group(
         per_deployment('sum', 'flow_runs.crashed.count', alias='crashed', limits=ANY_IS_BAD),
         per_deployment('sum', 'flow_runs.cancelled.count', alias='cancelled'),
         per_deployment('max', 'flow_runs.execution_duration.max', alias='longest run', is_bar=True),
-        per_deployment('max', 'flow_runs.retry_gaps_duration.max', alias='longest wait for a retry'),
         sort_by=2,
-        links=(TO_DEPLOYMENT, TO_FLOW),
+        links=(TO_DEPLOYMENT,),
         height=5,
     ),
     color='vivid_purple',
@@ -214,22 +292,50 @@ FLOW_RUNS = group(
 FRESHNESS = group(
     'Are deployments up to date?',
     note(
-        '**Look at** failures in a row, and at successes older than the schedule allows. **Do**: failures in a row: '
-        'the deployment has not worked since; read the log of its last run. A schedule without a run: the scheduler '
-        'of the server does not keep up (*Background services*), or the schedule has ended. No success at all is an '
-        'empty cell.'
+        '**Look at** what is above 100 %: a success is missing, or a run takes too long. Expected is what '
+        '`expectations` or a tag in Prefect says, else what schedule and history tell. **Do**: failures in a row: read '
+        'the log of its last run. A schedule without a run: the scheduler of the server does not keep up (*Background '
+        'services of the server*), or the schedule has ended. A paused deployment, and one on demand, has no '
+        'expectation: its cells are empty. One that was deleted is gone after five minutes.'
+    ),
+    graph(
+        'Time since the last success, of what is expected',
+        show(
+            'max',
+            'deployment.expectation.max_age_ratio',
+            (*BY_DEPLOYMENT, tags.EXPECTATION_SOURCE),
+            form=AS_PERCENT,
+        ),
+        limits=PERCENT_OF_EXPECTED,
+        width=6,
+    ),
+    graph(
+        'Run time now, of what is expected',
+        show(
+            'max',
+            'deployment.expectation.max_run_time_ratio',
+            (*BY_DEPLOYMENT, tags.EXPECTATION_SOURCE),
+            form=AS_PERCENT,
+        ),
+        limits=PERCENT_OF_EXPECTED,
+        width=6,
     ),
     table(
         'Freshness by deployment',
+        per_deployment(
+            'max',
+            'deployment.expectation.max_age_ratio',
+            alias='success, of expected age',
+            form=AS_PERCENT,
+            limits=PERCENT_OF_EXPECTED,
+        ),
         per_deployment('max', 'deployment.consecutive_failures', alias='failures in a row', limits=FAILURES_IN_A_ROW),
         per_deployment('max', 'deployment.seconds_since_success', alias='since the last success'),
         per_deployment('min', 'deployment.seconds_until_next_run', alias='until the next run'),
         per_deployment('sum', 'deployment.schedules.active', alias='active schedules'),
-        per_deployment(
-            'max', 'deployment.schedules.is_without_run', alias='schedule without run (1 = yes)', limits=ANY_IS_BAD
-        ),
-        per_deployment('min', 'deployment.is_ready', alias='ready (1 = yes)'),
-        links=(TO_DEPLOYMENT, TO_FLOW),
+        flag('max', 'deployment.schedules.is_without_run', IF_ONE, ROW_OF_DEPLOYMENT, 'schedule without run'),
+        flag('min', 'deployment.is_ready', IF_ZERO, ROW_OF_DEPLOYMENT, 'not ready', is_bad=False),
+        links=(TO_DEPLOYMENT,),
         height=5,
     ),
 )
@@ -243,10 +349,7 @@ QUEUES = group(
     ),
     graph('Backlog by queue', show('sum', 'work_queue.backlog.size', BY_QUEUE), display='area'),
     graph('Age of the backlog by queue', show('max', 'work_queue.backlog.age', BY_QUEUE), limits=MINUTES_LATE),
-    top(
-        'Longest not polled by queue',
-        show('max', 'work_queue.last_polled_age_seconds', BY_QUEUE, limits=MINUTES_UNPOLLED),
-    ),
+    top('Longest not polled by queue', show('max', 'work_queue.last_polled_age_seconds', BY_QUEUE)),
     top('Slots in use by queue', show('max', 'work_queue.concurrency.in_use', BY_QUEUE, limits=PERCENT_TAKEN)),
     graph('Slots in use by pool', show('max', 'work_pool.concurrency.in_use', BY_POOL), limits=PERCENT_TAKEN),
     graph(
@@ -263,18 +366,19 @@ QUEUES = group(
         per_queue('max', 'work_queue.last_polled_age_seconds', alias='since the last poll'),
         per_queue('max', 'work_queue.concurrency.active_slots', alias='slots in use'),
         per_queue('max', 'work_queue.concurrency.limit', alias='limit'),
-        per_queue('max', 'work_queue.is_not_ready', alias='not ready (1 = yes)'),
-        per_queue('max', 'work_queue.is_paused', alias='paused (1 = yes)'),
-        links=(TO_QUEUE, TO_POOL),
+        flag('max', 'work_queue.is_not_ready', IF_ONE, ROW_OF_QUEUE, 'not ready', is_bad=False),
+        flag('max', 'work_queue.is_paused', IF_ONE, ROW_OF_QUEUE, 'paused', is_bad=False),
+        links=(TO_POOLS,),
     ),
 )
 
 WORKERS = group(
     'Workers',
     note(
-        '**Look at** pools without an online worker, and at heartbeats older than 90 s. **Do**: start or restart '
-        'the worker; if many are offline at once, look at what they run on. A worker counts as offline until '
-        '`worker_retention` has passed since its last heartbeat, then it is forgotten.'
+        '**Look at** pools whose workers went away, at heartbeats older than 90 s, and at exit codes: 137 and -9 are '
+        'kills, most often for memory. **Do**: start or restart the worker; if many are offline at once, look at what '
+        'they run on: choose **worker_host** above. A worker counts as offline until `worker_retention` has passed '
+        'since its last heartbeat, then it is forgotten. Push and managed pools have none.'
     ),
     graph('Workers online by pool', show('sum', 'work_pool.workers.online', BY_POOL), display='area'),
     graph('Workers offline by pool', show('sum', 'work_pool.workers.offline', BY_POOL), display='area'),
@@ -282,6 +386,20 @@ WORKERS = group(
         'Oldest heartbeats',
         show('max', 'work_pool.worker.heartbeat_age_seconds', (*BY_POOL, 'worker_name'), limits=HEARTBEAT_AGE),
     ),
+    graph(
+        'Flow runs that workers started, by pool',
+        show('sum', 'work_pool.flow_runs.submitted.count', BY_POOL),
+        display='bars',
+        width=3,
+    ),
+    graph(
+        'Flow runs that ended, by exit code',
+        show('sum', 'work_pool.flow_runs.exited.count', (*BY_POOL, tags.EXIT_CODE)),
+        display='bars',
+        width=3,
+    ),
+    graph('Load per processor, by host', of_hosts('max', 'system.load.norm.1', '{}', ''), width=3),
+    graph('Memory in use, by host', of_hosts('min', 'system.mem.pct_usable', '100 * (1 - {})', 'percent'), width=3),
 )
 
 TASKS = group(
@@ -292,7 +410,14 @@ TASKS = group(
         'Pending a task runner without free threads. Only tasks of flow runs that run now are counted as running or '
         'pending.'
     ),
-    graph('Task runs that ended', *outcomes('task_runs'), display='bars'),
+    graph('Task runs that ended', *outcomes('task_runs'), display='bars', has_events=True),
+    graph(
+        'Failures of tasks by reason',
+        show('sum', 'task_runs.failures.count', BY_FAILURE),
+        display='bars',
+        has_events=True,
+    ),
+    top('Most failures by task', show('sum', 'task_runs.failed.count', BY_TASK, form=NOT_ZERO)),
     graph(
         'Task runs now',
         show('sum', 'task_runs.running', alias='running', color=ACTIVE),
@@ -300,11 +425,16 @@ TASKS = group(
         show('sum', 'task_runs.awaiting_retry', alias='awaiting retry', color=WARN),
         show('sum', 'task_runs.paused', alias='paused', color=NEUTRAL),
         display='area',
+        width=3,
     ),
-    graph('Execution: slowest 5 % by task', show('max', 'task_runs.execution_duration.95percentile', BY_TASK)),
-    top('Most failures by task', show('sum', 'task_runs.failed.count', BY_TASK, form=NOT_ZERO, color=BAD)),
-    top('Longest running now by task', show('max', 'task_runs.running.max_age', BY_TASK)),
-    top('Longest wait for other tasks', show('max', 'task_runs.dependency_wait_duration.max', BY_TASK)),
+    graph(
+        'Execution: slowest 5 % by task',
+        show('max', 'task_runs.execution_duration.95percentile', BY_TASK),
+        width=3,
+        has_events=True,
+    ),
+    graph('Longest running now by task', show('max', 'task_runs.running.max_age', BY_TASK), width=3),
+    top('Longest wait for other tasks', show('max', 'task_runs.dependency_wait_duration.max', BY_TASK), width=3),
     table(
         'Task runs by flow and task',
         per_task('sum', 'task_runs.throughput', alias='started'),
@@ -320,19 +450,35 @@ TASKS = group(
     ),
 )
 
+BACKGROUND_TASKS = group(
+    'Background tasks',
+    note(
+        '**Look at** tasks that wait while no task worker listens for them. **Do**: start the process that calls '
+        '`serve()`. If one listens and the wait grows, start more of them. If one listens under another key, the task '
+        'was renamed or moved: restart it with the new code. Tasks that are called within flows are not meant here.'
+    ),
+    graph('Background tasks that wait', show('sum', 'task_runs.scheduled', BY_BACKGROUND_TASK), display='area'),
+    graph(
+        'Longest wait of a background task',
+        show('max', 'task_runs.scheduled.max_age', BY_BACKGROUND_TASK),
+        limits=MINUTES_LATE,
+    ),
+    graph('Task workers that listen, by task', show('sum', 'task_workers.online', (tags.TASK_KEY,)), display='area'),
+)
+
 LIMITS = group(
     'Concurrency limits',
     note(
-        '**Look at** limits that are full, and at leaked slots: taken while no run that could hold them is alive. '
-        '**Do**: full for long: raise the limit, or find the run that holds it (*Longest running*). Leaked: reset '
-        'the limit in Prefect, it does not recover by itself.'
+        '**Look at** limits that are full while runs are late for them, and at leaked slots: taken while no run that '
+        'could hold them is alive. **Do**: full for long: raise the limit, or find the run that holds it (*Longest '
+        'running now*). Leaked: give the slots back in Prefect, the limit does not recover by itself.'
     ),
     top('Slots in use by limit', show('max', 'concurrency_limit.in_use', BY_LIMIT, limits=PERCENT_TAKEN)),
     top(
         'Slots in use by deployment', show('max', 'deployment.concurrency.in_use', BY_DEPLOYMENT, limits=PERCENT_TAKEN)
     ),
     graph(
-        'Leaked slots',
+        'Leaked slots by their limit',
         show('sum', 'concurrency_limit.leaked_slots', alias='of global and tag limits', color=BAD),
         show('sum', 'deployment.concurrency.leaked_slots', alias='of deployments', color=WARN),
         display='area',
@@ -342,8 +488,35 @@ LIMITS = group(
         per_limit('max', 'concurrency_limit.active_slots', alias='slots in use', is_bar=True),
         per_limit('max', 'concurrency_limit.limit', alias='limit'),
         per_limit('max', 'concurrency_limit.leaked_slots', alias='leaked slots', limits=ANY_IS_BAD),
-        per_limit('min', 'concurrency_limit.is_active', alias='active (1 = yes)'),
+        flag('min', 'concurrency_limit.is_active', IF_ZERO, ROW_OF_LIMIT, 'switched off', is_bad=False),
         links=(TO_LIMITS,),
+        height=3,
+    ),
+)
+
+AUTOMATIONS = group(
+    'Automations',
+    note(
+        '**Look at** actions that failed: whom they should have told knows nothing. And at automations that never '
+        'trigger, or are switched off. **Do**: open the automation in Prefect; the event '
+        '`prefect.automation.action.failed` has the reason. Test the block of a webhook or notification.'
+    ),
+    graph(
+        'Triggers and actions',
+        show('sum', 'automation.triggered.count', alias='triggered', color=ACTIVE),
+        show('sum', 'automation.action.executed.count', alias='actions that worked', color=GOOD),
+        show('sum', 'automation.action.failed.count', alias='actions that failed', color=BAD),
+        display='bars',
+    ),
+    table(
+        'Automations by name',
+        per_automation('sum', 'automation.triggered.count', alias='triggered', is_bar=True),
+        per_automation('sum', 'automation.action.executed.count', alias='actions that worked'),
+        per_automation('sum', 'automation.action.failed.count', alias='actions that failed', limits=ANY_IS_BAD),
+        flag('min', 'automation.is_enabled', IF_ZERO, ROW_OF_AUTOMATION, 'switched off', is_bad=False),
+        sort_by=2,
+        links=(TO_AUTOMATION,),
+        width=8,
         height=3,
     ),
 )
@@ -353,11 +526,12 @@ SERVICES = group(
     note(
         '**Look at** the lag: the age of the oldest piece of work that the service should have done by now. The '
         'server stays healthy while a service is dead. **Do**: restart the server (or `prefect server services '
-        'start`, where they run apart), and read its log for the name of the service.'
+        'start`, where they run apart), and read its log for the name of the service. A service that has shown no '
+        'work yet is not judged, and not here.'
     ),
     top(
-        'Healthy services (1 = yes)',
-        show('min', 'service.is_healthy', ('background_service',), limits=MUST_BE_ONE),
+        'Services',
+        show('min', 'service.is_healthy', ('background_service',), limits=MUST_BE_ONE, label='alive'),
         order='asc',
     ),
     graph(
@@ -366,15 +540,17 @@ SERVICES = group(
 )
 
 COLLECTION = group(
-    'The check itself',
+    'The check itself: health and cost',
     note(
-        '**Look at** parts that failed and at what the check asks of the server. **Do**: a part that failed: `agent '
-        'status` names endpoint and cause; its counts are sent later, none is lost. Too many requests: raise '
-        '`min_collection_interval`, filter by names, or switch groups off with `collect`.'
+        '**Look at** parts that failed, at what the check asks of the server, and at what it costs. **Do**: a part '
+        'that failed: `agent status` names endpoint and cause; its counts are sent later, none is lost. Too many '
+        'requests: raise `min_collection_interval`, or filter by names. Too many series: `make check` says which '
+        'option or filter would save most. Events or log records that wait for long: narrow `event_names`, raise '
+        '`log_level`.'
     ),
     top(
-        'Parts that collected all (1 = yes)',
-        show('min', 'collector.success', ('collector',), reducer='min', limits=MUST_BE_ONE),
+        'Parts of the check',
+        show('min', 'collector.success', ('collector',), limits=MUST_BE_ONE, label='complete'),
         order='asc',
     ),
     graph(
@@ -383,18 +559,19 @@ COLLECTION = group(
         display='area',
         limits=SECONDS_OF_CHECK,
     ),
+    graph('Series that the check sends', show('sum', 'check.series', ('family',)), display='area'),
     graph('Requests by endpoint', show('sum', 'api.requests', ('endpoint_family',)), display='bars'),
     graph('Bytes by endpoint', show('sum', 'api.response_bytes', ('endpoint_family',)), display='bars'),
     graph('Wait for answers by endpoint', show('sum', 'api.duration_seconds', ('endpoint_family',))),
-    graph('Series that the check sends', show('sum', 'check.series', ('family',)), display='area'),
+    graph('Events that wait to be read', show('sum', 'events.pending', BY_SERVER), width=6, height=2),
+    graph('Log records: how far behind', show('max', 'logs.pending', BY_SERVER), width=6, height=2),
 )
 
 OVERVIEW = Dashboard(
     title='Prefect overview',
     description=(
-        'Whether a Prefect server and its workers do what they should, and if not, why: health, late runs with '
-        'reasons, failures, freshness, work pools and queues, workers, tasks, concurrency limits, background '
-        'services.'
+        'Whether a Prefect server and its workers do what they should, and if not, why: late runs, failures, missing '
+        'successes, workers, limits, services, the check itself.'
     ),
     groups=(
         group('About this dashboard', ABOUT, color='white'),
@@ -405,7 +582,9 @@ OVERVIEW = Dashboard(
         QUEUES,
         WORKERS,
         TASKS,
+        BACKGROUND_TASKS,
         LIMITS,
+        AUTOMATIONS,
         SERVICES,
         COLLECTION,
     ),

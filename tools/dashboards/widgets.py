@@ -6,9 +6,12 @@ it names every template variable whose tag the metric has. Positions are not eit
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeAlias
 
 from datadog_checks.prefect import tags
@@ -17,22 +20,46 @@ from datadog_checks.prefect.metrics import METRICS
 Json: TypeAlias = dict[str, Any]
 
 COLUMNS = 12
-# Template variables: name and tag are the same.
-VARIABLES = (tags.PREFECT_URL, 'env', tags.WORK_POOL_NAME, tags.WORK_QUEUE_NAME, tags.FLOW_NAME, tags.DEPLOYMENT_NAME)
+# Template variables that narrow the series of the check: name and tag are the same.
+VARIABLES = (
+    tags.PREFECT_URL,
+    'env',
+    tags.WORK_POOL_NAME,
+    tags.WORK_QUEUE_NAME,
+    tags.FLOW_NAME,
+    tags.DEPLOYMENT_NAME,
+    tags.PREFECT_TAG,
+)
 ON_EVERYTHING = (tags.PREFECT_URL, 'env')
+# Another name than its tag: the series of the check have the host of their Agent, not that of a worker.
+WORKER_HOST = ('worker_host', 'host')
+# Saved choices of the variables; those that are not named are `*`.
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    'Everything': {},
+    'Production': {'env': 'prod'},
+    'Staging': {'env': 'staging'},
+}
 
 BY_POOL = (tags.WORK_POOL_NAME,)
 # A queue is named by its pool and its own name: each pool has one called `default`.
 BY_QUEUE = (tags.WORK_POOL_NAME, tags.WORK_QUEUE_NAME)
 BY_DEPLOYMENT = (tags.FLOW_NAME, tags.DEPLOYMENT_NAME)
-BY_TASK = (tags.FLOW_NAME, 'task_name')
-BY_REASON = ('late_reason',)
+BY_TASK = (tags.FLOW_NAME, tags.TASK_NAME)
+BY_REASON = (tags.LATE_REASON,)
+BY_FAILURE = (tags.FAILURE_REASON,)
 # In tables, whose rows link to Prefect: names of two servers may be the same.
 BY_SERVER = (tags.PREFECT_URL,)
 
 # Forms of formulas: without what is 0; and 0 where nothing is reported, for what is only there while there are runs.
+# The latter not without a report of the check: else a dead Agent would look like a quiet server.
 NOT_ZERO = 'cutoff_min({}, 1)'
-OR_ZERO = 'default_zero({})'
+OR_ZERO = 'default_zero({}) + 0 * alive'
+AS_PERCENT = '100 * {}'
+# Of states that are 0 or 1: nothing while all is well, else `1 yes`.
+IF_ONE, IF_ZERO = 'cutoff_min({}, 1)', 'cutoff_min(1 - {}, 1)'
+
+# What is drawn over graphs of failures and durations: changes of objects, and what is no longer served.
+OVERLAYS = ('(created OR updated OR deleted)', '"not-ready"')
 
 # How far back a number of now looks: longer where its history is drawn behind it.
 SPAN_OF_NOW, SPAN_OF_A_GRAPH = '5m', '15m'
@@ -44,19 +71,19 @@ _PALETTES = {GOOD: 'white_on_green', WARN: 'white_on_yellow', BAD: 'white_on_red
 
 # The tag is the address at which people open the server.
 _PAGES = '{{prefect_url.value}}'
-TO_DEPLOYMENT = (
-    'Open the deployment in Prefect',
-    f'{_PAGES}/deployments?deployments.flowOrDeploymentNameLike={{{{deployment_name.value}}}}',
-)
-TO_FLOW = ('Open the flow in Prefect', f'{_PAGES}/flows?flows.nameLike={{{{flow_name.value}}}}')
-TO_POOL = ('Open the work pool in Prefect', f'{_PAGES}/work-pools/work-pool/{{{{work_pool_name.value}}}}')
-TO_QUEUE = (
-    'Open the work queue in Prefect',
-    f'{_PAGES}/work-pools/work-pool/{{{{work_pool_name.value}}}}/queue/{{{{work_queue_name.value}}}}',
-)
+# Never a name: Datadog keeps tags in lower case, and Prefect finds work pools and queues by their exact names only.
+TO_DEPLOYMENT = ('Open the deployment in Prefect', f'{_PAGES}/deployments/deployment/{{{{deployment_id.value}}}}')
+TO_FLOW = ('Open the flow in Prefect', f'{_PAGES}/flows/flow/{{{{flow_id.value}}}}')
+TO_POOLS = ('Open the work pools in Prefect', f'{_PAGES}/work-pools')
 TO_LIMITS = ('Open the concurrency limits in Prefect', f'{_PAGES}/concurrency-limits')
+TO_AUTOMATION = ('Open the automation in Prefect', f'{_PAGES}/automations/automation/{{{{automation_id.value}}}}')
 
 Link: TypeAlias = tuple[str, str]
+
+# What fits into a note of one row with 1,280 pixels for the page.
+CHARACTERS_OF_A_LINE, LINES_OF_A_ROW = 165, 3
+# What a link does not show.
+_TARGET = re.compile(r'(?<=\])\([^)]*\)')
 
 
 @dataclass(frozen=True)
@@ -64,15 +91,13 @@ class Limits:
     """From where on a number is a warning and from where on it is bad; `is_low_bad` turns them round."""
 
     warn: float | None
-    bad: float
+    bad: float | None
     is_low_bad: bool = False
 
     def formats(self, *, has_good: bool) -> list[Json]:
         """Rules from the worst to the best. With `has_good` they leave no number out."""
         over, within = ('<', '>=') if self.is_low_bad else ('>', '<=')
-        rules = [(over, self.bad, BAD)]
-        if self.warn is not None:
-            rules.append((over, self.warn, WARN))
+        rules = [(over, value, color) for value, color in ((self.bad, BAD), (self.warn, WARN)) if value is not None]
         if has_good:
             rules.append((within, rules[-1][1], GOOD))
         return [{'comparator': sign, 'value': value, 'palette': _PALETTES[color]} for sign, value, color in rules]
@@ -86,8 +111,9 @@ class Limits:
 ANY_IS_BAD = Limits(None, 0)
 ANY_IS_WORTH_A_LOOK = Limits(0, 10)
 MUST_BE_ONE = Limits(None, 1, is_low_bad=True)
-MUST_NOT_BE_NONE = Limits(None, 1, is_low_bad=True)
-PERCENT_TAKEN = Limits(80, 99.9)
+# A limit that is full is normal; where work waits for it, the late runs are bad.
+PERCENT_TAKEN = Limits(99.9, None)
+PERCENT_OF_EXPECTED = Limits(None, 100)
 SUCCESS_PERCENT = Limits(98, 90, is_low_bad=True)
 MINUTES_LATE = Limits(60, 300)
 
@@ -127,10 +153,14 @@ def query(
     return Query(name or metric.replace('.', '_'), text, reducer or usual)
 
 
+# Only there while the check reports.
+ALIVE = query('min', 'health', name='alive')
+
+
 @dataclass(frozen=True)
 class Formula:
     """What is shown of one or more queries: `text` refers by name to them, or to those of
-    another formula of the widget; `unit` is Datadog's name of it."""
+    another formula of the widget; `unit` is Datadog's name of it, `label` a word of our own instead."""
 
     text: str
     queries: tuple[Query, ...]
@@ -139,12 +169,15 @@ class Formula:
     color: str = ''
     limits: Limits | None = None
     is_bar: bool = False
+    label: str = ''
 
     def as_json(self) -> Json:
         formula: Json = {'formula': self.text}
         if self.alias:
             formula['alias'] = self.alias
-        if self.unit:
+        if self.label:
+            formula['number_format'] = {'unit': {'type': 'custom_unit_label', 'label': self.label}}
+        elif self.unit:
             formula['number_format'] = {'unit': {'type': 'canonical_unit', 'unit_name': self.unit}}
         if self.color:
             formula['style'] = {'palette': self.color, 'palette_index': 4}
@@ -163,10 +196,31 @@ def show(
     reducer: str = '',
     is_bar: bool = False,
     form: str = '{}',
+    label: str = '',
 ) -> Formula:
     """The formula that shows one query, in the unit of its metric; `form` puts a function around it."""
     one = query(aggregation, metric, by, where=where, reducer=reducer)
-    return Formula(form.format(one.name), (one,), alias, METRICS[metric].unit, color, limits, is_bar)
+    unit = 'percent' if form == AS_PERCENT else METRICS[metric].unit
+    needed = (one, ALIVE) if form == OR_ZERO else (one,)
+    return Formula(form.format(one.name), needed, alias, unit, color, limits, is_bar, label)
+
+
+def flag(aggregation: str, metric: str, form: str, by: Sequence[str], alias: str, *, is_bad: bool = True) -> Formula:
+    """A column that says `1 yes` where a state is so, and nothing elsewhere; `form` is IF_ONE or IF_ZERO."""
+    limits = ANY_IS_BAD if is_bad else None
+    return show(aggregation, metric, by, alias=alias, form=form, limits=limits, label='yes')
+
+
+def number_of_zeros(metric: str, by: Sequence[str]) -> Formula:
+    """How many of the tag sets have a 0, where 1 is well."""
+    one = query('min', metric, by, name='states')
+    return Formula('count_not_null(states) - count_nonzero(states)', (one,), limits=ANY_IS_BAD)
+
+
+def of_hosts(aggregation: str, metric: str, form: str, unit: str) -> Formula:
+    """A metric of the Agents on the hosts that the variable `worker_host` chooses."""
+    text = f'{aggregation}:{metric}{{$env,${WORKER_HOST[0]}}} by {{host}}'
+    return Formula(form.format('value'), (Query('value', text, 'last'),), unit=unit)
 
 
 def starts(family: str) -> tuple[Formula, Formula]:
@@ -184,7 +238,16 @@ def success_rate(family: str, by: Sequence[str] = (), **options: Any) -> Formula
     ends = ('completed', 'failed', 'crashed')
     parts = [query('sum', f'{family}.{end}.count', by, name=end) for end in ends]
     text = f'100 * completed / ({" + ".join(ends)})'
-    return Formula(text, tuple(parts), unit='percent', limits=SUCCESS_PERCENT, **options)
+    return Formula(text, tuple(parts), unit='percent', **options)
+
+
+def late_start_rate(family: str) -> Formula:
+    """Percent of the runs that started, that started late."""
+    parts = [
+        query('sum', f'{family}.{series}', name=name)
+        for series, name in (('late_start.count', 'late'), ('throughput', 'started'))
+    ]
+    return Formula('100 * late / started', tuple(parts), unit='percent')
 
 
 @dataclass(frozen=True)
@@ -204,12 +267,19 @@ def _rules(formula: Formula, *, has_good: bool) -> Json:
     return {'conditional_formats': formula.limits.formats(has_good=has_good)} if formula.limits else {}
 
 
+def _is_of_now(*formulas: Formula) -> bool:
+    """Whether all of it is a state of the moment, so that an old one must not be taken for it."""
+    return all(one.reducer == 'last' for formula in formulas for one in formula.queries)
+
+
 def _links(links: Iterable[Link]) -> list[Json]:
     return [{'label': label, 'link': link} for label, link in links]
 
 
-def note(content: str, *, height: int = 1, width: int = COLUMNS, color: str = 'gray') -> Widget:
-    """Text in Markdown."""
+def note(content: str, *, color: str = 'gray') -> Widget:
+    """Text in Markdown, over the whole width and as high as it needs on the screen of a laptop."""
+    lines = sum(ceil(len(_TARGET.sub('', part)) / CHARACTERS_OF_A_LINE) for part in content.split('\n'))
+    height = ceil(lines / LINES_OF_A_ROW)
     definition = {
         'type': 'note',
         'content': content,
@@ -222,7 +292,7 @@ def note(content: str, *, height: int = 1, width: int = COLUMNS, color: str = 'g
         'tick_edge': 'left',
         'has_padding': True,
     }
-    return Widget(definition, width, height)
+    return Widget(definition, COLUMNS, height)
 
 
 def number(
@@ -230,7 +300,7 @@ def number(
 ) -> Widget:
     """One number of now, in the colour of its limits; `span` is another time ('1h'), `graph` draws its history behind.
 
-    Now is a few minutes whatever the page shows, so that nothing stays green when the check no longer reports.
+    Now is a few minutes, on any page, so that nothing stays green when the check no longer reports.
     """
     request = {
         'response_format': 'scalar',
@@ -254,7 +324,7 @@ def graph(
     height: int = 3,
     has_events: bool = False,
 ) -> Widget:
-    """Values over time; `display` is line, area or bars; `has_events` overlays what failed."""
+    """Values over time; `display` is line, area or bars; `has_events` overlays what may be the cause of a change."""
     request = {
         'response_format': 'timeseries',
         'queries': [one.as_json(is_scalar=False) for formula in formulas for one in formula.queries],
@@ -275,7 +345,7 @@ def graph(
     if limits:
         definition['markers'] = limits.markers()
     if has_events:
-        definition['events'] = [{'q': f'{event_search()} status:error'}, {'q': f'{event_search()} updated'}]
+        definition['events'] = [{'q': f'{event_search()} {words}'} for words in OVERLAYS]
     return Widget(definition, width, height)
 
 
@@ -283,16 +353,19 @@ def top(
     title: str, formula: Formula, *, order: str = 'desc', links: Sequence[Link] = (), width: int = 4, height: int = 3
 ) -> Widget:
     """The ten tag sets with the largest values (`order` asc: smallest)."""
+    is_of_now = _is_of_now(formula)
     request = {
         'response_format': 'scalar',
         'queries': [one.as_json(is_scalar=True) for one in formula.queries],
         'formulas': [formula.as_json()],
         'sort': {'count': 10, 'order_by': [{'type': 'formula', 'index': 0, 'order': order}]},
-        **_rules(formula, has_good=True),
+        **_rules(formula, has_good=is_of_now),
     }
     definition = _titled(
         'toplist', title, requests=[request], style={'display': {'type': 'stacked', 'legend': 'automatic'}}
     )
+    if is_of_now:
+        definition['time'] = {'live_span': SPAN_OF_NOW}
     if links:
         definition['custom_links'] = _links(links)
     return Widget(definition, width, height)
@@ -322,6 +395,8 @@ def table(
         'sort': {'count': 50, 'order_by': [{'type': 'formula', 'index': sort_by, 'order': order}]},
     }
     definition = _titled('query_table', title, requests=[request], has_search_bar='auto')
+    if _is_of_now(*formulas):
+        definition['time'] = {'live_span': SPAN_OF_NOW}
     if links:
         definition['custom_links'] = _links(links)
     return Widget(definition, width, height)
@@ -345,6 +420,13 @@ def monitors(*, width: int = 4, height: int = 4) -> Widget:
         start=0,
     )
     return Widget(definition, width, height)
+
+
+def objectives(*, width: int = 4, height: int = 3) -> Widget:
+    """The service level objectives of this integration and what is left of their budgets."""
+    query = {'query_string': 'tags:"integration:prefect"', 'limit': 10}
+    request = {'request_type': 'slo_list', 'query': query}
+    return Widget(_titled('slo_list', 'Service level objectives', requests=[request]), width, height)
 
 
 def _follows(variable: str, attribute: str) -> str:
@@ -450,17 +532,29 @@ class Dashboard:
             widget = one.as_json(y)
             y += widget['layout']['height']
             widgets.append(widget)
+        used = set(re.findall(r'\$(\w+)', json.dumps(widgets)))
         return {
             'title': self.title,
             'description': self.description,
             'layout_type': 'ordered',
             'reflow_type': 'fixed',
-            'template_variables': [_variable(name) for name in VARIABLES],
+            'template_variables': [
+                {'name': name, 'prefix': tag, 'available_values': [], 'defaults': ['*']}
+                for name, tag in (*((one, one) for one in VARIABLES), WORKER_HOST)
+                if name in used
+            ],
+            'template_variable_presets': [
+                {
+                    'name': preset,
+                    'template_variables': [
+                        {'name': name, 'values': [values.get(name, '*')]}
+                        for name in (*VARIABLES, WORKER_HOST[0])
+                        if name in used
+                    ],
+                }
+                for preset, values in PRESETS.items()
+            ],
             'notify_list': [],
             'tags': [],
             'widgets': widgets,
         }
-
-
-def _variable(name: str) -> Mapping[str, Any]:
-    return {'name': name, 'prefix': name, 'available_values': [], 'defaults': ['*']}

@@ -18,15 +18,17 @@ from pathlib import Path
 from lab.timeline import Timeline
 from tools.preview import pictures
 from tools.preview.contents import unexplained
-from tools.preview.page import WIDTH, Board, height_of_first_groups, load, render
+from tools.preview.page import WIDTH, Board, height_of_groups, load, render
 from tools.preview.recorded import record_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / 'prefect' / 'assets'
 THEMES = ('light', 'dark')
-IMAGES = ROOT / 'prefect' / 'images'
-# What the tile and the READMEs show: that many groups from the top of each dashboard.
-GROUPS_OF_IMAGE = {'overview': 3, 'deployments': 2}
+# What the READMEs show, in parts: the numbers of the first and the last group of each. The first parts are the pictures
+# of the tile, too.
+PARTS = {'overview': ((1, 3), (4, 7), (8, 13)), 'deployments': ((1, 2), (3, 5))}
+OF_TILE = ROOT / 'prefect' / 'images'
+OF_DOCUMENTS = ROOT / 'docs' / 'images'
 
 
 def boards() -> list[Board]:
@@ -36,15 +38,15 @@ def boards() -> list[Board]:
     ]
 
 
-def monitor_titles() -> list[str]:
-    return sorted(json.loads(path.read_text())['title'] for path in (ASSETS / 'monitors').glob('*.json'))
+def titles(kind: str, key: str) -> list[str]:
+    return sorted(json.loads(path.read_text())[key] for path in (ASSETS / kind).glob('*.json'))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m tools.preview', description='Draw the dashboards.')
     parser.add_argument('--recording', type=Path, metavar='PATH', help='draw from this file; no server is started')
     parser.add_argument('--folder', type=Path, default=ROOT / 'dist' / 'preview', help='where the files go')
-    parser.add_argument('--images', action='store_true', help='replace the pictures in prefect/images/, too')
+    parser.add_argument('--images', action='store_true', help='replace the pictures of the READMEs, too')
     return parser.parse_args(arguments)
 
 
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeline.save(options.folder / 'recording.json.gz')
 
     page = options.folder / 'dashboards.html'
-    page.write_text(render(boards(), timeline, monitor_titles()))
+    page.write_text(render(boards(), timeline, titles('monitors', 'title'), titles('slos', 'name')))
     print(f'The page: {page}')
     program = pictures.browser()
     if program is None:
@@ -79,15 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _take_pictures(program: str, page: Path, folder: Path, *, with_images: bool) -> None:
     for board in boards():
-        for theme in THEMES:
-            wanted = {folder / f'{board.key}-{theme}.png': board.height}
-            if with_images:
-                top = height_of_first_groups(board, GROUPS_OF_IMAGE[board.key])
-                wanted[IMAGES / f'{board.key}_{theme}.png'] = top
-            for picture, height in wanted.items():
-                picture.parent.mkdir(exist_ok=True)
-                pictures.take(program, page, picture, board=board.key, theme=theme, width=WIDTH, height=height)
-                print(f'A picture: {picture} ({picture.stat().st_size / 1e6:.1f} MB)')
+        everything = (1, len(board.dashboard['widgets']))
+        wanted = {folder / f'{board.key}-{theme}.png': (theme, everything) for theme in THEMES}
+        if with_images:
+            first, *others = PARTS[board.key]
+            wanted |= {OF_TILE / f'{board.key}_{theme}.png': (theme, first) for theme in THEMES}
+            wanted |= {
+                OF_DOCUMENTS / f'{board.key}_{number}.png': ('light', part) for number, part in enumerate(others, 2)
+            }
+        for picture, (theme, (start, end)) in wanted.items():
+            picture.parent.mkdir(exist_ok=True)
+            height = height_of_groups(board, start, end)
+            shown = {'board': board.key, 'theme': theme, 'groups': f'{start}-{end}'}
+            pictures.take(program, page, picture, width=WIDTH, height=height, **shown)
+            print(f'A picture: {picture} ({picture.stat().st_size / 1e6:.1f} MB)')
 
 
 if __name__ == '__main__':

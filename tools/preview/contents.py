@@ -13,9 +13,25 @@ from tools.datadog_queries import metric_queries, parse_expression
 
 Json: TypeAlias = Mapping[str, Any]
 # Widgets that show neither series nor streams of ours.
-WITHOUT_DATA = ('note', 'manage_status')
+WITHOUT_DATA = ('note', 'manage_status', 'slo_list')
+_NO_AGENT = 'The Agents on the hosts of workers send it; the demo runs only the check.'
 # What is empty in a demo, and why.
-NOT_IN_DEMO: Mapping[str, str] = {}
+NOT_IN_DEMO: Mapping[str, str] = {
+    'Workers / Load per processor, by host': _NO_AGENT,
+    'Workers / Memory in use, by host': _NO_AGENT,
+    'Are deployments up to date? / Freshness by deployment / schedule without run': (
+        'All schedules of the demo have runs: it says `1 yes` where one has none.'
+    ),
+    'Concurrency limits / Global and tag limits / switched off': (
+        'All limits of the demo are enforced: it says `1 yes` where one is not.'
+    ),
+    'Automations / Automations by name / switched off': (
+        'The automation of the demo is enabled: it says `1 yes` where one is not.'
+    ),
+}
+
+# Of a search: `(created OR updated)` or `"not-ready"`.
+_LAST_WORDS = re.compile(r'(?<=[("\s])[a-z-]+(?=(?: OR [a-z ORa-z]+)?[)"]$)')
 
 _COMPARATORS = {
     '>': lambda value, limit: value > limit,
@@ -27,12 +43,12 @@ _COMPARATORS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its unit; `palette` is the colour that a rule gives it, '' if none does; `color` its own."""
+    """A number with its unit or a word of ours; `palette` is the colour that a rule gives it, '' if none does."""
 
     value: Value
     unit: str = ''
     palette: str = ''
-    color: str = ''
+    label: str = ''
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,11 @@ class Contents:
             return None
         return next(iter(self._lines(definition['requests'])), None)
 
+    def overlays(self, definition: Json) -> list[float]:
+        """The times of the events that are drawn over a graph. Of their searches, the words at the end are applied."""
+        words = {word for search in definition.get('events', ()) for word in _LAST_WORDS.findall(search['q'])}
+        return [item.time for item in self._timeline.events if item.title.rpartition(' ')[2] in words]
+
     def _lines(self, requests: Iterable[Json]) -> Iterator[Line]:
         for request in requests:
             queries = {query['name']: self._values(query) for query in request['queries']}
@@ -138,7 +159,7 @@ class Contents:
         for formula, column in zip(request['formulas'], columns, strict=True):
             value = column.get(group, [None])[0]
             rules = formula.get('conditional_formats', request.get('conditional_formats', ()))
-            yield Cell(value, _unit(formula), _palette(value, rules), formula.get('style', {}).get('palette', ''))
+            yield Cell(value, _unit(formula), _palette(value, rules), _unit(formula, 'label'))
 
     def _values(self, query: Json) -> Values:
         (metric_query,) = metric_queries(parse_expression(query['query']))
@@ -162,8 +183,8 @@ def columns_of(request: Json) -> list[str]:
     return list(query.group_by)
 
 
-def _unit(formula: Json) -> str:
-    return str(formula.get('number_format', {}).get('unit', {}).get('unit_name', ''))
+def _unit(formula: Json, kind: str = 'unit_name') -> str:
+    return str(formula.get('number_format', {}).get('unit', {}).get(kind, ''))
 
 
 def _palette(value: Value, rules: Iterable[Json]) -> str:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from lab.timeline import StreamItem, Timeline
 from tools.datadog_evaluation import Value
-from tools.preview.contents import WITHOUT_DATA, Cell, Content, Contents, Json, Line, columns_of
+from tools.preview.contents import NOT_IN_DEMO, WITHOUT_DATA, Cell, Content, Contents, Json, Line, columns_of
 
 WIDTH = 1500
 PADDING = 16
@@ -60,9 +60,10 @@ class Board:
         return HEAD + 2 * PADDING + sum(map(_height, groups))
 
 
-def height_of_first_groups(board: Board, number: int) -> int:
-    """The height down to the end of that many groups."""
-    return PADDING + HEAD + sum(map(_height, board.dashboard['widgets'][:number]))
+def height_of_groups(board: Board, first: int, last: int) -> int:
+    """The height of the groups of these numbers, counted from 1, with the head of the page above the first one."""
+    head = HEAD if first == 1 else 0
+    return PADDING + head + sum(map(_height, board.dashboard['widgets'][first - 1 : last]))
 
 
 def _height(group: Json) -> int:
@@ -70,9 +71,11 @@ def _height(group: Json) -> int:
     return rows * ROW + TITLE_OF_GROUP + GAP
 
 
-def render(boards: Iterable[Board], timeline: Timeline, monitors: Sequence[str] = ()) -> str:
-    """The page of these dashboards for this timeline; `monitors` are the titles of those that Datadog would list."""
-    page = _Page(timeline, monitors)
+def render(
+    boards: Iterable[Board], timeline: Timeline, monitors: Sequence[str] = (), objectives: Sequence[str] = ()
+) -> str:
+    """The page of these dashboards for this timeline; `monitors` and `objectives` are what Datadog would list."""
+    page = _Page(timeline, monitors, objectives)
     views = [page.board(board) for board in boards]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -87,9 +90,10 @@ def render(boards: Iterable[Board], timeline: Timeline, monitors: Sequence[str] 
 
 
 class _Page:
-    def __init__(self, timeline: Timeline, monitors: Sequence[str]) -> None:
+    def __init__(self, timeline: Timeline, monitors: Sequence[str], objectives: Sequence[str]) -> None:
         self._timeline = timeline
         self._monitors = monitors
+        self._objectives = objectives
         self._markdown = MarkdownIt()
         self.figures: dict[str, View] = {}
 
@@ -106,13 +110,16 @@ class _Page:
                     'title': group['definition']['title'],
                     'color': group['definition']['background_color'],
                     'height': (group['layout']['height'] - 1) * ROW,
-                    'widgets': [self._widget(board.key, widget, contents) for widget in group['definition']['widgets']],
+                    'widgets': [
+                        self._widget(board.key, group['definition']['title'], widget, contents)
+                        for widget in group['definition']['widgets']
+                    ],
                 }
                 for group in board.dashboard['widgets']
             ],
         }
 
-    def _widget(self, key: str, widget: Json, contents: Contents) -> View:
+    def _widget(self, key: str, group: str, widget: Json, contents: Contents) -> View:
         definition, layout = widget['definition'], widget['layout']
         view: View = {
             'x': layout['x'] * COLUMN,
@@ -126,7 +133,15 @@ class _Page:
         content = contents.of(definition)
         kind, inner = self._drawn(f'{key}-{widget["id"]}', definition, content, contents)
         is_empty = content.is_empty and definition['type'] not in WITHOUT_DATA
-        return view | {'kind': kind, 'title': definition['title'], 'view': inner, 'is_empty': is_empty}
+        reason = NOT_IN_DEMO.get(f'{group} / {definition["title"]}', '')
+        return view | {
+            'kind': kind,
+            'title': definition['title'],
+            'view': inner,
+            'is_empty': is_empty,
+            'reason': reason,
+            'span': definition.get('time', {}).get('live_span', ''),
+        }
 
     def _drawn(self, identity: str, definition: Json, content: Content, contents: Contents) -> tuple[str, View]:
         match definition['type']:
@@ -134,7 +149,8 @@ class _Page:
                 return 'number', _number(content, contents.background(definition))
             case 'timeseries':
                 if not content.is_empty:
-                    self.figures[identity] = _figure(definition, content.lines, contents.times)
+                    overlays = contents.overlays(definition)
+                    self.figures[identity] = _figure(definition, content.lines, contents.times, overlays)
                 return 'chart', {'id': identity, 'legend': _legend(definition, content.lines)}
             case 'toplist':
                 return 'toplist', _toplist(content)
@@ -142,12 +158,13 @@ class _Page:
                 return 'table', _table(definition, content)
             case 'list_stream':
                 return 'stream', {'rows': [_item(item) for item in content.items[:MOST_ROWS]]}
-            case _:
-                return 'status', {'rows': self._monitors, 'hint': "Their states are Datadog's, not drawn here."}
+            case kind:
+                rows = self._objectives if kind == 'slo_list' else self._monitors
+                return 'status', {'rows': rows, 'hint': "Their states are Datadog's, not drawn here."}
 
 
-def text_of(value: Value, unit: str) -> str:
-    """A number as Datadog writes it: three digits, and the unit that fits."""
+def text_of(value: Value, unit: str, label: str = '') -> str:
+    """A number as Datadog writes it: three digits, and the unit that fits, or a word of ours."""
     if value is None:
         return ''
     if unit == 'second':
@@ -160,7 +177,7 @@ def text_of(value: Value, unit: str) -> str:
             if value >= size:
                 return f'{_digits(value / size)} {symbol}'
         return f'{_digits(value)} B'
-    return f'{_digits(value)} %' if unit == 'percent' else _digits(value)
+    return f'{_digits(value)} %' if unit == 'percent' else f'{_digits(value)} {label}'.rstrip()
 
 
 def _digits(value: float) -> str:
@@ -170,7 +187,7 @@ def _digits(value: float) -> str:
 def _number(content: Content, history: Line | None) -> View:
     cell = content.rows[0].cells[0] if content.rows else Cell(None)
     return {
-        'text': text_of(cell.value, cell.unit),
+        'text': text_of(cell.value, cell.unit, cell.label),
         'palette': cell.palette,
         'background': _polygon(history.values) if history else '',
     }
@@ -201,9 +218,9 @@ def _legend(definition: Json, lines: Sequence[Line]) -> list[View]:
     return sorted(entries, key=lambda entry: -entry['rank'])
 
 
-def _figure(definition: Json, lines: Sequence[Line], times: Sequence[float]) -> View:
+def _figure(definition: Json, lines: Sequence[Line], times: Sequence[float], overlays: Iterable[float]) -> View:
     display = definition['requests'][0]['display_type']
-    moments = [datetime.fromtimestamp(time, UTC).strftime('%Y-%m-%d %H:%M:%S.%f') for time in times]
+    moments = [_moment(time) for time in times]
     data = []
     for line, color in zip(lines, _colors(lines), strict=True):
         trace: View = {'name': line.name, 'x': moments, 'y': line.values, 'color': color, 'hoverinfo': 'name+y'}
@@ -227,10 +244,15 @@ def _figure(definition: Json, lines: Sequence[Line], times: Sequence[float]) -> 
         'data': data,
         # A limit far above all values would press them flat.
         'markers': [{'y': y, 'color': color} for y, color in markers if y <= top],
+        'overlays': [_moment(time) for time in overlays],
         'range': [moments[0], moments[-1]],
         'top': top,
         'suffix': {'second': ' s', 'percent': ' %', 'byte': 'B'}.get(min(units, default=''), ''),
     }
+
+
+def _moment(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime('%Y-%m-%d %H:%M:%S.%f')
 
 
 def _toplist(content: Content) -> View:
@@ -239,8 +261,8 @@ def _toplist(content: Content) -> View:
         'rows': [
             {
                 'name': ', '.join(row.group),
-                'text': text_of(row.cells[0].value, row.cells[0].unit),
-                'palette': row.cells[0].palette or (f'c-{COLORS[row.cells[0].color]}' if row.cells[0].color else ''),
+                'text': text_of(row.cells[0].value, row.cells[0].unit, row.cells[0].label),
+                'palette': row.cells[0].palette,
                 'percent': round(100 * (row.cells[0].value or 0.0) / largest, 1),
             }
             for row in content.rows
@@ -264,7 +286,7 @@ def _table(definition: Json, content: Content) -> View:
                 'group': row.group,
                 'cells': [
                     {
-                        'text': text_of(cell.value, cell.unit),
+                        'text': text_of(cell.value, cell.unit, cell.label),
                         'palette': cell.palette,
                         'percent': round(100 * (cell.value or 0.0) / top, 1) if has_bar else None,
                     }
@@ -283,6 +305,8 @@ def _item(item: StreamItem) -> View:
         'status': item.status,
         'title': item.title,
         'text': text[:300],
+        'url': item.url,
+        'whole': '\n'.join([item.text, '', *(f'{key}:{value}' for key, value in item.tags.items())]),
     }
 
 

@@ -30,9 +30,9 @@ def browser() -> str | None:
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
-def take(program: str, page: Path, picture: Path, *, board: str, theme: str, width: int, height: int) -> None:
-    """Draw one dashboard of the page; raises RuntimeError when the browser makes no picture."""
-    address = f'{page.resolve().as_uri()}?{urlencode({"board": board, "theme": theme})}'
+def take(program: str, page: Path, picture: Path, *, width: int, height: int, **shown: str) -> None:
+    """Draw what `shown` says of the page: `board`, `theme`, `groups`. Raises RuntimeError without a picture."""
+    address = f'{page.resolve().as_uri()}?{urlencode(shown)}'
     picture.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         result = subprocess.run(

@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console
 
 from lab.agent import CheckRunner
-from lab.demo import LATE_START_THRESHOLD_SECONDS, Progress, observe
+from lab.demo import EXPECTATIONS, LATE_START_THRESHOLD_SECONDS, PREFECT_TAGS, Progress, observe
 from lab.prefect_server import PrefectServer
 from lab.recording import Recording
 from lab.timeline import Timeline, log_lines
@@ -15,18 +15,36 @@ from lab.workload import Workload
 
 # The log lines of worker and flow runs tell their flow and deployment only as JSON.
 LOG_SETTINGS = {'PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER': 'json'}
+# The default, and the changes of objects, which graphs show as lines.
+EVENT_NAMES = {
+    'include': [
+        r'^prefect\.(flow|task)-run\.',
+        r'^prefect\.[a-z-]+\.(ready|not-ready)$',
+        r'^prefect\.automation\.action\.failed$',
+        r'^prefect\.(deployment|work-pool|work-queue|automation)\.(created|updated|deleted)$',
+    ]
+}
+# Nothing is compared here, so a busy machine may take its time.
+LIMIT_SECONDS = 400.0
 
 
 def record_demo() -> Timeline:
     """Play the demo's workload on a server of its own; keep what the check sent, and what worker and flows logged."""
     recording = Recording()
-    with PrefectServer() as server, Workload(server.api_url, settings=LOG_SETTINGS) as workload:
+    with (
+        PrefectServer() as server,
+        Workload(server.api_url, settings=LOG_SETTINGS, limit_seconds=LIMIT_SECONDS) as workload,
+    ):
         workload.set_up()
         runner = CheckRunner(
             {
                 'prefect_url': server.api_url,
                 'collect_events': True,
+                'collect_logs': True,
+                'event_names': EVENT_NAMES,
+                'expectations': EXPECTATIONS,
                 'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
+                'prefect_tags': PREFECT_TAGS,
             }
         )
         observe(workload, runner, recording, Progress(Console(file=StringIO())))

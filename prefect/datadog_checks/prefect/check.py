@@ -176,7 +176,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             self._submit(samples)
             self._submit_events(batch.events)
             self._submit_logs(batch.logs)
-            # Whatever fails up to here is done again by the next run. A crash before the state is written repeats the
+            # The next run repeats anything that fails up to here. A crash before the state is written repeats the
             # batch; the other way round it would be lost.
             self._memories[name] = batch.memory
             self._state = self._state.advanced(name, batch.cursor)

@@ -14,7 +14,7 @@ from functools import cached_property
 from datadog_checks.prefect.filters import NameFilter
 from datadog_checks.prefect.metrics import AUTOMATIONS, WORKER_RUNS
 
-# Sent every 30 s or so for each run (3.6.13 and later): no news, whatever the patterns say.
+# Sent every 30 s or so for each run (3.6.13 and later): no news, so never sent.
 HEARTBEAT = 'prefect.flow-run.heartbeat'
 
 AUTOMATION_TRIGGERED = 'prefect.automation.triggered'
@@ -23,7 +23,7 @@ ACTION_FAILED = 'prefect.automation.action.failed'
 WORKER_SUBMITTED = 'prefect.worker.submitted-flow-run'
 WORKER_EXECUTED = 'prefect.worker.executed-flow-run'
 
-# The events that are counted, whatever is sent, by the key of the option `collect`. See `inventory/named_events.py`.
+# The events that are counted, sent or not, by the key of the option `collect`. See `inventory/named_events.py`.
 COUNTED_EVENTS: Mapping[str, tuple[str, ...]] = {
     AUTOMATIONS: (AUTOMATION_TRIGGERED, ACTION_EXECUTED, ACTION_FAILED),
     WORKER_RUNS: (WORKER_SUBMITTED, WORKER_EXECUTED),

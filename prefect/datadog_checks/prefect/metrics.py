@@ -96,29 +96,31 @@ def _percentile_gauges(name: str, counted: str, what: str, tag_keys: tuple[str, 
     """Declare the five gauges below `name`; `counted` is the unit of their number of samples."""
     caution = 'Percentiles of different tag sets cannot be averaged.'
     return PercentileGauges(
-        average=_gauge(f'{name}.avg', 'second', f'Mean {what}, of the runs since the last check.', tag_keys, -1),
+        average=_gauge(f'{name}.avg', 'second', f'Mean {what}, for the runs since the last check.', tag_keys, -1),
         median=_gauge(
-            f'{name}.median', 'second', f'Median {what}, of the runs since the last check. {caution}', tag_keys, -1
+            f'{name}.median', 'second', f'Median {what}, for the runs since the last check. {caution}', tag_keys, -1
         ),
         percentile_95=_gauge(
             f'{name}.95percentile',
             'second',
-            f'95th percentile of the {what}, of the runs since the last check. {caution}',
+            f'95th percentile of the {what}, for the runs since the last check. {caution}',
             tag_keys,
             -1,
         ),
-        maximum=_gauge(f'{name}.max', 'second', f'Longest {what}, of the runs since the last check.', tag_keys, -1),
+        maximum=_gauge(f'{name}.max', 'second', f'Longest {what}, for the runs since the last check.', tag_keys, -1),
         count=_gauge(f'{name}.count', counted, f'Number of samples of the {what} since the last check.', tag_keys),
     )
 
 
-HEALTH = _gauge('health', '', '1 when GET /health answers true, else 0. Always sent.', (), 1)
-READY = _gauge('ready', '', '1 when GET /ready says that the server reaches its database, else 0. Always sent.', (), 1)
+HEALTH = _gauge('health', '', '1 if GET /health answers true, otherwise 0. Always sent.', (), 1)
+READY = _gauge(
+    'ready', '', '1 if GET /ready says that the server reaches its database, otherwise 0. Always sent.', (), 1
+)
 
 COLLECTOR_SUCCESS = _gauge(
     'collector.success',
     '',
-    '1 when this part of the check collected everything it should in this run, 0 when it failed and sent nothing.',
+    '1 if this part of the check collected everything in this run, 0 if it failed or was skipped.',
     (tags.COLLECTOR,),
     1,
 )
@@ -126,7 +128,7 @@ COLLECTOR_SUCCESS = _gauge(
 COLLECTOR_DURATION = _gauge(
     'collector.duration_seconds',
     'second',
-    'Time that this part of the check took in this run, answers of the server included.',
+    'Time that this part of the check took in this run, including the answers of the server.',
     (tags.COLLECTOR,),
     -1,
     group=CHECK_COST,
@@ -135,8 +137,8 @@ COLLECTOR_DURATION = _gauge(
 API_AUTHORIZED = _gauge(
     'api.authorized',
     '',
-    '1 when the server accepted the credentials of the check, 0 when it refused a request with 401 or 403. Health does '
-    'not tell: it is open to everybody. Absent when nothing was asked.',
+    '1 if the server accepts the credentials of the check, 0 if it answered 401 or 403. Health cannot show this: '
+    '/health needs no credentials. Absent if the check sent no request that needs them.',
     (),
     1,
 )
@@ -150,7 +152,7 @@ API_REQUESTS = _count(
 API_RESPONSE_BYTES = _count(
     'api.response_bytes',
     'byte',
-    'Size of the answers that the check received in this run, as they came over the network.',
+    'Size of the answers in this run, as they came over the network.',
     (tags.ENDPOINT_FAMILY,),
     group=CHECK_COST,
 )
@@ -166,7 +168,7 @@ API_DURATION = _gauge(
 CHECK_SERIES = _gauge(
     'check.series',
     'item',
-    'Different series that the check sent in this run, by the first word of their names. Each tag set counts.',
+    'Number of series that the check sent in this run, by the first word of their names. Each set of tags is a series.',
     (tags.FAMILY,),
     -1,
     group=CHECK_COST,
@@ -175,8 +177,8 @@ CHECK_SERIES = _gauge(
 EVENTS_PENDING = _gauge(
     'events.pending',
     'event',
-    'Events that wait on the server for the next run of the check, since this one has read as many as a run may. '
-    'Absent unless collect_events is true.',
+    'Events left for the next run of the check, because this run has read as many as one run may. Absent unless '
+    'collect_events is true.',
     (),
     -1,
 )
@@ -184,8 +186,8 @@ EVENTS_PENDING = _gauge(
 LOGS_PENDING = _gauge(
     'logs.pending',
     'second',
-    'How far back the log records are that wait on the server for the next run of the check, since this one has read '
-    'as many as a run may. 0 if none wait. Absent unless collect_logs is true.',
+    'Age of the oldest log record left for the next run of the check, because this run has read as many as one '
+    'run may. 0 if none is left. Absent unless collect_logs is true.',
     (),
     -1,
 )
@@ -193,8 +195,8 @@ LOGS_PENDING = _gauge(
 SERVICE_IS_HEALTHY = _gauge(
     'service.is_healthy',
     '',
-    'Of each background service of the server: 0 when work stays undone for longer than it ever took, else 1. The '
-    'health of the server does not tell. Absent where the service has shown no work, or is switched off.',
+    '1 while the background service keeps up, 0 when its work is overdue. The health of the server cannot show '
+    'this. Absent if the service has done no work yet, or is switched off.',
     (tags.BACKGROUND_SERVICE,),
     1,
     group=BACKGROUND_SERVICES,
@@ -202,8 +204,7 @@ SERVICE_IS_HEALTHY = _gauge(
 SERVICE_LAG = _gauge(
     'service.lag_seconds',
     'second',
-    'Of each background service of the server: for how long the oldest piece of work is overdue that it should have '
-    'done, 0 when there is none.',
+    'How long the oldest work of the background service has been overdue, 0 if none is.',
     (tags.BACKGROUND_SERVICE,),
     -1,
     group=BACKGROUND_SERVICES,
@@ -212,22 +213,22 @@ SERVICE_LAG = _gauge(
 AUTOMATION_IS_ENABLED = _gauge(
     'automation.is_enabled',
     '',
-    '1 when the automation is enabled, else 0.',
+    '1 if the automation is enabled, otherwise 0.',
     tags.AUTOMATION_KEYS,
     group=AUTOMATIONS,
 )
 AUTOMATION_TRIGGERED = _count(
     'automation.triggered.count',
     'event',
-    'How often the trigger of the automation fired since the last check. It has no action_type. 0 for five minutes '
-    'after the last time.',
+    'How often the trigger of the automation fired since the last check, without the tag action_type. Sent as 0 '
+    'for five minutes after the last time.',
     tags.AUTOMATION_KEYS,
     group=AUTOMATIONS,
 )
 AUTOMATION_ACTION_EXECUTED = _count(
     'automation.action.executed.count',
     'event',
-    'Actions of the automation that worked since the last check. 0 for five minutes after the last one.',
+    'Actions of the automation that succeeded since the last check. Sent as 0 for five minutes after the last one.',
     tags.AUTOMATION_ACTION_KEYS,
     1,
     group=AUTOMATIONS,
@@ -235,8 +236,8 @@ AUTOMATION_ACTION_EXECUTED = _count(
 AUTOMATION_ACTION_FAILED = _count(
     'automation.action.failed.count',
     'event',
-    'Actions of the automation that failed since the last check: whom it should have told knows nothing. 0 for five '
-    'minutes after the last one.',
+    'Actions of the automation that failed since the last check: nobody was told, nothing was started. Sent as 0 '
+    'for five minutes after the last one.',
     tags.AUTOMATION_ACTION_KEYS,
     -1,
     group=AUTOMATIONS,
@@ -245,24 +246,24 @@ AUTOMATION_ACTION_FAILED = _count(
 WORK_POOL_IS_READY = _gauge(
     'work_pool.is_ready',
     '',
-    '1 when the status is READY, else 0. A pool of the type prefect-agent is ready when one of its queues is.',
+    '1 if the status is READY, otherwise 0. A pool of the type prefect-agent is ready if one of its queues is.',
     tags.WORK_POOL_KEYS,
     1,
 )
 WORK_POOL_IS_NOT_READY = _gauge(
     'work_pool.is_not_ready',
     '',
-    '1 when the status is NOT_READY (no worker of the pool is online), else 0.',
+    '1 if the status is NOT_READY (no worker of the pool is online), otherwise 0.',
     tags.WORK_POOL_KEYS,
     -1,
 )
-WORK_POOL_IS_PAUSED = _gauge('work_pool.is_paused', '', '1 when the status is PAUSED, else 0.', tags.WORK_POOL_KEYS)
+WORK_POOL_IS_PAUSED = _gauge('work_pool.is_paused', '', '1 if the status is PAUSED, otherwise 0.', tags.WORK_POOL_KEYS)
 
 WORK_POOL_CONCURRENCY_IN_USE = _gauge(
     'work_pool.concurrency.in_use',
     'percent',
-    'Share of the concurrency limit of the work pool that is taken, 0 to 100 and above. Absent without a limit; 100 '
-    'for a limit of 0.',
+    'Share of the concurrency limit of the work pool that is taken, 0 to 100 or more. Absent without a limit; 100 '
+    'if the limit is 0.',
     tags.WORK_POOL_KEYS,
     -1,
     group=CONCURRENCY,
@@ -270,7 +271,7 @@ WORK_POOL_CONCURRENCY_IN_USE = _gauge(
 WORK_POOL_CONCURRENCY_ACTIVE_SLOTS = _gauge(
     'work_pool.concurrency.active_slots',
     'run',
-    'PENDING and RUNNING flow runs of the work pool, which take its slots. Absent without a limit.',
+    'PENDING and RUNNING flow runs of the work pool: each takes one of its slots. Absent without a limit.',
     tags.WORK_POOL_KEYS,
     group=CONCURRENCY,
 )
@@ -285,23 +286,23 @@ WORK_POOL_CONCURRENCY_LIMIT = _gauge(
 WORKER_IS_ONLINE = _gauge(
     'work_pool.worker.is_online',
     '',
-    '1 when the status of the worker is ONLINE, else 0. With more than 50 pools as it was read last, with 500 of them '
-    'up to four minutes ago.',
+    '1 if the status of the worker is ONLINE, otherwise 0. With more than 50 pools this is the last value read; '
+    'with 500 pools it is up to four minutes old.',
     tags.WORKER_KEYS,
     1,
 )
 WORKER_HEARTBEAT_AGE = _gauge(
     'work_pool.worker.heartbeat_age_seconds',
     'second',
-    'Time since the last heartbeat of the worker. With more than 50 pools only when the pool has its turn, with 500 of '
-    'them every four minutes.',
+    'Time since the last heartbeat of the worker. With more than 50 pools it is sent only when the workers of the '
+    'pool are read; with 500 pools that is every four minutes.',
     tags.WORKER_KEYS,
     -1,
 )
 WORK_POOL_WORKERS_ONLINE = _gauge(
     'work_pool.workers.online',
     'worker',
-    'Workers of the pool that are ONLINE.',
+    'ONLINE workers of the pool.',
     tags.WORK_POOL_KEYS,
     1,
     group=WORKER_COUNTS,
@@ -309,8 +310,8 @@ WORK_POOL_WORKERS_ONLINE = _gauge(
 WORK_POOL_WORKERS_OFFLINE = _gauge(
     'work_pool.workers.offline',
     'worker',
-    'Workers of the pool that are OFFLINE and sent a heartbeat within worker_retention. Older ones are not counted: '
-    'Prefect keeps each worker that there ever was.',
+    'OFFLINE workers of the pool whose last heartbeat is newer than worker_retention. Older ones are not counted, '
+    'because Prefect keeps every worker that ever ran.',
     tags.WORK_POOL_KEYS,
     -1,
     group=WORKER_COUNTS,
@@ -319,55 +320,59 @@ WORK_POOL_WORKERS_OFFLINE = _gauge(
 WORK_POOL_FLOW_RUNS_SUBMITTED = _count(
     'work_pool.flow_runs.submitted.count',
     'run',
-    'Flow runs for which a worker of the pool began to start a process, a container or a job since the last check. 0 '
-    'for five minutes after the last one.',
+    'Flow runs that a worker of the pool began to start (a process, a container or a job) since the last check. '
+    'Sent as 0 for five minutes after the last one.',
     tags.WORK_POOL_KEYS,
     group=WORKER_RUNS,
 )
 WORK_POOL_FLOW_RUNS_EXITED = _count(
     'work_pool.flow_runs.exited.count',
     'run',
-    'Flow runs whose process, container or job ended under the eyes of its worker since the last check, by exit code. '
-    '137 and -9 are memory most often. 0 for five minutes after the last one.',
+    'Flow runs that a worker saw end since the last check, by the exit code of their process, container or job. '
+    '137 and -9 usually mean too little memory. Sent as 0 for five minutes after the last one.',
     tags.WORK_POOL_EXIT_KEYS,
     group=WORKER_RUNS,
 )
 
-WORK_QUEUE_IS_READY = _gauge('work_queue.is_ready', '', '1 when the status is READY, else 0.', tags.WORK_QUEUE_KEYS, 1)
+WORK_QUEUE_IS_READY = _gauge(
+    'work_queue.is_ready', '', '1 if the status is READY, otherwise 0.', tags.WORK_QUEUE_KEYS, 1
+)
 WORK_QUEUE_IS_NOT_READY = _gauge(
     'work_queue.is_not_ready',
     '',
-    '1 when the status is NOT_READY (no worker polled the queue lately), else 0.',
+    '1 if the status is NOT_READY (no worker has polled the queue lately), otherwise 0.',
     tags.WORK_QUEUE_KEYS,
     -1,
 )
-WORK_QUEUE_IS_PAUSED = _gauge('work_queue.is_paused', '', '1 when the status is PAUSED, else 0.', tags.WORK_QUEUE_KEYS)
+WORK_QUEUE_IS_PAUSED = _gauge(
+    'work_queue.is_paused', '', '1 if the status is PAUSED, otherwise 0.', tags.WORK_QUEUE_KEYS
+)
 WORK_QUEUE_LAST_POLLED_AGE = _gauge(
     'work_queue.last_polled_age_seconds',
     'second',
-    'Time since a worker last polled the queue. Absent while it was never polled.',
+    'Time since a worker last polled the queue. Absent if none ever did.',
     tags.WORK_QUEUE_STATUS_KEYS,
     -1,
 )
 WORK_QUEUE_BACKLOG_SIZE = _gauge(
     'work_queue.backlog.size',
     'run',
-    'Flow runs of the queue that are due and wait in a SCHEDULED state, however old. Those due later are not counted.',
+    'Flow runs of the queue that are due and still SCHEDULED, however old. Runs that are due later are not counted.',
     tags.WORK_QUEUE_STATUS_KEYS,
     -1,
 )
 WORK_QUEUE_BACKLOG_AGE = _gauge(
     'work_queue.backlog.age',
     'second',
-    'Time since the oldest flow run of the backlog became due. 0 when the backlog is empty.',
+    'Time since the oldest flow run of the backlog became due. 0 if the backlog is empty.',
     tags.WORK_QUEUE_STATUS_KEYS,
     -1,
 )
 WORK_QUEUE_CONCURRENCY_IN_USE = _gauge(
     'work_queue.concurrency.in_use',
     'percent',
-    'Share of the concurrency limit of the queue that is taken by PENDING and RUNNING flow runs, 0 to 100 and above. '
-    'Absent without a limit; 100 for a limit of 0.',
+    'Share of the concurrency limit of the queue that PENDING and RUNNING flow runs take, 0 to 100 or more. '
+    'Absent without a limit; 100 if the limit is 0.',
     tags.WORK_QUEUE_STATUS_KEYS,
     -1,
 )
@@ -375,7 +380,7 @@ WORK_QUEUE_CONCURRENCY_IN_USE = _gauge(
 WORK_QUEUE_CONCURRENCY_ACTIVE_SLOTS = _gauge(
     'work_queue.concurrency.active_slots',
     'run',
-    'PENDING and RUNNING flow runs of the queue, which take its slots. Absent without a limit.',
+    'PENDING and RUNNING flow runs of the queue: each takes one of its slots. Absent without a limit.',
     tags.WORK_QUEUE_STATUS_KEYS,
     group=CONCURRENCY,
 )
@@ -390,8 +395,8 @@ WORK_QUEUE_CONCURRENCY_LIMIT = _gauge(
 DEPLOYMENT_IS_READY = _gauge(
     'deployment.is_ready',
     '',
-    '1 when the status of the deployment is READY, else 0. Of more than 50 deployments without a work pool, 50 are '
-    'read again at each check, and those that the events of the server tell of.',
+    '1 if the status of the deployment is READY, otherwise 0. Of more than 50 deployments without a work pool, '
+    'each check reads 50 again, and those that have an event about it.',
     tags.DEPLOYMENT_KEYS,
     1,
 )
@@ -399,8 +404,8 @@ DEPLOYMENT_IS_READY = _gauge(
 DEPLOYMENT_CONCURRENCY_IN_USE = _gauge(
     'deployment.concurrency.in_use',
     'percent',
-    'Share of the concurrency limit of the deployment that is taken, 0 to 100 and above. Absent without a limit; 100 '
-    'for a limit of 0.',
+    'Share of the concurrency limit of the deployment that is taken, 0 to 100 or more. Absent without a limit; '
+    '100 if the limit is 0.',
     tags.DEPLOYMENT_KEYS,
     -1,
     group=CONCURRENCY,
@@ -422,8 +427,8 @@ DEPLOYMENT_CONCURRENCY_LIMIT = _gauge(
 DEPLOYMENT_CONCURRENCY_LEAKED_SLOTS = _gauge(
     'deployment.concurrency.leaked_slots',
     'run',
-    'Slots of the deployment that are taken although no run is alive that could hold them, in this check and in the '
-    'one before. Absent without a limit.',
+    'Slots of the deployment that are taken although no live run can hold them, in this check and in the one '
+    'before. Absent without a limit.',
     tags.DEPLOYMENT_KEYS,
     -1,
     group=CONCURRENCY,
@@ -432,7 +437,7 @@ DEPLOYMENT_CONCURRENCY_LEAKED_SLOTS = _gauge(
 CONCURRENCY_LIMIT_IN_USE = _gauge(
     'concurrency_limit.in_use',
     'percent',
-    'Share of the slots of a global or tag limit that is taken; 100 for a limit of 0.',
+    'Share of the slots of a global or tag limit that is taken; 100 if the limit is 0.',
     tags.CONCURRENCY_LIMIT_KEYS,
     -1,
     group=CONCURRENCY,
@@ -447,22 +452,22 @@ CONCURRENCY_LIMIT_ACTIVE_SLOTS = _gauge(
 CONCURRENCY_LIMIT_LIMIT = _gauge(
     'concurrency_limit.limit',
     'item',
-    'Slots that a global or tag limit has.',
+    'Slots of a global or tag limit.',
     tags.CONCURRENCY_LIMIT_KEYS,
     group=CONCURRENCY,
 )
 CONCURRENCY_LIMIT_IS_ACTIVE = _gauge(
     'concurrency_limit.is_active',
     '',
-    '1 when a global or tag limit is enforced, 0 when it is switched off.',
+    '1 if a global or tag limit is enforced, 0 if it is switched off.',
     tags.CONCURRENCY_LIMIT_KEYS,
     group=CONCURRENCY,
 )
 CONCURRENCY_LIMIT_LEAKED_SLOTS = _gauge(
     'concurrency_limit.leaked_slots',
     'item',
-    'Slots of a global or tag limit that are taken although no run is alive that could hold them, in this check and in '
-    'the one before. A script that takes slots outside of any run looks the same. Absent for a limit with slot decay.',
+    'Slots of a global or tag limit that are taken although no live run can hold them, in this check and in the '
+    'one before. A script that takes slots outside of a run looks the same. Absent for a limit with slot decay.',
     tags.CONCURRENCY_LIMIT_KEYS,
     -1,
     group=CONCURRENCY,
@@ -471,7 +476,7 @@ CONCURRENCY_LIMIT_LEAKED_SLOTS = _gauge(
 DEPLOYMENT_SECONDS_SINCE_SUCCESS = _gauge(
     'deployment.seconds_since_success',
     'second',
-    'Time since the last flow run of the deployment that COMPLETED. Absent while no success is known.',
+    'Time since the last flow run of the deployment that COMPLETED. Absent if none did.',
     tags.DEPLOYMENT_KEYS,
     -1,
     group=FRESHNESS,
@@ -479,8 +484,8 @@ DEPLOYMENT_SECONDS_SINCE_SUCCESS = _gauge(
 DEPLOYMENT_CONSECUTIVE_FAILURES = _gauge(
     'deployment.consecutive_failures',
     'run',
-    'Flow runs of the deployment that are FAILED or CRASHED and ended after its last success; 100 stands for 100 or '
-    'more. A failed run that is retried no longer counts. Absent while its past is not read yet.',
+    'Flow runs of the deployment that FAILED or CRASHED after its last success; 100 means 100 or more. A failed '
+    'run that is retried no longer counts. Absent until the past of the deployment is read.',
     tags.DEPLOYMENT_KEYS,
     -1,
     group=FRESHNESS,
@@ -488,7 +493,7 @@ DEPLOYMENT_CONSECUTIVE_FAILURES = _gauge(
 DEPLOYMENT_SECONDS_UNTIL_NEXT_RUN = _gauge(
     'deployment.seconds_until_next_run',
     'second',
-    'Time until the next flow run of the deployment that is scheduled and not yet due. Absent without one.',
+    'Time until the next scheduled flow run of the deployment that is not yet due. Absent if there is none.',
     tags.DEPLOYMENT_KEYS,
     group=FRESHNESS,
 )
@@ -502,8 +507,8 @@ DEPLOYMENT_SCHEDULES_ACTIVE = _gauge(
 DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN = _gauge(
     'deployment.schedules.is_without_run',
     '',
-    '1 when the deployment is not paused and has an active schedule, but for two minutes no flow run that is scheduled '
-    'and not yet due, else 0. A schedule that has ended, or that comes next in more than 100 days, is without one too.',
+    '1 if the deployment is not paused and has an active schedule, but has had no future flow run for two '
+    'minutes, otherwise 0. It is also 1 if the schedule has ended, or comes next in more than 100 days.',
     tags.DEPLOYMENT_KEYS,
     -1,
     group=FRESHNESS,
@@ -511,8 +516,9 @@ DEPLOYMENT_SCHEDULES_IS_WITHOUT_RUN = _gauge(
 DEPLOYMENT_EXPECTATION_MAX_AGE = _gauge(
     'deployment.expectation.max_age_seconds',
     'second',
-    'Time since the last success of the deployment, or since it was made, resumed or got a schedule. Of a deployment '
-    'that is not paused and has an expectation, or a schedule and a planned run. 0 for five minutes afterwards.',
+    'Time since the last success of the deployment, or since it was created, resumed or got a schedule. Sent '
+    'while the deployment is not paused and has an expectation or a schedule with a planned run. Sent as 0 for '
+    'five minutes afterwards.',
     tags.EXPECTATION_KEYS,
     -1,
     group=EXPECTATIONS,
@@ -520,8 +526,8 @@ DEPLOYMENT_EXPECTATION_MAX_AGE = _gauge(
 DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO = _gauge(
     'deployment.expectation.max_age_ratio',
     'fraction',
-    'That time over what is expected: above 1 a success is missing. Expected is max_age of an option or a tag in '
-    'Prefect; else the time to the first run that the schedule planned after it, and as long as its last runs took.',
+    'That time, divided by what is expected: above 1 a success is missing. Expected is max_age, from an option or '
+    'from a tag in Prefect; without it, the time to the next planned run plus as long as the last runs took.',
     tags.EXPECTATION_KEYS,
     -1,
     group=EXPECTATIONS,
@@ -529,8 +535,8 @@ DEPLOYMENT_EXPECTATION_MAX_AGE_RATIO = _gauge(
 DEPLOYMENT_EXPECTATION_MAX_RUN_TIME = _gauge(
     'deployment.expectation.max_run_time_seconds',
     'second',
-    'How long the oldest RUNNING flow run of the deployment has been RUNNING, where it is known how long is expected. '
-    '0 for five minutes afterwards.',
+    'How long the oldest RUNNING flow run of the deployment has been running. Sent if there is an expectation. '
+    'Sent as 0 for five minutes afterwards.',
     tags.EXPECTATION_KEYS,
     -1,
     group=EXPECTATIONS,
@@ -538,8 +544,9 @@ DEPLOYMENT_EXPECTATION_MAX_RUN_TIME = _gauge(
 DEPLOYMENT_EXPECTATION_MAX_RUN_TIME_RATIO = _gauge(
     'deployment.expectation.max_run_time_ratio',
     'fraction',
-    'That time over what is expected: above 1 the run takes too long. Expected is max_run_time of an option or a tag '
-    'in Prefect; else twice the longest of its last 20 successes and a minute, with five of them at least.',
+    'That time, divided by what is expected: above 1 the run takes too long. Expected is max_run_time, from an '
+    'option or from a tag in Prefect; without it, one minute plus twice the longest of the last 20 successes, if '
+    'there are five.',
     tags.EXPECTATION_KEYS,
     -1,
     group=EXPECTATIONS,
@@ -548,13 +555,13 @@ DEPLOYMENT_EXPECTATION_MAX_RUN_TIME_RATIO = _gauge(
 FLOW_RUNS_SCHEDULED = _gauge(
     'flow_runs.scheduled',
     'run',
-    'Flow runs in a SCHEDULED state now, due or not. The part not yet due is at most 60 seconds old.',
+    'Flow runs in a SCHEDULED state now, due or not. The number of those not yet due is at most 60 seconds old.',
     tags.FLOW_RUN_KEYS,
 )
 FLOW_RUNS_PENDING = _gauge('flow_runs.pending', 'run', 'Flow runs in a PENDING state now.', tags.FLOW_RUN_KEYS)
 FLOW_RUNS_RUNNING = _gauge('flow_runs.running', 'run', 'Flow runs in a RUNNING state now.', tags.FLOW_RUN_KEYS)
 FLOW_RUNS_PAUSED = _gauge(
-    'flow_runs.paused', 'run', 'Flow runs in a PAUSED state now, suspended ones included.', tags.FLOW_RUN_KEYS
+    'flow_runs.paused', 'run', 'Flow runs in a PAUSED state now, including suspended ones.', tags.FLOW_RUN_KEYS
 )
 FLOW_RUNS_COMPLETED = _count(
     'flow_runs.completed.count', 'run', 'Flow runs that ended COMPLETED since the last check.', tags.FLOW_RUN_KEYS, 1
@@ -562,7 +569,7 @@ FLOW_RUNS_COMPLETED = _count(
 FLOW_RUNS_FAILED = _count(
     'flow_runs.failed.count',
     'run',
-    'Flow runs that ended FAILED, timed out ones included, since the last check.',
+    'Flow runs that ended FAILED since the last check, including those that timed out.',
     tags.FLOW_RUN_KEYS,
     -1,
 )
@@ -604,8 +611,8 @@ FLOW_RUNS_RETRY_GAPS_DURATION = _percentile_gauges(
 FLOW_RUNS_FAILURES = _count(
     'flow_runs.failures.count',
     'run',
-    'Flow runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
-    'minutes after the last one.',
+    'Flow runs that ended FAILED or CRASHED since the last check, by the name of the state and by the reason. '
+    'Sent as 0 for five minutes after the last one.',
     tags.FAILED_FLOW_RUN_KEYS,
     -1,
     group=FAILURE_REASONS,
@@ -614,8 +621,8 @@ FLOW_RUNS_FAILURES = _count(
 FLOW_RUNS_LATE = _gauge(
     'flow_runs.late',
     'run',
-    'Flow runs that should have started more than late_start_threshold ago and wait to be taken up, by the reason. 0 '
-    'for five minutes after the last one.',
+    'Flow runs that should have started more than late_start_threshold ago and are still waiting, by the reason. '
+    'Sent as 0 for five minutes after the last one.',
     tags.LATE_RUN_KEYS,
     -1,
     group=LATE_RUNS,
@@ -623,7 +630,7 @@ FLOW_RUNS_LATE = _gauge(
 FLOW_RUNS_LATE_MAX_AGE = _gauge(
     'flow_runs.late.max_age',
     'second',
-    'How long the latest of these flow runs has been due. 0 for five minutes after the last one.',
+    'How long the most overdue of these flow runs has been due. Sent as 0 for five minutes after the last one.',
     tags.LATE_RUN_KEYS,
     -1,
     group=LATE_RUNS,
@@ -632,8 +639,7 @@ FLOW_RUNS_LATE_MAX_AGE = _gauge(
 FLOW_RUNS_PENDING_MAX_AGE = _gauge(
     'flow_runs.pending.max_age',
     'second',
-    'How long the oldest PENDING flow run has been so, whatever the names of its states. 0 for five minutes after the '
-    'last one.',
+    'How long the oldest PENDING flow run has been PENDING. Sent as 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -641,8 +647,8 @@ FLOW_RUNS_PENDING_MAX_AGE = _gauge(
 FLOW_RUNS_RUNNING_MAX_AGE = _gauge(
     'flow_runs.running.max_age',
     'second',
-    'How long the flow run that runs longest has been RUNNING, since its last pause or retry. 0 for five minutes after '
-    'the last one.',
+    'How long the oldest RUNNING flow run has been RUNNING since its last pause or retry. Sent as 0 for five '
+    'minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -650,7 +656,7 @@ FLOW_RUNS_RUNNING_MAX_AGE = _gauge(
 FLOW_RUNS_PAUSED_MAX_AGE = _gauge(
     'flow_runs.paused.max_age',
     'second',
-    'How long the oldest PAUSED flow run, paused or suspended, has been so. 0 for five minutes after the last one.',
+    'How long the oldest PAUSED flow run has been paused or suspended. Sent as 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -658,7 +664,8 @@ FLOW_RUNS_PAUSED_MAX_AGE = _gauge(
 FLOW_RUNS_CANCELLING = _gauge(
     'flow_runs.cancelling',
     'run',
-    'Flow runs in a CANCELLING state now: their process is to be stopped. 0 for five minutes after the last one.',
+    'Flow runs in a CANCELLING state now, whose process has yet to stop. Sent as 0 for five minutes after the '
+    'last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -666,7 +673,7 @@ FLOW_RUNS_CANCELLING = _gauge(
 FLOW_RUNS_CANCELLING_MAX_AGE = _gauge(
     'flow_runs.cancelling.max_age',
     'second',
-    'How long the oldest CANCELLING flow run has been so. 0 for five minutes after the last one.',
+    'How long the oldest CANCELLING flow run has been CANCELLING. Sent as 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -674,8 +681,8 @@ FLOW_RUNS_CANCELLING_MAX_AGE = _gauge(
 FLOW_RUNS_AWAITING_RETRY = _gauge(
     'flow_runs.awaiting_retry',
     'run',
-    'Flow runs in the state AwaitingRetry now: they wait for another attempt, in their own process or, when a person '
-    'asked for it, for a worker. 0 for five minutes after the last one.',
+    'Flow runs in the state AwaitingRetry now. They wait in their own process, or for a worker if a person asked '
+    'for the retry. Sent as 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -683,8 +690,8 @@ FLOW_RUNS_AWAITING_RETRY = _gauge(
 FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
     'flow_runs.awaiting_concurrency',
     'run',
-    'Flow runs in the state AwaitingConcurrencySlot now: the concurrency limit of their deployment is reached. 0 for '
-    'five minutes after the last one.',
+    'Flow runs in the state AwaitingConcurrencySlot now: their deployment has reached its concurrency limit. Sent '
+    'as 0 for five minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -693,8 +700,8 @@ FLOW_RUNS_AWAITING_CONCURRENCY = _gauge(
 FLOW_RUNS_HEARTBEAT_LOST = _gauge(
     'flow_runs.heartbeat_lost',
     'run',
-    'RUNNING flow runs that have sent heartbeats and sent none for three of their intervals: their processes are gone. '
-    'Those that never sent one are not judged. 0 for five minutes after the last run that sends some.',
+    'RUNNING flow runs that stopped sending heartbeats: none for three intervals, so their process is gone. Runs '
+    'that never sent one are not judged. Sent as 0 for five minutes after the last run that sends heartbeats.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=HEARTBEATS,
@@ -702,8 +709,8 @@ FLOW_RUNS_HEARTBEAT_LOST = _gauge(
 FLOW_RUNS_HEARTBEAT_MAX_AGE = _gauge(
     'flow_runs.heartbeat.max_age',
     'second',
-    'How long ago the one of the RUNNING flow runs that has been silent for longest sent its last heartbeat. 0 for '
-    'five minutes after the last one.',
+    'Time since the last heartbeat of the RUNNING flow run that has been silent longest. Sent as 0 for five '
+    'minutes after the last one.',
     tags.FLOW_RUN_KEYS,
     -1,
     group=HEARTBEATS,
@@ -712,19 +719,19 @@ FLOW_RUNS_HEARTBEAT_MAX_AGE = _gauge(
 TASK_RUNS_PENDING = _gauge(
     'task_runs.pending',
     'run',
-    'Task runs in a PENDING state now, whose flow run is RUNNING or that have none.',
+    'Task runs in a PENDING state now, if their flow run is RUNNING or they have none.',
     tags.TASK_RUN_KEYS,
 )
 TASK_RUNS_RUNNING = _gauge(
     'task_runs.running',
     'run',
-    'Task runs in a RUNNING state now, whose flow run is RUNNING or that have none.',
+    'Task runs in a RUNNING state now, if their flow run is RUNNING or they have none.',
     tags.TASK_RUN_KEYS,
 )
 TASK_RUNS_PAUSED = _gauge(
     'task_runs.paused',
     'run',
-    'Task runs in a PAUSED state now, whose flow run is RUNNING or that have none.',
+    'Task runs in a PAUSED state now, if their flow run is RUNNING or they have none.',
     tags.TASK_RUN_KEYS,
 )
 TASK_RUNS_COMPLETED = _count(
@@ -733,7 +740,7 @@ TASK_RUNS_COMPLETED = _count(
 TASK_RUNS_FAILED = _count(
     'task_runs.failed.count',
     'run',
-    'Task runs that ended FAILED, timed out ones included, since the last check.',
+    'Task runs that ended FAILED since the last check, including those that timed out.',
     tags.TASK_RUN_KEYS,
     -1,
 )
@@ -769,8 +776,8 @@ TASK_RUNS_DEPENDENCY_WAIT_DURATION = _percentile_gauges(
 TASK_RUNS_PENDING_MAX_AGE = _gauge(
     'task_runs.pending.max_age',
     'second',
-    'How long the oldest of the task runs of task_runs.pending has been PENDING. 0 for five minutes after the last '
-    'one.',
+    'How long the oldest task run of task_runs.pending has been PENDING. Sent as 0 for five minutes after the '
+    'last one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -778,8 +785,8 @@ TASK_RUNS_PENDING_MAX_AGE = _gauge(
 TASK_RUNS_RUNNING_MAX_AGE = _gauge(
     'task_runs.running.max_age',
     'second',
-    'How long the one of the task runs of task_runs.running that runs longest has been RUNNING, since its last retry. '
-    '0 for five minutes after the last one.',
+    'How long the oldest task run of task_runs.running has been RUNNING since its last retry. Sent as 0 for five '
+    'minutes after the last one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -787,8 +794,8 @@ TASK_RUNS_RUNNING_MAX_AGE = _gauge(
 TASK_RUNS_AWAITING_RETRY = _gauge(
     'task_runs.awaiting_retry',
     'run',
-    'Task runs in the state AwaitingRetry now, whose flow run is RUNNING or that have none. 0 for five minutes after '
-    'the last one.',
+    'Task runs in the state AwaitingRetry now, if their flow run is RUNNING or they have none. Sent as 0 for five '
+    'minutes after the last one.',
     tags.TASK_RUN_KEYS,
     -1,
     group=RUN_AGES,
@@ -797,8 +804,8 @@ TASK_RUNS_AWAITING_RETRY = _gauge(
 TASK_RUNS_FAILURES = _count(
     'task_runs.failures.count',
     'run',
-    'Task runs that ended FAILED or CRASHED since the last check, by the name of the state and the reason. 0 for five '
-    'minutes after the last one.',
+    'Task runs that ended FAILED or CRASHED since the last check, by the name of the state and by the reason. '
+    'Sent as 0 for five minutes after the last one.',
     tags.FAILED_TASK_RUN_KEYS,
     -1,
     group=FAILURE_REASONS,
@@ -807,7 +814,7 @@ TASK_RUNS_FAILURES = _count(
 TASK_RUNS_SCHEDULED = _gauge(
     'task_runs.scheduled',
     'run',
-    'Background task runs (`.delay()`) that wait for a task worker now. 0 for five minutes after the last one.',
+    'Background task runs (`.delay()`) that wait for a task worker now. Sent as 0 for five minutes after the last one.',
     tags.TASK_KEYS,
     -1,
     group=BACKGROUND_TASKS,
@@ -815,7 +822,7 @@ TASK_RUNS_SCHEDULED = _gauge(
 TASK_RUNS_SCHEDULED_MAX_AGE = _gauge(
     'task_runs.scheduled.max_age',
     'second',
-    'How long the oldest of these task runs has waited. 0 for five minutes after the last one.',
+    'How long the oldest of these task runs has been waiting. Sent as 0 for five minutes after the last one.',
     tags.TASK_KEYS,
     -1,
     group=BACKGROUND_TASKS,
@@ -823,8 +830,8 @@ TASK_RUNS_SCHEDULED_MAX_AGE = _gauge(
 TASK_WORKERS_ONLINE = _gauge(
     'task_workers.online',
     'worker',
-    'Task workers that listened for this task within the last minute. 0 while task runs wait and none listens, and for '
-    'five minutes after the last one.',
+    'Task workers that asked for this task within the last minute. 0 while task runs wait and no worker asks. '
+    'Sent as 0 for five minutes after the last one.',
     (tags.TASK_KEY,),
     1,
     group=BACKGROUND_TASKS,

@@ -1,4 +1,4 @@
-"""Regular expressions whose search takes a bounded time, whatever the name.
+"""Regular expressions whose search takes a bounded time for any name.
 
 `re` backtracks: `(a+)+$` on 40 characters takes longer than anybody waits, and Python can neither interrupt it nor run
 anything else meanwhile. So the ways that `re` may have to try are counted beforehand from the parsed pattern. Where
@@ -26,7 +26,7 @@ _ASSERTIONS = (_constants.ASSERT, _constants.ASSERT_NOT)
 
 
 class TooSlow(ValueError):
-    """A pattern that may take for ever and cannot be followed in another way; the text says why."""
+    """A pattern that may take forever and cannot be followed in another way; the text says why."""
 
 
 class Pattern:

@@ -189,7 +189,7 @@ def _is_null(column: str) -> Operator:
 def _named_queue(row: Row) -> str | None:
     """The column `work_queue_name`: null where only a work pool was named, although answers show its default queue.
 
-    The fake has no such column: it takes whatever is in a default queue for something that named only the pool.
+    The fake has no such column: it takes everything in a default queue for something that named only the pool.
     """
     name: str | None = row['work_queue_name']
     return name if name != 'default' else None

@@ -98,7 +98,7 @@ def serve(server: Server) -> Iterator[str]:
 
 @contextmanager
 def install(server: Server) -> Iterator[str]:
-    """Answer every request of every `requests.Session`, whatever host and scheme it is for.
+    """Answer every request of every `requests.Session`, for any host and scheme.
 
     What only a connection needs is left out, for it takes longer than an answer: authorities of certificates, proxies
     and passwords from the environment.

@@ -21,8 +21,9 @@ def body(endpoint: str, case: str) -> Any:
     return json.loads(_body_text(endpoint, case))
 
 
-def cases(endpoint: str) -> list[str]:
-    return sorted(file.stem for file in (FOLDER / endpoint).glob('*.json'))
+@cache
+def cases(endpoint: str) -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in (FOLDER / endpoint).glob('*.json')))
 
 
 def row(endpoint: str, case: str) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class FakePrefect(World):
             case 'POST', '/automations/filter':
                 return self._unfiltered(request, 'automations', queries.BY_NAME)
             case 'POST', '/task_workers/filter':
-                # All of them, whatever limit is asked for.
+                # All of them, with any limit.
                 self._body(request, frozenset(), frozenset())
                 rows = self.view().rows('task_workers')
                 return [{key: value for key, value in row.items() if key != 'id'} for row in rows]

@@ -68,7 +68,7 @@ def wait_for(missing: Callable[[], object]) -> None:
     """Wait until nothing is missing any more."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while what := missing():
-        assert time.monotonic() < deadline, f'waited in vain for {what}'
+        assert time.monotonic() < deadline, f'timed out waiting for {what}'
         time.sleep(0.2)
 
 

@@ -23,6 +23,7 @@ def result(database_url: str | None) -> Result:
         kill_seconds=(5, 10),
         kills_until=0.9,
         deaths=0.05,
+        log_delay=0,
     )
     with PrefectServer(database_url=database_url) as server:
         return Soak(server.api_url, plan).run()

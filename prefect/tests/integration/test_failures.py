@@ -1,6 +1,6 @@
 """What the check does when something breaks, each fault in front of a real server; written down in docs/failures.md.
 
-Every fault meets a check that ran well before, and is followed by a good check: whatever ended meanwhile is counted
+Every fault meets a check that ran well before, and is followed by a good check: what ended meanwhile is counted
 exactly once, and no secret was said. `UPDATE_FAILURES=1 pytest` writes docs/failures.md anew.
 """
 
@@ -41,7 +41,7 @@ HEALTH = 'prefect.server.health'
 READY = 'prefect.server.ready'
 SUCCESS = 'prefect.server.collector.success'
 COMPLETED = 'prefect.server.flow_runs.completed.count'
-# What the check tells of its own requests, whatever comes of them.
+# What the check says of its own requests, failed or not.
 COSTS = {spec.full_name for spec in METRICS.values() if spec.group == CHECK_COST}
 GROUPS = defaults.instance_collect()
 COLLECTORS = {'health', *(item.name for item in (*snapshot_collectors(GROUPS), *stream_collectors(GROUPS)))}

@@ -63,6 +63,8 @@ def pair() -> Iterator[Pair]:
         states = [api.request('GET', f'/flow_run_states/?flow_run_id={identity}') for identity in rows['flow_runs']]
         for table, by_id in rows.items():
             fake.load(table, list(by_id.values()))
+        api.create_logs([*log_records(world)])
+        fake.load('logs', list(everything(api, 'logs')))
         fake.load('concurrency_limits', list(everything(api, 'v2/concurrency_limits')))
         api.request('POST', '/automations/', new_automation(api, world.flow_runs['scheduled']))
         fake.load('automations', list(everything(api, 'automations')))
@@ -78,6 +80,19 @@ def everything(api: PrefectApiDriver, table: str) -> Iterator[Row]:
     while page := api.request('POST', f'/{table}/filter', {'offset': offset}):
         yield from page
         offset += len(page)
+
+
+def log_records(world: World) -> Iterator[Row]:
+    """Records of two flow runs, a task run and none, of all levels, three of each moment."""
+    runs: list[Row] = [
+        {'flow_run_id': world.flow_runs['running']},
+        {'flow_run_id': world.flow_runs['failed'], 'task_run_id': world.task_runs['completed']},
+        {},
+    ]
+    for number, level in enumerate((10, 20, 30, 40, 50)):
+        for run in runs:
+            at = f'2026-11-23T08:00:0{number}Z'
+            yield {'name': 'prefect.recorded', 'level': level, 'message': 'recorded', 'timestamp': at, **run}
 
 
 def every_event(api: PrefectApiDriver) -> Iterator[Row]:
@@ -273,6 +288,23 @@ WORK_POOL_FILTERS: list[Row] = [
     {'work_pools': {'type': {'any_': ['process']}}},
     {'work_pools': {'id': {'any_': ['{work_pools[ready][id]}']}}},
 ]
+LOGGED = '2026-11-23T08:00:02Z'
+LOG_FILTERS: list[Row] = [
+    {},
+    {'logs': None},
+    {'logs': {}},
+    {'logs': {'level': {'ge_': 20}}},
+    {'logs': {'level': {'ge_': 20, 'le_': 40}}},
+    {'logs': {'timestamp': {'after_': LOGGED}}},
+    {'logs': {'timestamp': {'before_': LOGGED}}},
+    {'logs': {'timestamp': {'after_': LOGGED, 'before_': LOGGED}, 'level': {'ge_': 20}}},
+    {'logs': {'flow_run_id': {'any_': ['{flow_runs[running][id]}', '{flow_runs[failed][id]}']}}},
+    {'logs': {'flow_run_id': {'any_': ['{flow_runs[running][id]}']}, 'level': {'ge_': 40}}},
+    {'logs': {'flow_run_id': {'any_': []}}},
+    {'logs': {'task_run_id': {'any_': ['{task_runs[completed][id]}']}}},
+    {'logs': {'task_run_id': {'is_null_': True}}},
+    {'logs': {'operator': 'or_', 'level': {'ge_': 50}, 'task_run_id': {'is_null_': False}}},
+]
 COLLECTIONS = {
     'flow_runs': FLOW_RUN_FILTERS,
     'task_runs': TASK_RUN_FILTERS,
@@ -290,6 +322,7 @@ OTHER_FILTER_REQUESTS: list[tuple[str, Row]] = [
     ('work_pools/recorded-limited/workers', {}),
     ('work_pools/recorded-limited/workers', {'workers': {'status': {'any_': ['ONLINE']}}}),
     ('work_pools/recorded-limited/workers', {'workers': {'status': {'not_any_': ['ONLINE']}}}),
+    *(('logs', body) for body in LOG_FILTERS),
 ]
 SORTS: list[tuple[str, str, Callable[[Row], Any]]] = [
     ('flow_runs', 'ID_DESC', lambda row: row['id']),
@@ -314,6 +347,8 @@ SORTS: list[tuple[str, str, Callable[[Row], Any]]] = [
     ('deployments', 'UPDATED_DESC', lambda row: row['updated']),
     ('flows', 'NAME_ASC', lambda row: row['name']),
     ('flows', 'CREATED_DESC', lambda row: row['created']),
+    ('logs', 'TIMESTAMP_ASC', lambda row: row['timestamp']),
+    ('logs', 'TIMESTAMP_DESC', lambda row: row['timestamp']),
 ]
 LISTINGS = [
     ('work_pools', 'name'),
@@ -372,6 +407,13 @@ REFUSED: list[tuple[str, str, Any]] = [
     ('POST', '/deployments/filter', {'deployments': {'status': {'any_': ['READY']}}}),
     ('POST', '/work_pools/nothing/workers/filter', {}),
     ('POST', '/work_pools/recorded-limited/workers/filter', {'workers': {'status': {'any_': ['AWAY']}}}),
+    ('POST', '/logs/filter', {'limit': 201}),
+    ('POST', '/logs/filter', {'offset': -1}),
+    ('POST', '/logs/filter', {'sort': 'ID_DESC'}),
+    ('POST', '/logs/filter', {'logs': {'name': {'any_': ['prefect.recorded']}}}),
+    ('POST', '/logs/filter', {'logs': {'level': {'ge_': 'INFO'}}}),
+    ('POST', '/logs/filter', {'logs': {'timestamp': {'after_': 'yesterday'}}}),
+    ('POST', '/logs/filter', {'logs': {'flow_run_id': {'any_': ['x']}}}),
     ('POST', '/events/filter', {'limit': 51}),
     ('POST', '/events/filter', {'filter': {'event': {'names': ['x']}}}),
     ('POST', '/events/filter', {'filter': {'order': 'UP'}}),
@@ -416,12 +458,23 @@ def test_sorts_give_the_same_order(pair: Pair, collection: str, sort: str, key: 
     assert [key(row) for row in fake.body] == [key(row) for row in real.body]
 
 
-@pytest.mark.parametrize(
-    'paging', [{'limit': 0}, {'limit': 5}, {'limit': 5, 'offset': 7}, {'offset': 3}, {'offset': 999}], ids=str
-)
+@pytest.mark.parametrize('paging', PAGINGS, ids=str)
 def test_pages_hold_the_same_rows(pair: Pair, paging: Row) -> None:
     real, fake = pair.ask('POST', '/flow_runs/filter', paging)
     assert [row['id'] for row in fake.body] == [row['id'] for row in real.body]
+
+
+@pytest.mark.parametrize('paging', PAGINGS, ids=str)
+def test_pages_of_log_records_hold_the_same_times(pair: Pair, paging: Row) -> None:
+    """Their sort has no tie-breaker: which of the records of one time a page holds is left to chance."""
+    real, fake = pair.ask('POST', '/logs/filter', paging)
+    assert [row['timestamp'] for row in fake.body] == [row['timestamp'] for row in real.body]
+
+
+def test_log_records_have_the_same_columns_and_values(pair: Pair) -> None:
+    real, fake = pair.ask('POST', '/logs/filter', {})
+    assert sorted(fake.body, key=itemgetter('id')) == sorted(real.body, key=itemgetter('id'))
+    assert real.body
 
 
 @pytest.mark.parametrize('paging', [{}, {'limit': 5, 'page': 2}, {'limit': 5, 'page': 99}, {'limit': 0}], ids=str)
@@ -481,7 +534,7 @@ def test_events_are_counted_alike_by_resource(pair: Pair) -> None:
 
 
 def test_task_workers_are_the_same(pair: Pair) -> None:
-    """All of them, whatever page is asked for; the real server notices within a second that one is gone."""
+    """All of them, for any page; the real server notices within a second that one is gone."""
     path = '/task_workers/filter'
     real, fake = pair.ask('POST', path, {})
     assert fake.body == real.body == []

@@ -171,11 +171,18 @@ class Plans:
         assert done.returncode == 0, done.stderr[-2000:]
         self._plans = dict(zip(map(json.dumps, requests), json.loads(done.stdout), strict=True))
 
-    def indexes(self, requests: list[Request]) -> list[set[str]]:
-        """The indexes of each statement."""
+    def statements(self, requests: list[Request]) -> list[list[str]]:
+        """The steps of each statement."""
         statements = [statement for request in requests for statement in self._plans[json.dumps(request)]]
         assert statements
-        return [{index for step in steps for index in re.findall(r'INDEX (\w+_\w+)', step)} for steps in statements]
+        return statements
+
+    def indexes(self, requests: list[Request]) -> list[set[str]]:
+        """The indexes of each statement."""
+        return [
+            {index for step in steps for index in re.findall(r'INDEX (\w+_\w+)', step)}
+            for steps in self.statements(requests)
+        ]
 
     @staticmethod
     def _requests() -> Iterator[Request]:
@@ -234,3 +241,8 @@ def test_request_rests_on_another_index_where_the_docstring_says_so(
 @pytest.mark.parametrize('name', BY_THEIR_DEPLOYMENT)
 def test_filter_on_deployments_makes_sqlite_read_their_past(plans: Plans, name: str) -> None:
     assert all('ix_flow_run__deployment_id' in used for used in plans.indexes(runs(BY_DEPLOYMENT)[name]))
+
+
+def test_a_page_of_log_records_costs_what_it_holds(plans: Plans) -> None:
+    """They come in the order of the index, so the server stops after a page, however many are stored."""
+    assert not [step for steps in plans.statements(REQUESTS['logs']) for step in steps if 'TEMP B-TREE' in step]

@@ -1,7 +1,7 @@
 """An interpreter of the part of Datadog's log pipelines that `assets/logs/prefect.yaml` uses.
 
 No Datadog backend is at hand where these tests run, and none can be asked. So the pipeline is run here: grok rules are
-translated to regular expressions, queries are parsed, processors are applied one after the other. Whatever is not
+translated to regular expressions, queries are parsed, processors are applied one after the other. What is not
 known here (a matcher, a filter, a processor, one of its keys, a form of query) is refused when the pipeline is read,
 and never passed over.
 
@@ -24,6 +24,7 @@ What Datadog's documentation says is followed. These are the limits:
 - Before any pipeline Datadog takes JSON apart, and then takes `message` (or `msg`) for the text of the log. Whether
   these stay among the attributes is not documented. `Reading` names the possibilities; the tests hold the pipeline to
   all.
+- What the Agent adds to JSON (`ddsource`, `ddtags`, `service`) is never an attribute.
 - A message remapper moves its source; status and date remappers copy theirs. This, too, is not documented.
 - Facets have no effect on processing, tags and hosts are not simulated, and the intake's limits (sizes, ages)
   neither.

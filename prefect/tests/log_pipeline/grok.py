@@ -26,6 +26,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {'integer': int, 'number': float}
 FILTERS: dict[str, Callable[[Any], Any]] = {'json': json.loads, 'uppercase': str.upper}
 DATE_LETTERS = {'yyyy': ('[0-9]{4}', '%Y'), 'MM': ('[0-9]{2}', '%m'), 'dd': ('[0-9]{2}', '%d')}
 TIME_LETTERS = {'HH': ('[0-9]{2}', '%H'), 'mm': ('[0-9]{2}', '%M'), 'ss': ('[0-9]{2}', '%S'), 'SSS': ('[0-9]{3}', '%f')}
+ZONE_LETTERS = {'Z': ('[+-][0-9]{4}', '%z')}
 
 TOKEN = re.compile(
     r'%\{(?P<matcher>_?\w+)(?:\("(?P<argument>(?:[^"\\]|\\.)*)"\))?'
@@ -171,13 +172,13 @@ class _Translation:
 
 
 def _date(letters: str) -> tuple[str, Callable[[str], int]]:
-    """Translate a date pattern; the value is milliseconds since 1970, in UTC."""
+    """Translate a date pattern; the value is milliseconds since 1970."""
     expression, directives = '', ''
-    for part in re.findall(r"'[^']*'|[A-Za-z]+|[^A-Za-z']+", letters):
+    for part in (found[0] for found in re.finditer(r"'[^']*'|([A-Za-z])\1*|[^A-Za-z']+", letters)):
         if part.startswith("'") or not part.isalpha():
             literal = part.strip("'")
             expression, directives = expression + re.escape(literal), directives + literal
-        elif known := (DATE_LETTERS | TIME_LETTERS).get(part):
+        elif known := (DATE_LETTERS | TIME_LETTERS | ZONE_LETTERS).get(part):
             expression, directives = expression + known[0], directives + known[1]
         else:
             raise PipelineError(f'unknown letters in a date: {letters}')
@@ -185,6 +186,7 @@ def _date(letters: str) -> tuple[str, Callable[[str], int]]:
         raise PipelineError(f'a time without a date has no place in time: {letters}')
 
     def convert(text: str) -> int:
-        return round(datetime.strptime(text, directives).replace(tzinfo=UTC).timestamp() * 1000)
+        moment = datetime.strptime(text, directives)  # noqa: DTZ007 (the zone is UTC if none is printed)
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
     return expression, convert

@@ -49,7 +49,11 @@ class Log:
             log = cls(text, json.loads(text))
         except json.JSONDecodeError:
             return cls(text)
+        for name in ('ddsource', 'ddtags', 'service'):
+            log.attributes.pop(name, None)
         if reading is Reading.RESERVED:
+            status = log.attributes.pop('status', None)
+            log.status = status if status is None else status_of(status)
             reserved = next((name for name in ('message', 'msg') if name in log.attributes), None)
             if reserved is not None:
                 log.message = str(log.attributes.pop(reserved))

@@ -123,7 +123,8 @@ class _Parser:
             return lambda lookup: lookup(field) == token['quoted']
         if token['word'] is not None:
             if token['word'] == '*':
-                return lambda lookup: lookup(field) is not None
+                # An array without elements has no value that a search could find.
+                return lambda lookup: lookup(field) not in (None, [])
             pattern = token['word'].replace('[', '[[]')
             return lambda lookup: (value := lookup(field)) is not None and fnmatchcase(str(value), pattern)
         raise self._not_understood()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,15 @@ def test_formulas_go_group_by_group() -> None:
     assert evaluate(parse_expression('total - ended'), queries) == {('a',): [6.0, -4.0], ('b',): [10.0, -4.0]}
 
 
+def test_groups_are_counted_where_any_has_a_value() -> None:
+    queries: dict[str, Values] = {'up': {('a',): [1.0, 0.0, None], ('b',): [0.0, None, None]}, 'one': {('a',): [0.0]}}
+
+    assert evaluate(parse_expression('count_not_null(up)'), queries) == {(): [2.0, 1.0, None]}
+    assert evaluate(parse_expression('count_nonzero(up)'), queries) == {(): [1.0, 0.0, None]}
+    assert evaluate(parse_expression('count_not_null(one) - count_nonzero(one)'), queries) == {(): [1.0]}
+    assert evaluate(parse_expression('count_nonzero(one)'), {'one': {}}) == {}
+
+
 def test_small_values_are_cut_off_on_demand() -> None:
     queries: dict[str, Values] = {'failed': {('a',): [0.0, 1.0, None]}}
 
@@ -125,11 +136,35 @@ def test_tags_are_in_lower_case_as_in_datadog() -> None:
     }
 
 
+def test_log_records_of_runs_are_those_that_the_check_sent() -> None:
+    log = {
+        'timestamp': 5500,
+        'status': 'warn',
+        'message': 'slow',
+        'error': {'stack': 'Traceback'},
+        'ddtags': 'flow_name:Orders,flow_id:1',
+        'prefect': {'flow_run_name': 'big-bear', 'task_run_name': 'load-1', 'url': 'http://ui/runs/1'},
+    }
+    result: Any = SimpleNamespace(points=(), events=(), logs=(log,), began=1.0)
+
+    assert Timeline.of_results([result]).logs == (
+        StreamItem(
+            5.5,
+            'warning',
+            'big-bear / load-1',
+            'slow\nTraceback',
+            {'flow_name': 'orders', 'flow_id': '1'},
+            'http://ui/runs/1',
+        ),
+    )
+
+
 def test_log_lines_are_taken_from_json_only() -> None:
     text = (
         '{"levelname": "ERROR", "created": 5.5, "name": "flow_runs", "message": "broken", "flow_name": "Orders"}\n'
         'Traceback\n'
         '{"a": 1}\n'
+        '{"levelname": "ERROR", "created": 5.5, "message": "of a run", "flow_run_id": "1"}\n'
     )
 
     assert list(log_lines(text)) == [StreamItem(5.5, 'error', 'flow_runs', 'broken', {'flow_name': 'orders'})]

@@ -10,7 +10,11 @@ from tests.log_pipeline import Log, MultiLineRule, PipelineError, Query, Reading
 from tests.log_pipeline.grok import parse_rules
 from tests.log_pipeline.processors import read_processor
 
-LOG = Log('text', {'http': {'status_code': 503}, 'name': 'prefect.runner', 'flow_name': '<unknown>'}, status='error')
+LOG = Log(
+    'text',
+    {'http': {'status_code': 503}, 'name': 'prefect.runner', 'flow_name': '<unknown>', 'empty': []},
+    status='error',
+)
 
 
 def processor(kind: str, **keys: Any) -> dict[str, Any]:
@@ -31,6 +35,7 @@ def grok(rules: str, sample: str = 'x', **keys: Any) -> dict[str, Any]:
         ('r %{regex("[a-z]+"):w:uppercase}', 'abc', {'w': 'ABC'}),
         ('r x(?: %{integer:n})?', 'x', {}),
         ('r %{date("yyyy-MM-dd HH:mm:ss.SSS"):t}', '1970-01-02 00:00:00.007', {'t': 86_400_007}),
+        ('r %{date("yyyy-MM-dd HH:mm:ssZ.SSS"):t}', '1970-01-02 01:00:00+0100.007', {'t': 86_400_007}),
         ('r j %{data::json}', 'j {"a": {"b": 1}}', {'a': {'b': 1}}),
         ('r j %{data::json}', 'j {', {}),
         ('r a', 'ab', None),
@@ -96,6 +101,7 @@ def test_support_rule_without_use_is_refused() -> None:
         ('@http.status_code:503', True),
         ('@http.status_code:*', True),
         ('-@missing:*', True),
+        ('@empty:*', False),
         ('NOT @name:*', False),
         ('@missing:* OR @name:* status:error', True),
         ('(@missing:* OR @name:*) status:warn', False),
@@ -162,6 +168,13 @@ def test_reading_of_json_by_the_intake() -> None:
     assert Log.from_text(text, Reading.ATTRIBUTES) == Log(text, {'message': 'm', 'msg': 't'})
     assert Log.from_text(text, Reading.RESERVED) == Log('m', {'msg': 't'})
     assert Log.from_text('{not json') == Log('{not json')
+
+
+def test_what_the_agent_adds_to_json_is_no_attribute() -> None:
+    text = '{"message": "m", "status": "warning", "ddsource": "prefect", "ddtags": "a:b", "service": "s"}'
+
+    assert Log.from_text(text, Reading.ATTRIBUTES) == Log(text, {'message': 'm', 'status': 'warning'})
+    assert Log.from_text(text, Reading.RESERVED) == Log('m', {}, status='warn')
 
 
 def test_multi_line_rule_joins_what_does_not_begin_a_log() -> None:

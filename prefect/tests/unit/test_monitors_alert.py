@@ -149,6 +149,7 @@ FIRES: dict[str, list[Line]] = {
     'late_runs_without_deployment': [waits('unknown', {'flow_name': 'notebook'}, 90)],
     'leaked_slots': [rises('concurrency_limit.leaked_slots', LIMIT, 1, 60)],
     'leaked_slots_deployment': [rises('deployment.concurrency.leaked_slots', SCHEDULED, 1, 60)],
+    'logs_behind': [rises('logs.pending', {}, 900, 2 * HOURS)],
     'not_authorized': [rises('api.authorized', {}, 0, 20, good=1)],
     'nothing_executes': [
         rises('flow_runs.late', {**QUEUE, 'late_reason': 'work_not_picked_up'}, 3, 60),
@@ -300,6 +301,12 @@ SILENT: dict[str, dict[str, list[Line]]] = {
     'leaked_slots': {'a slot that is given back': [rises('concurrency_limit.leaked_slots', LIMIT, 1, 3)]},
     'leaked_slots_deployment': {
         'a slot that is given back': [rises('deployment.concurrency.leaked_slots', SCHEDULED, 1, 3)]
+    },
+    'logs_behind': {
+        'a burst that is caught up': [rises('logs.pending', {}, 900, 20)],
+        'a flood that the check reads two minutes late': [rises('logs.pending', {}, 120, 3 * HOURS)],
+        'a restart of the Agent': [line('logs.pending', {}, (2 * HOURS, 0), (10, None), (5, 600), (2 * HOURS, 0))],
+        'records that are not collected': [line('events.pending', {}, (2 * HOURS, 0))],
     },
     'not_authorized': {
         'a restart of the Agent': [line('api.authorized', {}, *RESTART)],

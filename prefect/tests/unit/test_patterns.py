@@ -89,7 +89,5 @@ def test_both_ways_to_search_find_the_same(text: str, names: list[str]) -> None:
 
 
 def test_a_pattern_without_a_bound_is_named_by_its_option() -> None:
-    with pytest.raises(
-        ValueError, match=r'`flow_names.include\[0\]` could take for ever on some names, for it repeats'
-    ):
+    with pytest.raises(ValueError, match=r'`flow_names.include\[0\]` could take forever on some names, for it repeats'):
         options(flow_names={'include': [r'(a+)+\1']})

@@ -61,7 +61,7 @@ from datadog_checks.prefect.urls import CLOUD_URL, path_segment
 # As many ids as the server's databases take in one filter without strain (27 ms for a count, 3.8.8 on SQLite).
 IDS_PER_REQUEST = 100
 
-# The most that the server gives (3.0 to 3.9), whatever its limit of other lists.
+# The most that the server gives (3.0 to 3.9), no matter what the limit of other lists is.
 _EVENTS_PER_PAGE = 50
 _MAX_COUNT = 10**12
 TOO_LARGE_TO_READ = 'too large to read'
@@ -70,6 +70,7 @@ _MAX_SEGMENT = 2_000
 # The token of the next page holds the filter with all names of events, in base64.
 _MAX_PAGE_TOKEN = 30_000
 _MAX_VERSION_BYTES = 100
+_SHARE_OF_ONE_LIST = 0.75
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 # The default of the server, and what Prefect Cloud has.
 _DEFAULT_PAGE_SIZE = 200
@@ -459,6 +460,10 @@ class PrefectClient:
             raise PrefectApiError(
                 f'POST {path}', 'the server lowered its page limit meanwhile; the next check asks for less'
             ) from None
+
+    def seconds_for_one_list(self, seconds: float) -> float:
+        """So many, and at most three quarters of what is left to this run of the check: the rest is for other lists."""
+        return min(seconds, _SHARE_OF_ONE_LIST * self._transport.budget.remaining)
 
     def page_size(self) -> int:
         """The server's page size, PREFECT_SERVER_API_DEFAULT_LIMIT (200 by default): a higher `limit` is refused."""

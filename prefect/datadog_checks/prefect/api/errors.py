@@ -35,7 +35,7 @@ class PrefectApiError(PrefectError):
 
     def __init__(self, endpoint: str, cause: str) -> None:
         self.endpoint = endpoint
-        # Whatever the words of others in it.
+        # Others' words in it may hold anything.
         self.cause = without_control(cause)
         super().__init__(f'{endpoint}: {self.cause}')
 

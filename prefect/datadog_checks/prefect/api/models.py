@@ -500,7 +500,7 @@ def _switches(services: object) -> Mapping[str, bool]:
 class ServiceSettings:
     """The settings of the background services in `GET /admin/settings`, by default those of 3.8.8.
 
-    Whatever is missing or not understood, as before 3.1, is the default. `cancelling_timeout` is None for a server that
+    What is missing or not understood, as before 3.1, gets the default. `cancelling_timeout` is None for a server that
     does not end a cancellation by itself, `vacuum_loop` for one that has no such service (before 3.6.19). `enabled`
     tells of each service, by its key there, whether it is switched on; a service that is missing there is unknown. The
     settings are those of the process that answers, and the services may run in another one, with others.

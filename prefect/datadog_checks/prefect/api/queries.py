@@ -240,7 +240,7 @@ def successes_of(where: ServerFilter, deployment_id: str) -> Body:
 
 
 def ended_flow_runs_of_all() -> Body:
-    """The flow runs that have ended, whatever the filters leave out.
+    """The flow runs that have ended, including those that the filters leave out.
 
     Index: ix_flow_run__expected_start_time_desc, in the order of the expected start.
     """
@@ -248,7 +248,7 @@ def ended_flow_runs_of_all() -> Body:
 
 
 def slots_of_work_pool(work_pool_id: str) -> Body:
-    """The flow runs that take a slot of this work pool, whatever the filters leave out.
+    """The flow runs that take a slot of this work pool, including those that the filters leave out.
 
     Index: ix_flow_run__state_type_coalesce_start_time.
     """
@@ -256,7 +256,7 @@ def slots_of_work_pool(work_pool_id: str) -> Body:
 
 
 def slots_of_work_queue(work_queue_id: str) -> Body:
-    """The flow runs that take a slot of this work queue, whatever the filters leave out.
+    """The flow runs that take a slot of this work queue, including those that the filters leave out.
 
     Index: ix_flow_run__work_queue_id: the past of the work queue is read.
     """
@@ -264,7 +264,7 @@ def slots_of_work_queue(work_queue_id: str) -> Body:
 
 
 def flow_runs_that_may_hold_slots() -> Body:
-    """The flow runs that could be in the midst of code that took a slot of a global limit, whatever the filters say.
+    """The flow runs that may be inside code that took a slot of a global limit, with any filters.
 
     Index: ix_flow_run__state_type_coalesce_start_time.
     """
@@ -274,7 +274,7 @@ def flow_runs_that_may_hold_slots() -> Body:
 def live_task_runs(where: ServerFilter) -> list[Body]:
     """The task runs that are PENDING, RUNNING, PAUSED or wait for a retry, as far as their flow run is RUNNING.
 
-    A killed process leaves its task runs RUNNING on the server for ever, and a task run whose upstream failed stays
+    A killed process leaves its task runs RUNNING on the server forever, and a task run whose upstream failed stays
     NotReady (3.8.8). SCHEDULED are also all background task runs that wait for a worker.
 
     Index: ix_task_run__state_type_start_time and ix_task_run__state_name.

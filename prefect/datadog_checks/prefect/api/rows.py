@@ -226,7 +226,7 @@ Identifier = Annotated[str, Field(strict=True, pattern='^[0-9a-fA-F]{8}(-[0-9a-f
 Integer = Annotated[int, _STRICT_INTEGER, _NULL_IS_DEFAULT]
 OptionalInteger = Annotated[int | None, _STRICT_INTEGER]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MAX_COUNT)]
-# No duration is negative, whatever the clocks of the server did.
+# No duration is negative, even if the clocks of the server went back.
 Seconds = Annotated[
     float, Field(strict=True, allow_inf_nan=False), AfterValidator(lambda seconds: max(0.0, seconds)), _NULL_IS_DEFAULT
 ]

@@ -1,4 +1,4 @@
-"""The Prefect server's time, by which all ages and windows go, whatever the Agent's own clock says."""
+"""The Prefect server's time, by which all ages and windows go, not by the Agent's own clock."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ class _Session(requests.Session):
 
 
 class _Adapter(BaseAdapter):
-    """Sends through another adapter and reads the answer, before whatever authorizes can do so without limit."""
+    """Sends through another adapter and reads the answer, before the code that authorizes can read it without limit."""
 
     def __init__(self, inner: BaseAdapter) -> None:
         super().__init__()

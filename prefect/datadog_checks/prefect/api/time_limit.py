@@ -1,4 +1,4 @@
-"""The time that a run of the check may take, whatever hangs: on the way, in the server, or in the resolver."""
+"""The time that a run of the check may take, no matter what hangs: the network, the server, or the resolver."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BoundedCaller:
     """Calls functions in a thread of their own, and waits for each no longer than it may take.
 
     The time-outs of the HTTP library are for one read of a socket: a server that sends a byte now and then, the
-    resolver, or a source of tokens may take for ever. A call that nobody waits for any longer ends when its connection
+    resolver, or a source of tokens may take forever. A call that nobody waits for any longer ends when its connection
     does; while too many of those go on, there is no new one.
     """
 

@@ -262,9 +262,9 @@ class Transport:
         return self._mask_of[1]
 
     def _send(self, endpoint: str, method: str, path: str, url: str, options: dict[str, Any]) -> _Answer:
-        """The answer, whatever its status. A connection that is lost before there is one is tried once more."""
+        """The answer, with any status. A connection that is lost before there is one is tried once more."""
         if self._refusal is not None:
-            # The server has had enough: whatever else there is to ask waits for the next run.
+            # The server has had enough: all further requests wait for the next run.
             raise self._refusal
         try:
             return self._send_once(endpoint, method, path, url, options)

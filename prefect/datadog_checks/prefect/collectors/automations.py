@@ -1,7 +1,7 @@
 """Automations: whether each is enabled, how often its trigger fired, and whether its actions worked.
 
 The server tells no one when an action fails: a webhook that is gone, a deployment that was deleted, a block that is
-wrong. It notes it in an event, which is counted here whatever `collect_events` says. Verified on 3.8.8.
+wrong. It notes it in an event, which is counted here with or without `collect_events`. Verified on 3.8.8.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Background tasks (`task.delay()`): those that wait for a task worker, and the task workers that listen.
 
-Nobody else tells that none listens: the caller of `.delay()` goes on, and the task run stays SCHEDULED for ever.
+Nobody else tells that none listens: the caller of `.delay()` goes on, and the task run stays SCHEDULED forever.
 """
 
 from __future__ import annotations

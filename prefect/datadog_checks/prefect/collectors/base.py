@@ -1,7 +1,7 @@
 """What a collector is given and what it gives back. It never sees the check, and it never submits.
 
 What it remembers is given to it, and what it will remember is given back with the samples: the check takes that over
-once they are submitted. A memory never changes, so whatever fails before has no trace, and the next run of the check
+once they are submitted. A memory never changes, so a failure before that leaves no trace, and the next run of the check
 does the same again. (What the inventory keeps of the server's facts is no such memory.)
 """
 

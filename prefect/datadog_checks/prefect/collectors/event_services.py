@@ -86,7 +86,7 @@ def _compare_task_runs(run: RunContext, memory: RecorderMemory) -> tuple[list[Wo
         if event.id == recorded:
             continue
         if _is_recorded(run, event):
-            # Whatever was not recorded before is lost.
+            # What was not recorded before that is lost.
             recorded, unrecorded = event.id, None
             works.append(Work('event', event.occurred, timedelta()))
         elif unrecorded is None and _is_kept(run, event):

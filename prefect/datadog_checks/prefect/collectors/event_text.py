@@ -106,7 +106,7 @@ def _title(event: Event) -> str:
 
 
 def _text(event: Event, ui_url: str) -> str:
-    """Datadog's Markdown. Whatever a user may have written stands between backticks."""
+    """Datadog's Markdown. Words of a user stand between backticks."""
     parts = [_transition(event), _message(event), '\n'.join(_facts(event)), _link(event, ui_url)]
     text = '\n\n'.join(part for part in parts if part)
     begin, end = '%%% \n', '\n %%%'

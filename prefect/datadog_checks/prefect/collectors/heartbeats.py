@@ -1,6 +1,6 @@
 """Lost heartbeats: RUNNING flow runs whose process is gone.
 
-A run whose machine is gone stays RUNNING for ever. Its process sends an event (`prefect.flow-run.heartbeat`) now and
+A run whose machine is gone stays RUNNING forever. Its process sends an event (`prefect.flow-run.heartbeat`) now and
 then, from 3.6.13 on, every 30 s at the most often (3.8.8). How often is a setting of the process, so it is learnt from
 three beats on. A run that never sent one is not judged: most send none before 3.6.22.
 

@@ -42,7 +42,7 @@ class Scheduler(Service[SchedulerMemory]):
     A plan is made good at the next loop once it is shorter than `scheduled_ahead` or than three runs, by default.
     Other settings allow for shorter ones, down to none at all until shortly before a run is due: that shows in how
     short the plan was each time that it was made good. Only that a run has not been planned when it was due is wrong
-    whatever the settings. The first look at a plan tells how it was made in the past.
+    with any settings. The first look at a plan tells how it was made in the past.
     """
 
     name = 'scheduler'

@@ -44,7 +44,7 @@ M = TypeVar('M')
 class Overdue:
     """A piece of work that is not done: for how long it is overdue by the settings of the process that answers.
 
-    `kind` are the pieces whose delays are alike. `slack` is for how much longer it may rightly stay undone whatever the
+    `kind` are the pieces whose delays are alike. `slack` is for how much longer it may rightly stay undone with any
     settings, as far as its delays are not known.
     """
 

@@ -394,7 +394,7 @@ def _pattern_problems(path: str, patterns: list[Any] | tuple[Any, ...]) -> list[
         try:
             Pattern(pattern)
         except TooSlow as error:
-            problems.append(f'`{path}[{index}]` could take for ever on some names, for {error}: `{pattern}`')
+            problems.append(f'`{path}[{index}]` could take forever on some names, for {error}: `{pattern}`')
         except re.error as error:
             problems.append(f'`{path}[{index}]` is not a valid regular expression: `{pattern}` ({error})')
     return problems

@@ -19,7 +19,7 @@ from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
 
 # Seconds for which one run of the check lists deployments; what is left is listed by the next.
-_LISTING_SECONDS = 12.0
+_LISTING_SECONDS = 20.0
 _IDS_PER_COUNT = 500
 _READS = 5
 # A queue and its deployments are READY once they are polled, and NOT_READY when that is longer ago than 60 s, as soon
@@ -115,7 +115,7 @@ class DeploymentDirectory:
 
     def know(self, client: PrefectClient, ids: Collection[str]) -> Iterable[Deployment]:
         """Those of these deployments that are there, asked for before it is their turn to be listed."""
-        deadline = time.monotonic() + _LISTING_SECONDS
+        deadline = time.monotonic() + client.seconds_for_one_list(_LISTING_SECONDS)
         missing = sorted(key for key in ids if key not in self._by_id and key not in self._not_there)
         for start in range(0, len(missing), client.page_size()):
             if start and time.monotonic() > deadline:
@@ -207,7 +207,7 @@ class DeploymentDirectory:
         Deployments that were edited at the same moment have no order, and may be missed between two pages: if some are,
         the list is read again.
         """
-        deadline = time.monotonic() + _LISTING_SECONDS
+        deadline = time.monotonic() + client.seconds_for_one_list(_LISTING_SECONDS)
         for _ in range(_READS):
             unreadable = self._list_to_the_end(client, total, deadline)
             if unreadable is None:

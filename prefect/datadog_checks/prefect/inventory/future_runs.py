@@ -32,7 +32,7 @@ from datadog_checks.prefect.inventory.tagging import Tagging
 from datadog_checks.prefect.tags import Tags
 
 # Seconds for which one run of the check reads; what is left is read by the next.
-_READING_SECONDS = 10.0
+_READING_SECONDS = 20.0
 # A run added here and another deleted there leave the total as it was. Within so many seconds that is found, too.
 _VERIFICATION_SECONDS = 45.0
 # Deployments whose runs are counted or read by one request.
@@ -183,7 +183,7 @@ class _Reader:
         self._tagging = tagging
         self._log = log
         self._known = known
-        self._deadline = time.monotonic() + _READING_SECONDS
+        self._deadline = time.monotonic() + client.seconds_for_one_list(_READING_SECONDS)
         # Known runs that were read again since a stretch of time was found unchanged.
         self._changed_in_a_row = 0
         self.future = TimeRange(now + RESOLUTION)

@@ -21,7 +21,7 @@ FlowRunsNow = Callable[[], list[FlowRun]]
 
 
 class TakenSlots:
-    """The slots that are taken now, by all runs, whatever the filters leave out of other series.
+    """The slots that are taken now, by all runs, including those that the filters leave out of other series.
 
     The server's own `active_slots` (3.6.23 and later) are not used: in the list of all queues they count CANCELLING
     runs, which hold no slot (3.8.8).
@@ -59,7 +59,7 @@ class TakenSlots:
 
 
 class SlotHolders:
-    """Who may hold slots of tags and of global limits now, whatever the filters leave out of other series.
+    """Who may hold slots of tags and of global limits now, including runs that the filters leave out of other series.
 
     `live_flow_runs` are those that pass the filters, `are_all` says that these leave none out.
     """

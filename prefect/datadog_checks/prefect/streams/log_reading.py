@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.errors import PrefectError
 from datadog_checks.prefect.api.models import LogRecord
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.sample import AgentLog
@@ -72,8 +72,10 @@ def read_parts(window: StreamWindow, source: LogSource, held: float) -> Iterator
         for part in reading.parts():
             yield from waiting
             waiting = (part,)
-    except PrefectApiError:
-        yield from waiting
+    except PrefectError:
+        # What was read is not read again, even where nothing in it was new: else a slow server would be read in vain.
+        if reading.has_read:
+            yield LogPart(waiting[0].logs if waiting else (), reading.cursor_so_far(), held)
         raise
     # The last of them is persisted together with the end of the read.
     end = reading.end()
@@ -87,6 +89,9 @@ class _Reading:
         self._held = held
         is_busy = window.was_read_lately and max(held, window.number_seen()) >= PAGE_SIZE
         self._spans = tuple(reversed(window.time_ranges())) if is_busy else (window.everything,)
+        # Up to which time the first span was read, and the second one.
+        self._read_up_to = self._spans[0].since
+        self._left_up_to: datetime | None = None
         # Where the first span was left, and the second one.
         self._reached: datetime | None = None
         self._late_reached: datetime | None = None
@@ -97,16 +102,28 @@ class _Reading:
         first, *leaving = self._spans
         for logs, reached, is_cut in self._read(first, MOST_NEW_BYTES if leaving else MOST_BYTES, MOST_PAGES):
             self._reached = reached if is_cut else None
-            if leaving:
-                yield LogPart(logs, self._window.cursor_so_far(reached), self._held)
-            else:
-                # In the order of time, so nothing is left behind.
-                yield LogPart(logs, self._window.cursor_at(reached), self._held)
+            self._read_up_to = reached
+            if logs or is_cut:
+                yield LogPart(logs, self.cursor_so_far(), self._held)
         self._held = self._estimate(first)
         for span in leaving:
+            self._read_up_to = self._reached or self._window.now
             for logs, reached, is_cut in self._read(span, MOST_BYTES, None):
                 self._late_reached = reached if is_cut else None
-                yield LogPart(logs, self._window.cursor_so_far(self._reached), self._held)
+                self._left_up_to = reached
+                if logs or is_cut:
+                    yield LogPart(logs, self.cursor_so_far(), self._held)
+
+    @property
+    def has_read(self) -> bool:
+        return self._read_up_to > self._spans[0].since
+
+    def cursor_so_far(self) -> StreamCursor:
+        """The cursor from which the next run goes on if this one breaks off now."""
+        if len(self._spans) > 1:
+            return self._window.cursor_so_far(self._read_up_to, self._left_up_to)
+        # In the order of time, so nothing is left behind.
+        return self._window.cursor_at(self._read_up_to)
 
     def end(self) -> LogPart:
         window = self._window
@@ -114,12 +131,15 @@ class _Reading:
             cursor = window.next_cursor() if self._reached is None else window.cursor_at(self._reached)
             return LogPart((), cursor, self._held, self._reached, is_last=True)
         reached = min(self._late_reached, self._reached or self._late_reached)
-        return LogPart((), window.cursor_so_far(self._reached), self._held, reached, is_last=True)
+        return LogPart((), self.cursor_so_far(), self._held, reached, is_last=True)
 
     def _read(
         self, span: TimeRange, most_bytes: int, most_pages: int | None
     ) -> Iterator[tuple[tuple[AgentLog, ...], datetime, bool]]:
-        """What is new on each page, up to which time the span was read with it, and whether it is left there."""
+        """What is new on each page, up to which time the span was read with it, and whether it is left there.
+
+        A page may hold nothing new.
+        """
         window, number, pages = self._window, 0, 0
         for page in self._source.pages(span):
             pages += 1
@@ -144,8 +164,7 @@ class _Reading:
             has_enough = most_pages is not None and pages >= most_pages and last > span.since
             if cut_at is None and (number >= MOST_NEW or has_enough):
                 cut_at = last
-            if taken or cut_at is not None:
-                yield tuple(taken), cut_at or last, cut_at is not None
+            yield tuple(taken), cut_at or last, cut_at is not None
             if cut_at is not None:
                 return
 

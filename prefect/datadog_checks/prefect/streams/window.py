@@ -63,6 +63,7 @@ class StreamWindow:
         overlap: timedelta = OVERLAP,
     ) -> None:
         self._overlap = overlap
+        self._margin = margin
         # Identities are kept for longer than they are read again, so that a server clock that steps back by no more
         # than the overlap meets only identities that are known.
         self._retention = 2 * overlap
@@ -84,7 +85,10 @@ class StreamWindow:
         is_cut = self.since > min(self._cursor.until, now) - overlap
         self.known_since = self.since if is_cut else min(self.since, self._cursor.until - self._retention)
         fresh = fresh_time_range(self._cursor.until, now, margin, overlap)
-        self._unread = TimeRange(max(self.since, min(fresh.since, self._cursor.reached or fresh.since)), fresh.until)
+        reached = self._cursor.reached or fresh.since
+        # Where the last run broke off, more may have been read than up to its `until`.
+        unread_since = reached if reached > self._cursor.until else min(fresh.since, reached)
+        self._unread = TimeRange(max(self.since, unread_since), fresh.until)
         # All that may hold something new.
         self.everything = TimeRange(self.since, None if self.is_baseline else fresh.until)
         # From where on all has been read.
@@ -171,6 +175,10 @@ class StreamWindow:
         return rows * max(1.0, self._overlap.total_seconds() / seconds) if seconds > 0 else rows
 
     @property
+    def now(self) -> datetime:
+        return self._now
+
+    @property
     def was_read_lately(self) -> bool:
         """Whether no more time went by since the last read than the overlap is long."""
         return self._now - self._cursor.until <= self._overlap
@@ -204,9 +212,13 @@ class StreamWindow:
         """The cursor if all up to `reached` is read, and what follows is left to the next read."""
         return self._cursor_of(self._now, reached)
 
-    def cursor_so_far(self, reached: datetime | None) -> StreamCursor:
-        """The cursor while not all is read: the next read begins where this one began, but goes on from `reached`."""
-        return self._cursor_of(self._cursor.until, reached)
+    def cursor_so_far(self, reached: datetime, left: datetime | None = None) -> StreamCursor:
+        """The cursor while not all is read: what is new up to `reached`, and what leaves the overlap up to `left`.
+
+        The next read goes on from there. What came just before now may still lack something.
+        """
+        until = self._cursor.until if left is None else max(self._cursor.until, left + self._overlap)
+        return self._cursor_of(until, min(reached, self._now - self._margin))
 
     def _cursor_of(self, until: datetime, reached: datetime | None) -> StreamCursor:
         horizon = int(min(self._now - self._retention, until - self._overlap, reached or until).timestamp())
@@ -222,7 +234,8 @@ class StreamWindow:
             )
             newest = sorted(kept.items(), key=lambda item: item[1])[-MOST_SEEN:]
             kept = dict(newest)
-        return StreamCursor(floor=self._cursor.floor, until=until, seen=kept, reached=reached)
+        # What is ahead of the server's clock is read again, as is all until then.
+        return StreamCursor(self._cursor.floor, until, kept, None if reached is None else min(reached, self._now))
 
     def _stepped_back(self) -> bool:
         """Whether the server's clock jumped back so far that identities of the times to come are no longer known.

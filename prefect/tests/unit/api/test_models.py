@@ -71,7 +71,7 @@ def test_every_recorded_object_is_understood(endpoint: str, file: Path) -> None:
 
 @pytest.mark.parametrize(('endpoint', 'file'), RECORDED)
 def test_object_with_one_wrong_field_is_malformed_or_understood(endpoint: str, file: Path) -> None:
-    """No exception leaves a model, whatever a field holds, and each problem is one that has a name."""
+    """No exception leaves a model, with any value in a field, and each problem is one that has a name."""
     wrong = (None, '', 'x', 7, -1.5, 10**400, float('nan'), True, [], [{}], {}, {'a': [1]})
     recorded = rows(endpoint, file.stem)[0]
     model = MODELS[endpoint]

@@ -323,7 +323,7 @@ class TestClock:
         assert clock.offset == timedelta()
         transport.get('/health', observe_clock=True)
         assert clock.offset == timedelta()
-        # The next answer decides, whatever it is to.
+        # The next answer decides, to any request.
         transport.get('/ready')
         assert clock.offset == timedelta(seconds=90.5)
 

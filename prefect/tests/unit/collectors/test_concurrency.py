@@ -305,7 +305,7 @@ class TestLeaksOfTags:
     def test_task_run_whose_process_was_killed_leaks_its_slot(
         self, fake: FakePrefect, checks: Checks, add_limit: Callable[..., None]
     ) -> None:
-        """It stays RUNNING for ever; only its flow run tells."""
+        """It stays RUNNING forever; only its flow run tells."""
         flow_run = run_through(fake, end=('CRASHED', None))
         add_limit([fake.add_task_run(flow_run=flow_run, state=RUNNING)])
         assert [checks.leaked(), checks.leaked()] == [[0], [1]]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -128,6 +130,29 @@ class TestPages:
         fake.fault = None
         found += follow(bench, 30)
         assert sorted(messages(found)) == sorted(expected)
+
+    @pytest.mark.parametrize('restarts', [False, True])
+    def test_server_that_answers_few_requests_in_a_run_is_read_to_the_end(
+        self, fake: FakePrefect, bench: Bench, flow_run: Row, restarts: bool
+    ) -> None:
+        """Slow, or failing now and then: what a run has read before the failure is not read again by the next."""
+        follow(bench, 0)
+        expected = flood(fake, flow_run, 1_000, gap=0.003)
+        for seconds in range(20, 500, 15):
+            expected |= flood(fake, flow_run, 1, second=seconds)
+        expected |= flood(fake, flow_run, 300, second=8.0005, gap=0.003, visible_from=at(70))
+        found: Counter[str] = Counter()
+        requests: list[int] = []
+        fake.fault = lambda request: FakeResponse.of({}, 500) if len(sent(fake, LOGS)) - requests[-1] >= 3 else None
+        for seconds in range(15, 750, 15):
+            fake.now = at(seconds)
+            requests.append(len(sent(fake, LOGS)))
+            with suppress(PrefectApiError):
+                for batch in bench.batches(Logs()):
+                    found.update(messages(list(batch.logs)))
+            if restarts:
+                bench.restart()
+        assert found == Counter(expected)
 
     def test_crash_repeats_the_page_in_hand_and_no_more(self, fake: FakePrefect, bench: Bench, flow_run: Row) -> None:
         follow(bench, 0)

@@ -97,7 +97,7 @@ class TestTaskRuns:
     def test_task_run_of_a_flow_run_that_is_not_running_is_left_out(
         self, fake: FakePrefect, bench: Bench, collector: TaskRuns, flow_run: Row, state_type: str
     ) -> None:
-        """A killed process leaves its task runs RUNNING for ever."""
+        """A killed process leaves its task runs RUNNING forever."""
         for state in (('RUNNING', 'Running'), ('PENDING', 'NotReady'), ('PAUSED', 'Paused')):
             fake.add_task_run(flow_run=flow_run, state=state)
         fake.set_flow_run_state(flow_run, state_type)

@@ -88,7 +88,7 @@ def test_large_server_is_listed_over_several_runs(
         # Those of one moment have no order.
         fake.now += timedelta(seconds=1)
         fake.add_deployment(name=str(number))
-    seconds = iter(range(0, 1000, 13))
+    seconds = iter(range(0, 1000, 21))
     monkeypatch.setattr(deployments, 'time', SimpleNamespace(monotonic=lambda: next(seconds)))
 
     assert [directory.names() for _ in range(2)] == [['3', '4'], ['1', '2', '3', '4']]

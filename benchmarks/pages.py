@@ -1,0 +1,101 @@
+"""Write the figures of `make bench` into README.md and docs/scale.md: `python -m benchmarks.pages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.measure import Costs
+from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, SIZES, TASK_RUNS_PER_FLOW_RUN
+from tools.marked import with_part
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / '.benchmarks' / 'results.json'
+WRITER = 'make bench'
+_COLUMNS = (
+    'work pools',
+    'deployments',
+    'future runs',
+    'live task runs',
+    'finished runs',
+    'requests',
+    'MB',
+    'seconds',
+    'own CPU s',
+    'server CPU s',
+    'peak MB',
+    'first check, s',
+    'paging through everything: time',
+    'CPU',
+)
+
+
+def summary(costs: Costs) -> str:
+    """Some lines for a newcomer, about a size that people may have."""
+    size, steady, naive = SIZES[CHANGING], costs.steady, costs.naive
+    task_runs = FLOW_RUNS_PER_INTERVAL * TASK_RUNS_PER_FLOW_RUN
+    times = naive.seconds / steady.seconds
+    slower = 100 * (costs.time_to_floor - 1)
+    processor_times = naive.processor_seconds / steady.processor_seconds
+    lines = (
+        f'On a server with {size.work_pools} work pools, {size.deployments:,} deployments and {size.future_runs:,} '
+        'scheduled runs,',
+        f'on which {FLOW_RUNS_PER_INTERVAL} flow runs and {task_runs} task runs happen between two checks, one check',
+        '',
+        f'- sends {steady.requests} requests and receives {_megabytes(steady.wire_bytes)}; a check that pages through '
+        f'everything sends {naive.requests}, receives {_megabytes(naive.wire_bytes)}, and is {times:.0f} times slower',
+        f'- uses {steady.processor_seconds:.1f} s of processor time together with the server; paging through '
+        f'everything uses {processor_times:.0f} times as much',
+        f'- takes {slower:.0f} % longer than sending the same requests and ignoring the answers',
+        f'- needs {_megabytes(steady.peak_bytes)} of memory; paging through everything needs '
+        f'{_megabytes(naive.peak_bytes)}',
+    )
+    return '\n'.join(lines)
+
+
+def tables(machine: str, measured: Mapping[str, Costs]) -> str:
+    """What each measured server costs, and how soon a change of the scheduled runs is seen."""
+    deployments = SIZES[CHANGING].deployments
+    lines = [f'| {" | ".join(_COLUMNS)} |', '|' + '---|' * len(_COLUMNS), *_rows(measured), '']
+    if changes := measured[CHANGING].changes:
+        lines += [f'With {deployments:,} deployments, `flow_runs.scheduled` is right again', '']
+        lines += [*(f'- {seconds:.0f} s after: {what}' for what, seconds in changes.items()), '']
+    return '\n'.join([*lines, f'Measured on {machine}.'])
+
+
+def _megabytes(number: int) -> str:
+    return f'{number / 1e6:,.1f} MB' if number < 10e6 else f'{number / 1e6:,.0f} MB'
+
+
+def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
+    for name, costs in measured.items():
+        size, steady, naive = SIZES[name], costs.steady, costs.naive
+        cells = (
+            f'{size.work_pools:,}',
+            f'{size.deployments:,}',
+            f'{size.future_runs:,}',
+            f'{size.live_task_runs:,}',
+            f'{size.history:,}',
+            f'{steady.requests:,}',
+            f'{steady.wire_bytes / 1e6:.2f}',
+            f'{steady.seconds:.2f}',
+            f'{steady.own_seconds:.2f}',
+            f'{steady.server_seconds:.2f}',
+            f'{steady.peak_bytes / 1e6:.0f}',
+            f'{costs.first.seconds:.1f}',
+            f'{naive.seconds / steady.seconds:.0f} x',
+            f'{naive.processor_seconds / steady.processor_seconds:.0f} x',
+        )
+        yield f'| {" | ".join(cells)} |'
+
+
+def main() -> None:
+    machine, measured = results.read(RESULTS)
+    for name, part in (('README.md', summary(measured[CHANGING])), ('docs/scale.md', tables(machine, measured))):
+        page = ROOT / name
+        page.write_text(with_part(page.read_text(), WRITER, part))
+
+
+if __name__ == '__main__':
+    main()
