@@ -570,9 +570,8 @@ COLLECTION = group(
 OVERVIEW = Dashboard(
     title='Prefect overview',
     description=(
-        'Whether a Prefect server and its workers do what they should, and if not, why: health, late runs with '
-        'reasons, failures with reasons, freshness, work pools and queues, workers, tasks, concurrency limits, '
-        'automations, background services, and what the check itself costs.'
+        'Whether a Prefect server and its workers do what they should, and if not, why: late runs, failures, missing '
+        'successes, workers, limits, services, the check itself.'
     ),
     groups=(
         group('About this dashboard', ABOUT, color='white'),

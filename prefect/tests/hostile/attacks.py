@@ -17,6 +17,7 @@ MEGABYTE = b' ' * 2**20
 POOLS = '/work_pools/filter'
 RUNS = '/flow_runs/filter'
 HEALTH = '/health'
+LONG_AGO = '2026-01-01T00:00:00Z'
 
 
 def at(path: str, attack: Callable[[Connection], None]) -> Attack:
@@ -123,6 +124,38 @@ def dripping(content: bytes, pause: float = 0.2) -> Callable[[Connection], None]
     return attack
 
 
+def chunk_lines(line: bytes) -> Callable[[Connection], None]:
+    def attack(connection: Connection) -> None:
+        connection.begin(200)
+        for _ in range(ENDLESS):
+            connection.write(line)
+
+    return attack
+
+
+def dripping_body(connection: Connection) -> None:
+    connection.begin(200)
+    for _ in range(ENDLESS):
+        connection.chunk(b' ')
+        time.sleep(0.2)
+
+
+def headers(connection: Connection, header: str) -> None:
+    """Fewer than 100, each shorter than 64 kB: all that Python reads."""
+    connection.answer(200, b'true', *[header] * 90)
+
+
+def early_hints(connection: Connection) -> None:
+    for _ in range(ENDLESS):
+        connection.write(b'HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n' * 1000)
+
+
+def no_http(connection: Connection) -> None:
+    """As a server of HTTP/0.9 answers: no status line, no headers."""
+    for _ in range(ENDLESS):
+        connection.write(b'true ' * 2**14)
+
+
 def header_flood(connection: Connection) -> None:
     connection.write(b'HTTP/1.1 200 OK\r\n')
     for _ in range(ENDLESS):
@@ -136,6 +169,23 @@ def pool(name: str = 'pool') -> dict[str, object]:
 def endless_pages(row: Callable[[], dict[str, object]]) -> Callable[[Connection], None]:
     """200 new rows at each request."""
     return lambda connection: connection.answer(200, json.dumps([row() for _ in range(200)]).encode())
+
+
+def full_pages(**fields: object) -> Attack:
+    """New rows at each request, 200 of 38 kB: the longest that fit into a page. Counts say that there are many more."""
+    row = json.dumps({'id': '%s', 'name': 'x' * 38_000, 'flow_id': str(uuid.uuid4()), **fields}).encode()
+
+    def attack(connection: Connection, request: Request) -> bool:
+        if request.path.endswith('/count'):
+            connection.answer(200, b'40000')
+            return True
+        if request.path not in (RUNS, '/task_runs/filter', '/deployments/filter'):
+            return False
+        number = json.loads(request.body)['limit']
+        connection.answer(200, b'[%b]' % b','.join(row % str(uuid.uuid4()).encode() for _ in range(number)))
+        return True
+
+    return attack
 
 
 def absurd_counts(connection: Connection, request: Request) -> bool:
@@ -164,6 +214,11 @@ ATTACKS: dict[str, Attack] = {
     'just below the bound: texts': at(POOLS, plain(b'"aa",', 3 * 2**20)),
     'just below the bound: emoji': at(POOLS, plain('"\U0001f600",'.encode(), 2**20)),
     'just below the bound: one text': at(POOLS, plain(b'a' * 1000, 7 * 2**20, '["\U0001f600'.encode(), b'"]')),
+    'just below the bound: halves of surrogates': at(POOLS, plain(b'"aa",', 3 * 2**20, b'["\\ud800",')),
+    'just below the bound: no UTF-8': at(POOLS, plain(b'\xff' * 1000, 7 * 2**20, b'["', b'"]')),
+    'a number of 8 million digits': at(POOLS, plain(b'9' * 1000, 8 * 10**6, b'[{"id":', b'}]')),
+    'numbers of 4,000 digits': at(POOLS, plain(b'9' * 4000 + b',', 7 * 2**20, b'[{"id":[', b'1]}]')),
+    'one key again and again': at(POOLS, plain(b'"id":"a",', 2 * 2**20, b'[{', b'"name":"a"}]')),
     # Decompression.
     'gzip bomb': at(POOLS, bomb('gzip')),
     'gzip bomb in an error': at(POOLS, bomb('gzip', status=500)),
@@ -184,9 +239,20 @@ ATTACKS: dict[str, Attack] = {
     'headers without end': at(HEALTH, header_flood),
     'a status line by the byte': at(HEALTH, dripping(b'HTTP/1.1 200 OK and so on ')),
     'a header by the byte': at(HEALTH, dripping(b'HTTP/1.1 200 OK\r\nX: ' + b'y' * 10_000)),
+    'a chunk line without end': at(HEALTH, chunk_lines(b'4;x=' + b'y' * 2**16)),
+    'chunks with long extensions': at(HEALTH, chunk_lines(b'1;x=' + b'y' * 60_000 + b'\r\n \r\n')),
+    'chunks of one byte': at(HEALTH, chunk_lines(b'1\r\n \r\n' * 10_000)),
+    'a body by the byte': at(HEALTH, dripping_body),
+    '103 Early Hints without end': at(HEALTH, early_hints),
+    'no HTTP': at(HEALTH, no_http),
+    'ninety headers of 60 kB': at(HEALTH, lambda connection: headers(connection, 'X: ' + 'y' * 60_000)),
+    'ninety cookies of 60 kB': at(HEALTH, lambda connection: headers(connection, 'Set-Cookie: a=b' + '; a=b' * 12_000)),
     # Lists without end.
     'pages of pools without end': at(POOLS, endless_pages(pool)),
     'pages of pools with long names': at(POOLS, endless_pages(lambda: pool(uuid.uuid4().hex * 1000))),
     'pages of queues without end': at('/work_queues/filter', endless_pages(pool)),
+    'pages of live runs with long names': full_pages(state_type='RUNNING', expected_start_time=LONG_AGO),
+    'pages of deployments with many tags': full_pages(name='a', tags=['y' * 50] * 600),
+    'pages of objects that are none': full_pages(name=5, x=[{}] * 9_000),
     'counts that make no sense': absurd_counts,
 }

@@ -166,6 +166,46 @@ class TestEditOfTheConfiguration:
         assert counted.total() == 12
 
 
+def test_files_hold_times_and_hashes_only(prefect_server: PrefectServer, api: PrefectApiDriver, run_path: Path) -> None:
+    """What SECURITY.md promises: no credentials, no names, nothing that a run was given or said."""
+    marker, secret = 'marker7f3', 'sesame9x4'
+    api.create_work_pool(f'pool-{marker}')
+    deployment = api.create_deployment(
+        flow_name=f'flow-{marker}',
+        name=f'deployment-{marker}',
+        entrypoint='outcomes.py:succeeds',
+        work_pool_name=f'pool-{marker}',
+        tags=[f'tag-{marker}'],
+    )
+    options = {
+        'prefect_url': prefect_server.api_url.replace('//', f'//bob:{secret}@'),
+        'extra_headers': {'X-Key': secret},
+        'tags': [f'team:{marker}'],
+        'collect_events': True,
+        'deployment_names': {'include': [f'^deployment-{marker}$']},
+    }
+    # The user of the Agent may not read all that is imported late.
+    good(CheckRunner({'prefect_url': prefect_server.api_url}).run())
+    with as_the_agent(run_path):
+        runner = CheckRunner(options)
+        good(runner.run())
+        ids = {deployment}
+        for state_type in ('COMPLETED', 'FAILED', 'CRASHED', 'RUNNING'):
+            ids.add(run := api.create_flow_run(deployment, name=f'run-{marker}', parameters={'x': marker}))
+            for state in ('RUNNING', state_type):
+                message = {'state': {'type': state, 'message': f'said {marker}'}, 'force': True}
+                api.request('POST', f'flow_runs/{run}/set_state', message)
+        api.wait_for_events()
+        result = good(runner.run())
+    assert f'said {marker}' in repr(result.events)
+    assert sum(result.values('flow_runs.failed.count').values()) == 1
+    files = [path for path in run_path.rglob('*') if path.is_file()]
+    assert files
+    for path in files:
+        for text in (str(path.relative_to(run_path)), path.read_text()):
+            assert not [word for word in (marker, secret, *ids) if word in text], text
+
+
 class TestFolder:
     def test_that_becomes_read_only_is_said_and_a_restart_counts_nothing_twice(
         self, complete: Complete, instance: dict[str, Any], run_path: Path, counted: Counter[str]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from lab.agent import CheckRunner
+from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
 
@@ -155,3 +157,69 @@ def test_reason_of_a_run_whose_work_queue_is_gone(api: PrefectApiDriver, server:
     api.request('PATCH', f'deployments/{deployment}', {'work_pool_name': 'here', 'work_queue_name': 'default'})
     (tags,) = (tags for tags, late in runner.run().values('flow_runs.late', **stranded).items() if late)
     assert 'late_reason:queue_deleted' in tags
+
+
+@pytest.mark.parametrize('filters', [{}, {'deployment_names': {'include': ['^(stays|goes|comes)$']}}], ids=str)
+def test_database_that_is_restored_is_what_counts(tmp_path: Path, filters: dict[str, dict[str, list[str]]]) -> None:
+    """The copy has a deployment that was deleted afterwards, and lacks one that was made instead."""
+    # SQLite keeps what was written last in a file beside.
+    folder, copy = tmp_path / 'database', tmp_path / 'copy'
+    folder.mkdir()
+    database_url = f'sqlite+aiosqlite:///{folder}/prefect.db'
+    server = PrefectServer(database_url=database_url)
+    names = 'stays', 'goes', 'comes'
+    with server, PrefectApiDriver(server.api_url) as api:
+        port = server.port
+        runner = CheckRunner({'prefect_url': server.api_url, **filters})
+        deployments = {name: served(api, name) for name in names[:2]}
+        at_work(api, deployments['goes'])
+        assert runner.run().error is None
+    shutil.copytree(folder, copy)
+    server = PrefectServer(database_url=database_url)
+    server.port = port
+    with server, PrefectApiDriver(server.api_url) as api:
+        api.request('DELETE', f'deployments/{deployments["goes"]}')
+        at_work(api, served(api, 'comes'))
+        assert running(runner.run()) == {'comes': 1}
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    server = PrefectServer(database_url=database_url)
+    server.port = port
+    with server, PrefectApiDriver(server.api_url) as api:
+        # What it said of the other one ends as 0.
+        assert running(runner.run()) == {'goes': 1}
+        for name in names[:2]:
+            ended(api, deployments[name], 'COMPLETED')
+        result = runner.run()
+        assert running(result) == {'goes': 1}
+        assert listed(result) == set(names[:2])
+        series = 'flow_runs.completed.count'
+        assert [sum(result.values(series, deployment_name=name).values()) for name in names] == [1, 1, 0]
+        # Runs that are due much later are as they were up to 60 s ago.
+        deadline = time.monotonic() + 75
+        while by_deployment(runner.run(), 'flow_runs.scheduled') != {'goes': 1}:
+            assert time.monotonic() < deadline
+            time.sleep(2)
+
+
+def at_work(api: PrefectApiDriver, deployment: str) -> None:
+    """It has a live run and one to come."""
+    api.set_flow_run_state(api.create_flow_run(deployment), 'RUNNING', force=True)
+    due = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    state = {'type': 'SCHEDULED', 'state_details': {'scheduled_time': due}}
+    api.request('POST', f'deployments/{deployment}/create_flow_run', {'state': state})
+
+
+def running(result: CheckResult) -> dict[str, float]:
+    return by_deployment(result, 'flow_runs.running')
+
+
+def by_deployment(result: CheckResult, series: str) -> dict[str, float]:
+    """What is not 0."""
+    values = {name: sum(result.values(series, deployment_name=name).values()) for name in ('stays', 'goes', 'comes')}
+    return {name: value for name, value in values.items() if value}
+
+
+def listed(result: CheckResult) -> set[str]:
+    tags = {tag for tags in result.values('deployment.is_ready') for tag in tags}
+    return {tag.partition(':')[2] for tag in tags if tag.startswith('deployment_name:')}

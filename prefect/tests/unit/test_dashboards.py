@@ -113,6 +113,7 @@ def test_a_dashboard_is_complete(board: Any) -> None:
     assert board['layout_type'] == 'ordered'
     assert board['reflow_type'] == 'fixed'
     assert all(board[key].isascii() and board[key] for key in ('title', 'description'))
+    assert len(board['description']) <= 180, 'one line of the preview, whose pictures are as high as that'
 
 
 @every_board

@@ -23,8 +23,6 @@ TOO_LARGE: Any = MalformedRow({})
 _PART = 4
 # How many rows in turn are passed over. It may be that the server does not honour the limit at all.
 MOST_PASSED_OVER = 20
-# What is kept of a list that is read as a whole, in characters.
-_MAX_KEPT = 32 * 2**20
 
 R = TypeVar('R', bound=HasId)
 Fetch = Callable[[Body], list[R]]
@@ -196,7 +194,6 @@ def rows_by_offset(
     """
     seen: set[str] = set()
     found: list[R] = []
-    kept = 0
     for attempt in range(_READS):
         counted = without_id = 0
         for rows in _offset_pages(fetch, body, _page_size_of(attempt, page_size)):
@@ -204,9 +201,6 @@ def rows_by_offset(
             without_id += sum(row.id is None for row in rows)
             # What has no id is told once.
             fresh = [row for row in _unseen(rows, seen) if attempt == 0 or row.id is not None]
-            kept += sum(map(_characters, fresh))
-            if kept > _MAX_KEPT:
-                raise PagingError(f'the names in the list have more than {_MAX_KEPT // 2**20} MB')
             found += fresh
             if counted > page_size and (len(seen) + without_id) * _READS < counted:
                 raise PagingError('the pages repeat')
@@ -324,14 +318,6 @@ def read_in_parts(fetch: Fetch[R], body: Body) -> list[R]:
         passed_over = _one_more(passed_over) if found[-1] is TOO_LARGE else 0
         size *= _PART
     return rows
-
-
-def _characters(item: object) -> int:
-    """How much text an object holds in its fields, which may have slots, or a malformed one in its row."""
-    if isinstance(item, MalformedRow):
-        return sum(len(value) for value in item.row.values() if isinstance(value, str))
-    values = (getattr(item, field, None) for field in getattr(type(item), '__dataclass_fields__', ()))
-    return sum(len(value) for value in values if isinstance(value, (str, tuple)))
 
 
 def _bounded(body: Body, table: Table, order: TimeOrder, bound: datetime | None, until: datetime | None = None) -> Body:

@@ -6,10 +6,11 @@ Works with pydantic 2.12 and 2.13.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from sys import getsizeof
 from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import (
@@ -42,6 +43,10 @@ M = TypeVar('M', bound=HasId)
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 10**12
 _BEGINNING = 300
+
+
+# What the texts of an object may take before they count: more than those of any that people make.
+_ORDINARY_BYTES = 2 * 2**10
 
 
 class UnexpectedAnswer(Exception):
@@ -77,6 +82,27 @@ def _malformed_row(value: object) -> MalformedRow:
     if not isinstance(value, dict):
         raise PydanticCustomError('object_type', 'not an object')
     return MalformedRow(value)
+
+
+def kept_bytes(rows: Iterable[object]) -> int:
+    """What rows take in memory beyond what those of any server take."""
+    return sum(max(0, _bytes(row) - _ORDINARY_BYTES) for row in rows)
+
+
+def _bytes(row: object) -> int:
+    """Of a model its texts, of what is none everything."""
+    fields = getattr(type(row), '__dataclass_fields__', ())
+    rest: list[object] = [getattr(row, field) for field in fields]
+    size = 0
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, (list, tuple)):
+            rest += value
+        if isinstance(value, (str, dict, list)):
+            size += getsizeof(value)
+    return size
 
 
 # A JSON list of objects.

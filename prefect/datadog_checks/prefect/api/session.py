@@ -32,12 +32,14 @@ _CHUNK_BYTES = 2**16
 class Exchange:
     """One request and its answer: how many bytes may be read, until when (monotonic), and the connections it uses.
 
-    `is_cut` says that the answer has more bytes than that, decompressed; `received` is how many came, compressed.
+    `is_cut` says that the answer has more bytes than that, decompressed; `received` is how many came, compressed;
+    `has_answer` that there is one.
     """
 
     def __init__(self, max_bytes: int, max_bytes_of_error: int, until: float) -> None:
         self.is_cut = False
         self.received = 0
+        self.has_answer = False
         self._max_bytes = max_bytes
         self._max_bytes_of_error = max_bytes_of_error
         self._until = until
@@ -78,6 +80,7 @@ class Exchange:
     def read(self, response: requests.Response) -> bytes:
         """The body; none if it is too large or that of a redirect, whose connection is closed then."""
         limit = self._max_bytes if 200 <= response.status_code < 300 else self._max_bytes_of_error
+        self.has_answer = True
         content = bytearray()
         is_read = False
         try:
@@ -209,6 +212,12 @@ class _Watched:
     def request(self, *arguments: Any, **options: Any) -> None:
         _watch(self)
         super().request(*arguments, **options)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()  # type: ignore[misc]
+        # `requests` would read them twice before it refuses them: a second of computing for 5 MB of them.
+        del response._original_response.msg['Set-Cookie']
+        return response
 
 
 def _watch(connection: object) -> None:

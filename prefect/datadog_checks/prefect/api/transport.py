@@ -7,7 +7,7 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http.client import HTTPException, RemoteDisconnected
@@ -30,6 +30,7 @@ from datadog_checks.prefect.api.errors import (
 )
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.request_stats import RequestStats
+from datadog_checks.prefect.api.rows import kept_bytes
 from datadog_checks.prefect.api.secrets import Mask, header_secrets
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.session import Exchange, no_auth
@@ -41,6 +42,8 @@ _TIMEOUTS_PER_RUN = 3
 # What a run may ask for and get. The first check of a server with 50,000 deployments asks 400 times.
 _MAX_REQUESTS = 2_000
 _MAX_ROWS = 200_000
+# Beyond what their number takes: in long names, most often.
+_MAX_KEPT_KB = 32 * 2**10
 # Enough for all endpoints with the name of a work pool.
 _CHECK_SCHEME = 'Check the port and the scheme (http:// or https://) of prefect_url'
 _ENDPOINT_BYTES = 120
@@ -122,6 +125,7 @@ class Transport:
         self._refusal: PrefectApiError | None = None
         self._sent: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
+        self._kept_kb: Counter[str] = Counter()
 
     def get(
         self,
@@ -193,13 +197,23 @@ class Transport:
         """The answer, decoded, with at most `limit` rows. Raises TooMuch beyond what a run may read."""
         self._refuse_if_bad(endpoint, answer)
         document = self._loads(endpoint, answer, decode)
-        rows = len(document if isinstance(document, list) else getattr(document, 'rows', ()))
-        if limit is not None and rows > limit:
-            raise PrefectApiError(endpoint, f'{rows:,} objects instead of at most {limit:,}. Does a proxy cache?')
-        self._rows[endpoint] += rows
+        rows = document if isinstance(document, list) else getattr(document, 'rows', ())
+        if limit is not None and len(rows) > limit:
+            raise PrefectApiError(endpoint, f'{len(rows):,} objects instead of at most {limit:,}. Does a proxy cache?')
+        self._rows[endpoint] += len(rows)
         if self._rows.total() > _MAX_ROWS:
             raise TooMuch(endpoint, f'{_MAX_ROWS:,} objects', self._rows)
+        self._bound_what_is_kept(endpoint, rows)
         return document
+
+    def _bound_what_is_kept(self, endpoint: str, rows: Sequence[object]) -> None:
+        # The pages of a log are handed on one by one.
+        kept = 0 if endpoint.endswith('/logs/filter') else kept_bytes(rows) // 2**10
+        if kept > _MAX_KEPT_KB // 4:
+            raise TooLarge(endpoint, 'the names in the answer are too long. Is this a Prefect server?')
+        self._kept_kb[endpoint] += kept
+        if kept and self._kept_kb.total() > _MAX_KEPT_KB:
+            raise TooMuch(endpoint, f'{_MAX_KEPT_KB:,} kB of long names', self._kept_kb)
 
     def _refuse_if_bad(self, endpoint: str, answer: _Answer) -> None:
         """Raise what an answer is that has no JSON of a bounded size, or none at all."""
@@ -290,6 +304,9 @@ class Transport:
         except PrefectApiError:
             raise
         except Exception as error:
+            if exchange.has_answer:
+                cause = 'demands credentials in a way that is not understood. Check auth_type'
+                raise Unreachable(endpoint, f'{urlsplit(self.base_url).netloc} {cause}') from None
             # What the Agent base needs for a request could not be had: a certificate, a token.
             raise Unreachable(endpoint, _describe_preparation(error)) from None
         finally:

@@ -171,16 +171,18 @@ class EventPersister(Service[PersisterMemory]):
 
 @dataclass(frozen=True)
 class VacuumMemory:
-    """`oldest` is the oldest event that is due to be deleted."""
+    """`oldest` is the oldest event that is due to be deleted, `has_deleted` whether one went."""
 
     asked_at: datetime | None = None
     oldest: Event | None = None
+    has_deleted: bool = False
 
 
 class DatabaseVacuum(Service[VacuumMemory]):
     """Deletes events that are older than the server keeps them. Absent where the server does not tell for how long.
 
-    What it deleted in the past leaves no trace.
+    What it deleted in the past leaves no trace, and elsewhere it may be set to keep them for longer: nothing is overdue
+    until it was seen to delete some.
     """
 
     name = 'db_vacuum'
@@ -206,11 +208,12 @@ class DatabaseVacuum(Service[VacuumMemory]):
                 found = run.inventory.oldest_event(TimeRange(_BEFORE_PREFECT_3, run.now - retention))
             except PrefectApiError as error:
                 run.log.debug('No events, so that nothing tells of the database vacuum: %s', error)
-                return Evidence(), VacuumMemory(run.now)
-            memory = VacuumMemory(run.now, found)
-            if before is not None and (found is None or found.occurred > before.occurred):
+                return Evidence(), VacuumMemory(run.now, None, memory.has_deleted)
+            has_deleted = before is not None and (found is None or found.occurred > before.occurred)
+            memory = VacuumMemory(run.now, found, memory.has_deleted or has_deleted)
+            if before is not None and has_deleted:
                 evidence.works.append(Work('event', run.now, run.now - before.occurred - retention - 2 * loop))
-        if memory.oldest is not None:
+        if memory.oldest is not None and memory.has_deleted:
             lateness = run.now - memory.oldest.occurred - retention - 2 * loop
             evidence.add_if_overdue(memory.oldest.id, Overdue('event', lateness))
         return evidence, memory

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from datadog_checks.prefect.api.errors import PrefectApiError
@@ -21,10 +22,14 @@ from datadog_checks.prefect.collectors.base import RunContext
 # A piece of work must stay undone for so long, and for so many intervals of its service, until that is a symptom.
 PATIENCE = timedelta(seconds=60)
 _INTERVALS = 4
-# And for so long when no work of its kind has been seen: the service may be set to take its time.
+# And for as long as it once paused, up to this: it may be set to work less often. For as long as this until so many of
+# its loops were seen.
 PATIENCE_WITHOUT_PROOF = timedelta(minutes=15)
-# Delays that are remembered of each kind of work: one that an outage made long is forgotten after so many others.
-_DELAYS = 20
+RHYTHM = 3
+# Loops that are remembered: a delay that an outage made long is forgotten after so many others.
+_LOOPS = 20
+# What is done within so long counts as one loop.
+_LOOP = timedelta(seconds=5)
 
 # How long the server keeps events (3.8.8), and how many are looked at after a start.
 EVENT_RETENTION = timedelta(days=7)
@@ -110,16 +115,25 @@ def past_events(run: RunContext, name: str) -> list[Event]:
     return newest_events(run, {'name': [name]}, time_range, _PAST_EVENTS)[::-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What was done of one kind of work in one loop of a service: since when, and its longest delay."""
+
+    began: datetime
+    longest_delay: timedelta
+
+
 @dataclass(frozen=True)
 class ServiceRecord:
     """What is known of a service from the runs of the check before.
 
-    `undone` has the time since when a piece of work is seen undone, without a break. Work done up to `off_since`, when
+    `undone` has the time since when a piece of work is seen undone, without a break. `loops` are the last of the
+    service by the kind of work. Work done up to `off_since`, when
     its settings were first seen to switch it off, proves nothing any more.
     """
 
     undone: Mapping[str, datetime] = field(default_factory=dict)
-    delays: Mapping[str, tuple[timedelta, ...]] = field(default_factory=dict)
+    loops: Mapping[str, tuple[Loop, ...]] = field(default_factory=dict)
     last_work: datetime | None = None
     off_since: datetime | None = None
     looked_at: datetime | None = None
@@ -143,7 +157,7 @@ class ServiceRecord:
         return replace(
             self,
             undone={key: known.get(key, now) for key in overdue},
-            delays=_with_delays(self.delays, new),
+            loops=_with_loops(self.loops, new),
             last_work=max((work.at for work in new), default=self.last_work),
             off_since=(self.off_since or now) if is_enabled is False else None,
             looked_at=now,
@@ -168,23 +182,26 @@ class ServiceRecord:
     def _is_symptom(self, now: datetime, key: str, item: Overdue, interval: timedelta) -> bool:
         # Whoever did something meanwhile lives, and does not take this for its work, or not yet.
         since = max(self.undone[key], self.last_work or EARLIEST)
-        delays = self.delays.get(item.kind) if self.is_proven else None
-        if delays:
-            return now - since >= _patience(interval) and item.lateness > max(delays) + _patience(interval)
-        patience = max(PATIENCE_WITHOUT_PROOF, _patience(interval))
-        return now - since >= patience and item.lateness > item.slack + patience
+        loops = self.loops.get(item.kind, ()) if self.is_proven else ()
+        pauses = [after.began - before.began for before, after in pairwise(loops)]
+        seen = max(pauses, default=timedelta()) if len(loops) >= RHYTHM else PATIENCE_WITHOUT_PROOF
+        patience = max(_patience(interval), min(seen, PATIENCE_WITHOUT_PROOF))
+        allowed = max((loop.longest_delay for loop in loops), default=item.slack)
+        return now - since >= patience and item.lateness > allowed + patience
 
 
 def _patience(interval: timedelta) -> timedelta:
     return max(PATIENCE, _INTERVALS * interval)
 
 
-def _with_delays(
-    delays: Mapping[str, tuple[timedelta, ...]], works: Sequence[Work]
-) -> dict[str, tuple[timedelta, ...]]:
-    """The last delays by kind, those of new work added; work that was not overdue has a delay of 0."""
-    result = dict(delays)
+def _with_loops(loops: Mapping[str, tuple[Loop, ...]], works: Sequence[Work]) -> dict[str, tuple[Loop, ...]]:
+    """The last loops by kind of work, with new work added; work that was not overdue has a delay of 0."""
+    result = dict(loops)
     for work in sorted(works, key=lambda item: item.at):
-        if work.delay is not None:
-            result[work.kind] = (*result.get(work.kind, ()), max(timedelta(), work.delay))[-_DELAYS:]
+        if work.delay is None:
+            continue
+        known, new = result.get(work.kind, ()), Loop(work.at, max(timedelta(), work.delay))
+        if known and work.at - known[-1].began < _LOOP:
+            known, new = known[:-1], Loop(known[-1].began, max(new.longest_delay, known[-1].longest_delay))
+        result[work.kind] = (*known, new)[-_LOOPS:]
     return result

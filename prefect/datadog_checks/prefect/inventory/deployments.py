@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
-from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
 from datadog_checks.prefect.api.models import Deployment, WorkQueue
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
@@ -76,6 +76,14 @@ class DeploymentDirectory:
         """All deployments, as far as their number and their edits tell; of a large server after a start those that are
         listed by now (`is_complete`). Raises a PrefectApiError.
         """
+        try:
+            return self._refresh(client, body)
+        except TooMuch:
+            # It would be as much again in each run.
+            self._forget()
+            raise
+
+    def _refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
         if body != self._body:
             # What another body lets in or leaves out shows in the number and the edits, once the list is complete.
             self._body = body

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from datadog_checks.prefect.api import queries
-from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
 from datadog_checks.prefect.api.models import AWAITING_RETRY, LIVE_STATE_TYPES, FlowRun, TaskRun
 from datadog_checks.prefect.api.paging import TimeOrder
 from datadog_checks.prefect.api.queries import Body, Table
@@ -79,6 +79,16 @@ class LiveRuns(Generic[R]):
         self, source: Source[R], body: Body, now: datetime, changes_since: Callable[[datetime], Changes[R]]
     ) -> Collection[R]:
         """The runs of `body`. Raises a PrefectApiError, also while many are not read to their end yet."""
+        try:
+            return self._refresh(source, body, now, changes_since)
+        except TooMuch:
+            # It would be as much again in each run.
+            self._forget()
+            raise
+
+    def _refresh(
+        self, source: Source[R], body: Body, now: datetime, changes_since: Callable[[datetime], Changes[R]]
+    ) -> Collection[R]:
         if body != self._body:
             self._forget()
             self._body = body

@@ -8,7 +8,9 @@ import pytest
 import requests
 import urllib3
 
-from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooMuch, Unreachable
+from datadog_checks.prefect.api.errors import NotFound, PrefectApiError, Rejected, TooLarge, TooMuch, Unreachable
+from datadog_checks.prefect.api.models import WorkPool
+from datadog_checks.prefect.api.rows import MalformedRow
 from datadog_checks.prefect.api.server_clock import ServerClock
 from datadog_checks.prefect.api.transport import Transport
 from tests.conftest import AgentClock
@@ -164,6 +166,28 @@ class TestBounds:
         assert len(fake.requests) == 2000
         transport.start_run()
         transport.get('/health')
+
+    def test_run_stops_after_32_mb_of_long_names(self, transport: Transport) -> None:
+        def read(*names: str) -> None:
+            transport.post('/work_pools/filter', {}, decode=lambda content: [WorkPool(id='1', name=n) for n in names])
+
+        for _ in range(4):
+            read('x' * 8 * 2**20)
+        with pytest.raises(TooMuch, match='limited to 32,768 kB of long names; 40,950 of them went to POST'):
+            read('x' * 8 * 2**20)
+        # Whoever has short ones is not blinded.
+        read(*['x' * 200] * 1000)
+
+    def test_page_with_more_than_8_mb_of_names_is_read_in_parts(self, transport: Transport) -> None:
+        odd = MalformedRow({'id': '1', 'parameters': [{}] * 200_000})
+        for rows in ([odd], [WorkPool(id='1', name='x' * 5 * 2**20)] * 2):
+            with pytest.raises(TooLarge):
+                transport.post('/work_pools/filter', {}, decode=lambda content, rows=rows: rows)
+
+    def test_records_of_a_log_may_be_long(self, transport: Transport) -> None:
+        record = MalformedRow({'message': 'x' * 9 * 2**20})
+        for _ in range(5):
+            transport.post('/logs/filter', {}, decode=lambda content: [record])
 
 
 class TestNoAnswer:

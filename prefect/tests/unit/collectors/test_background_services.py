@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from datadog_checks.prefect.collectors import service_verdict
 from datadog_checks.prefect.collectors.background_services import BackgroundServices
 from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.fake_prefect.times import to_moment, to_text
@@ -20,6 +21,12 @@ Found = dict[str, tuple[bool, float]]
 def default_settings(fake: FakePrefect) -> None:
     """The recorded server had other intervals than the defaults."""
     tell_settings(fake)
+
+
+@pytest.fixture(autouse=True)
+def one_loop_tells_the_rhythm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many it takes in an Agent is for `test_service_verdict`."""
+    monkeypatch.setattr(service_verdict, 'RHYTHM', 1)
 
 
 def tell_settings(fake: FakePrefect, *switched_off: str, **services: Row) -> None:
@@ -117,8 +124,8 @@ class TestLateRunMarker:
             verdicts.append(found[0] if found else None)
         assert verdicts[:20] == [None] * 20
         assert set(verdicts[20:]) == {True}
-        # And now it dies.
-        assert checks.verdicts('late_run_marker', range(1800, 3000, 15)) == {True: 1800, False: 1875}
+        # And now it dies. It paused for 150 s before.
+        assert checks.verdicts('late_run_marker', range(1800, 3000, 15)) == {True: 1800, False: 1965}
 
     def test_event_tells_of_it_after_a_start(self, fake: FakePrefect, checks: Checks) -> None:
         run = run_through(fake, start=at(-3000))
@@ -311,15 +318,15 @@ class TestScheduler:
         assert verdicts == {None, True}
         found = checks.verdicts('scheduler', range(5 * 3600, 8 * 3600, 60))
         assert found[True] == 5 * 3600
-        assert 5 * 3600 + 3000 < found[False] < 5 * 3600 + 3600
+        assert 5 * 3600 + 3000 + 900 < found[False] < 5 * 3600 + 3600 + 900
 
     def test_what_was_planned_tells_after_a_start(self, fake: FakePrefect, checks: Checks) -> None:
         deployment = self.deployment(fake)
         self.plan(fake, deployment, -9000, -7200, -3600, 0)
         self.plan(fake, deployment, -7190, 3600)
         self.plan(fake, deployment, -3590, 7200)
-        # Three runs are planned, the fourth when the first is due.
-        assert checks.verdicts('scheduler', range(0, 14400, 60)) == {True: 0, False: 4020}
+        # Three runs are planned, the fourth when the first is due. It paused for an hour before.
+        assert checks.verdicts('scheduler', range(0, 14400, 60)) == {True: 0, False: 4680}
 
     def test_edit_of_a_schedule_tells_nothing_of_how_short_plans_are(self, fake: FakePrefect, checks: Checks) -> None:
         deployment = self.deployment(fake)
@@ -571,6 +578,12 @@ class TestDatabaseVacuum:
         self.tell(fake, enabled)
         self.event(fake, 0)
         assert checks.verdicts('db_vacuum', range(0, 3000, 60)) == {None: 0}
+
+    def test_one_that_deleted_nothing_may_be_set_to_keep_them_for_longer(
+        self, fake: FakePrefect, checks: Checks
+    ) -> None:
+        self.event(fake, 0)
+        assert checks.verdicts('db_vacuum', range(0, 9000, 60)) == {None: 0}
 
     def test_server_that_does_not_know_it_says_nothing(self, fake: FakePrefect, checks: Checks) -> None:
         tell_settings(fake)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from datadog_checks.prefect.api.errors import PrefectApiError
+from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
 from datadog_checks.prefect.inventory import live_runs
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, run_through
@@ -217,6 +217,21 @@ def test_too_many_are_refused_with_what_helps(server: Server, monkeypatch: pytes
     monkeypatch.setattr(live_runs, '_CAPACITY', 40)
     with pytest.raises(PrefectApiError, match=r'60 flow runs are alive, more than 40. .* work_pool_names'):
         server.read()
+
+
+def test_what_is_too_much_is_not_kept(
+    server: Server, fake: FakePrefect, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('datadog_checks.prefect.api.transport._MAX_KEPT_KB', 100)
+    long = [server.add(RUNNING, -100 + number) for number in range(10)]
+    for row in long:
+        row['name'] = 'x' * 20_000
+    with pytest.raises(TooMuch):
+        server.read()
+    for row in long:
+        row['name'] = 'x'
+    # All are listed anew: those of the first read are forgotten.
+    assert server.check().count('/flow_runs/filter') > (FLOW_RUNS + 10) // 20
 
 
 def test_filter_on_deployments_keeps_what_is_remembered_apart(fake: FakePrefect, prefect_url: str) -> None:
