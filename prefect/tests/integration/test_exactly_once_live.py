@@ -47,6 +47,7 @@ def test_every_stream_had_something_to_count(result: Result) -> None:
         'flow_runs.retry_gaps_duration.count',
         'task_runs.execution_duration.count',
         'task_runs.dependency_wait_duration.count',
+        'log records',
     }
     # Some 300 on a quiet machine.
     assert result.flow_runs >= 100
@@ -58,6 +59,8 @@ def test_each_kill_repeats_at_most_the_batch_that_was_not_persisted(result: Resu
     assert kills >= 5
     assert result.journal.lost_states == 0
     assert result.journal.repeated_batches <= kills
+    # A page.
+    assert result.journal.most_repeated_logs <= 200
 
 
 def test_there_were_faults_of_every_kind(result: Result) -> None:
