@@ -106,26 +106,31 @@ class LogFile:
     """The file of an instance below the Agent's run directory: comp/logs/integrations/impl of the Agent.
 
     Each record is a line of JSON. A file that would become larger than `logs_config.integrations_logs_files_max_size`
-    is removed and begun anew, whether the Agent has read it or not. `lost` are the records that it had not read.
+    is removed and begun anew, whether the Agent has read it or not. The Agent reads a file that it has open to its end,
+    removed or not, and looks for another one each `file_scan_period`, ten seconds: what is begun and removed between
+    two looks is `lost`. Here it looks between two runs of the check.
     """
 
     def __init__(self, most_bytes: int = 10 * 2**20) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
+        # The file that the Agent has open, and the one that has taken its place since.
         self._unread: list[str] = []
+        self._begun_anew: list[str] | None = None
         self.lost = 0
 
     def write(self, line: str) -> None:
         size = len(line.encode()) + 1
         if self._bytes + size > self._most_bytes:
-            self.lost += len(self._unread)
-            self._bytes, self._unread = 0, []
+            self.lost += len(self._begun_anew or ())
+            self._bytes, self._begun_anew = 0, []
         self._bytes += size
-        self._unread.append(line)
+        (self._unread if self._begun_anew is None else self._begun_anew).append(line)
 
     def read(self) -> list[Any]:
-        """What was written since the last read, as the Agent reads it between two runs of the check."""
-        lines, self._unread = self._unread, []
+        """What was written since the last look."""
+        lines = [*self._unread, *(self._begun_anew or ())]
+        self._unread, self._begun_anew = [], None
         return [json.loads(line) for line in lines]
 
 

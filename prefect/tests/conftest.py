@@ -36,6 +36,7 @@ ONE_PYTHON = {
     'test_import',
     'test_layers',
     'test_lint',
+    'test_log_file',
     'test_log_pipeline',
     'test_logs',
     'test_metadata',
