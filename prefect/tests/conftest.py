@@ -48,7 +48,15 @@ ONE_PYTHON = {
     'test_verdicts',
 }
 # Modules to begin with, so that at the end nobody waits for one of them.
-LONGEST = ('test_full_run', 'test_exactly_once_live', 'test_background_services', 'test_ways_in', 'test_events')
+LONGEST = (
+    'test_full_run',
+    'test_exactly_once_live',
+    'test_hostile_server',
+    'test_event_services',
+    'test_background_services',
+    'test_ways_in',
+    'test_events',
+)
 
 # The same few examples each time, and none that was kept from another run. A test of which an example is cheap takes
 # a multiple of their number. `pytest --hypothesis-profile=deep` takes more, different ones each time.
