@@ -60,6 +60,17 @@ class TooMuch(PrefectApiError):
         )
 
 
+class TooManyToRemember(PrefectApiError):
+    """`what` says of which objects there are `number`, more than one instance remembers: 'deployments are listed'."""
+
+    def __init__(self, table: str, number: int, what: str, most: int) -> None:
+        super().__init__(
+            f'POST /{table}/count',
+            f'{number} {what}, more than {most}. '
+            'Split the server over several instances by work_pool_names or deployment_names',
+        )
+
+
 class Rejected(PrefectApiError):
     """422: this server does not know a filter, a sort or a limit that was asked for."""
 

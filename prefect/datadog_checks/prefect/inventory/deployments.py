@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
-from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
+from datadog_checks.prefect.api.errors import PrefectApiError, TooManyToRemember, TooMuch
 from datadog_checks.prefect.api.models import Deployment, WorkQueue
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
@@ -21,6 +21,8 @@ from datadog_checks.prefect.api.time_range import TimeRange
 # Seconds for which one run of the check lists deployments; what is left is listed by the next.
 _LISTING_SECONDS = 20.0
 _IDS_PER_COUNT = 500
+# What is more than this is not remembered, and not read.
+_CAPACITY = 50_000
 _READS = 5
 # A queue and its deployments are READY once they are polled, and NOT_READY when that is longer ago than 60 s, as soon
 # as the server's foreman comes by, every 15 s. Between the two either status is right.
@@ -90,6 +92,8 @@ class DeploymentDirectory:
             if not self._is_complete:
                 self._forget()
         total = client.count_deployments(body)
+        if total > _CAPACITY:
+            raise TooManyToRemember('deployments', total, 'deployments are there', _CAPACITY)
         self._is_fresh = False
         self._listed_now = set()
         self._not_there = set()

@@ -21,6 +21,7 @@ from random import Random
 
 from datadog_checks.prefect.api import queries
 from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.errors import TooManyToRemember
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.models import Deployment, FlowRun
 from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_NEXT_START
@@ -37,6 +38,8 @@ _READING_SECONDS = 20.0
 _VERIFICATION_SECONDS = 45.0
 # Deployments whose runs are counted or read by one request.
 _DEPLOYMENTS_PER_REQUEST = 500
+# What is more than this is not remembered, and not read: 8 bytes for each.
+_CAPACITY = 2_000_000
 # So few are read rather than halved.
 _FEW_DEPLOYMENTS = 3
 
@@ -189,7 +192,10 @@ class _Reader:
         self.future = TimeRange(now + RESOLUTION)
 
     def agrees_in_total(self) -> bool:
-        return self._client.count_flow_runs(self._body(self.future)) == self._known.size()
+        counted = self._client.count_flow_runs(self._body(self.future))
+        if counted > _CAPACITY:
+            raise TooManyToRemember('flow_runs', counted, 'flow runs are scheduled', _CAPACITY)
+        return counted == self._known.size()
 
     def agrees_on(self, deployment_ids: Collection[str]) -> bool:
         """Whether as many runs of these deployments, taken together, are on the server as are known."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from datadog_checks.prefect.api import queries
-from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
+from datadog_checks.prefect.api.errors import PrefectApiError, TooManyToRemember, TooMuch
 from datadog_checks.prefect.api.models import AWAITING_RETRY, LIVE_STATE_TYPES, FlowRun, TaskRun
 from datadog_checks.prefect.api.paging import TimeOrder
 from datadog_checks.prefect.api.queries import Body, Table
@@ -258,12 +258,8 @@ class _Reader(Generic[R]):
     def _in_order(self, runs: Iterable[R]) -> list[R]:
         return sorted(runs, key=self._time)
 
-    def _too_many(self, number: int) -> PrefectApiError:
-        return PrefectApiError(
-            f'POST /{self.table}/count',
-            f'{number} {self.noun} are alive, more than {_CAPACITY}. '
-            'Split the server over several instances by work_pool_names or deployment_names',
-        )
+    def _too_many(self, number: int) -> TooManyToRemember:
+        return TooManyToRemember(self.table, number, f'{self.noun} are alive', _CAPACITY)
 
 
 def _is_alive(run: FlowRun | TaskRun) -> bool:

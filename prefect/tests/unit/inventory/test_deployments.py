@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from datadog_checks.prefect.api.client import PrefectClient
+from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.inventory import deployments
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from tests.fake_prefect import FakePrefect
@@ -93,6 +94,15 @@ def test_large_server_is_listed_over_several_runs(
 
     assert [directory.names() for _ in range(2)] == [['3', '4'], ['1', '2', '3', '4']]
     assert directory.names() == ['0', '1', '2', '3', '4']
+
+
+def test_more_than_an_instance_remembers_are_an_error_that_names_the_filter(
+    directory: Directory, three: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployments, '_CAPACITY', 2)
+
+    with pytest.raises(PrefectApiError, match=r'3 deployments are there, more than 2\. .* work_pool_names'):
+        directory.names()
 
 
 def test_other_filter_narrows_the_list(fake: FakePrefect, directory: Directory, three: list[Row]) -> None:

@@ -130,6 +130,16 @@ def test_while_nothing_changes_one_count_tells_so(schedules: Schedules) -> None:
     assert len(asked) <= 4
 
 
+def test_more_than_an_instance_remembers_are_an_error_that_names_the_filter(
+    schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules.add_deployment(3, begin=3600)
+    monkeypatch.setattr(future_runs, '_CAPACITY', 2)
+
+    with pytest.raises(AssertionError, match=r'3 flow runs are scheduled, more than 2\. .* work_pool_names'):
+        schedules.check()
+
+
 def test_what_becomes_due_is_taken_out_by_the_clock(schedules: Schedules) -> None:
     schedules.add_deployment(61)
     schedules.check(0)
