@@ -43,6 +43,7 @@ ONE_PYTHON = {
     'test_monitors',
     'test_monitors_alert',
     'test_packaging',
+    'test_pages',
     'test_preview',
     'test_scale',
     'test_verdicts',
