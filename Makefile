@@ -7,7 +7,7 @@ PREFECT := 3.8.8
 UNSUPPORTED := 2.20.27
 DEV := .envs/dev/bin/python
 # Tests against servers wait most of the time. Those of a module share its servers.
-TOGETHER := -n 4 --dist loadscope --no-loadscope-reorder
+TOGETHER := -n 3 --dist loadscope --no-loadscope-reorder
 ENVIRONMENTS := $(PYTHON) -m tools.environments
 # The texts that a person reads. tools/prose/ has the rules: those of proselint, and words for which there is a plainer one.
 PROSE := $(wildcard *.md docs/*.md lab/*.md prefect/*.md prefect/assets/monitors/*.json) prefect/assets/configuration/spec.yaml
