@@ -7,7 +7,7 @@ from prefect.runtime import flow_run, task_run
 from tasks import work
 
 
-@task(retries=1, retry_delay_seconds=10)
+@task(retries=1, retry_delay_seconds=8)
 def ask_weather_service() -> str:
     if task_run.run_count == 1:
         raise ConnectionError('the weather service does not answer')

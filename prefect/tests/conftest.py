@@ -52,9 +52,9 @@ ONE_PYTHON = {
 LONGEST = (
     'test_full_run',
     'test_exactly_once_live',
-    'test_hostile_server',
     'test_event_services',
     'test_background_services',
+    'test_hostile_server',
     'test_ways_in',
     'test_events',
 )
