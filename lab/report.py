@@ -22,7 +22,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from datadog_checks.prefect.metrics import NAMESPACE
+from datadog_checks.prefect.metrics import API_REQUESTS, NAMESPACE
 from lab.recording import DECLARED, DOCUMENTED, FURTHER, OWN, Recording, Series, Track
 from lab.verdicts import Finding, judge
 from tools.monitor_evaluation import Status
@@ -154,6 +154,10 @@ def log_lines(recording: Recording) -> Text:
     return text
 
 
+def _named(number_of_names: int) -> str:
+    return f'{number_of_names:,} {"name" if number_of_names == 1 else "names"}'
+
+
 def cost_table(recording: Recording) -> RenderableType:
     """The number of series of the largest run: by family, what each option saves, what filters can leave out."""
     result = recording.largest
@@ -166,7 +170,7 @@ def cost_table(recording: Recording) -> RenderableType:
     for option, count in submitted.by_option(result.idle).items():
         table.add_row(number(count), Text.assemble('saved by ', (option, 'bold')))
     for item in submitted.by_filter():
-        text = Text.assemble('selected by ', (item.option, 'bold'), f': {item.objects:,} names, {item.most:,} of ')
+        text = Text.assemble('selected by ', (item.option, 'bold'), f': {_named(item.objects)}, {item.most:,} of ')
         table.add_row(number(item.series), text.append(item.largest, style='dim'))
     heading = Text.assemble(('Number of series', 'bold'), f': {submitted.total:,} at most in one check')
     return Group(heading, Padding(table, (0, 0, 0, 2)))
@@ -198,13 +202,13 @@ def _findings(findings: Sequence[Finding], began: float) -> Iterator[RenderableT
         yield Text.assemble((f'{finding.status.value.upper():<6}', style), finding.text.replace('\n', ' '), since)
     if len(findings) > SHOWN_FINDINGS:
         yield Padding(Text(f'and {len(findings) - SHOWN_FINDINGS} more of this kind'), (0, 0, 0, 6))
+    reasons = Table.grid(padding=(0, 1))
+    reasons.add_column(width=9, justify='right', style='dim')
+    reasons.add_column(style='dim', overflow='fold')
     for name, texts in (('Why', findings[0].causes), ('Do', findings[0].advice)):
-        for number_of_text, text in enumerate(texts):
-            table = Table.grid(padding=(0, 1))
-            table.add_column(width=9, justify='right', style='dim')
-            table.add_column(style='dim', overflow='fold')
-            table.add_row('' if number_of_text else name, text)
-            yield table
+        for position, text in enumerate(texts):
+            reasons.add_row('' if position else name, text)
+    yield reasons
 
 
 def _time_of(timestamp: float) -> str:
@@ -212,10 +216,10 @@ def _time_of(timestamp: float) -> str:
 
 
 def watching_line(recording: Recording) -> Text:
-    """What it costs the server and the account to watch: of the last run."""
+    """What the last run cost the server, also one in which a part failed."""
     result = recording.results[-1]
-    requests = sum(result.values('api.requests').values()) if result.error is None else 0
-    text = f': {requests:,.0f} requests and {result.seconds:.2f} s in the last check; {result.submitted.total:,} series'
+    requests = sum(point.value for point in result.points if point.name == API_REQUESTS.full_name)
+    text = f': {requests:,.0f} requests and {result.seconds:.2f} s in the last check'
     return Text.assemble(('What it costs to watch', 'bold'), text)
 
 

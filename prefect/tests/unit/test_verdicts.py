@@ -6,9 +6,11 @@ import pytest
 
 from lab import verdicts
 from lab.agent import CheckRunner
+from lab.recording import Recording
+from lab.report import watching_line
 from lab.verdicts import Finding, judge
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import at
+from tests.unit.harness import at, failing
 from tests.unit.lint import for_each
 from tools.monitor_evaluation import Status
 
@@ -75,6 +77,16 @@ def test_monitors_that_sum_up_over_time_are_not_judged(fake: FakePrefect, prefec
 
     assert 'Prefect flow runs crash' in judged.not_judged
     assert judged.judged + len(judged.not_judged) == len(list(verdicts.MONITORS.glob('*.json')))
+
+
+def test_requests_are_told_of_a_run_in_which_a_part_failed(fake: FakePrefect, prefect_url: str) -> None:
+    fake.fault = failing('/work_pools/filter', 500)
+    runner, recording = CheckRunner({'prefect_url': prefect_url}), Recording()
+    recording.add(runner.run())
+    runner.cancel()
+
+    assert recording.errors
+    assert f': {len(fake.requests)} requests' in watching_line(recording).plain
 
 
 @for_each({monitor.title: monitor for monitor in verdicts._monitors()})
