@@ -18,14 +18,13 @@ from benchmarks.sizes import CHANGING, SIZES
 from benchmarks.table import show
 from lab.report import make_console
 
-_OUTPUT = Path('.benchmarks/results.json')
 _WIDTH = 165
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description='Measure what a check costs.')
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES), help='all by default')
-    parser.add_argument('--output', type=Path, default=_OUTPUT, help=f'for the results as JSON (default: {_OUTPUT})')
+    parser.add_argument('--output', type=Path, default=results.PATH, help='for the results as JSON')
     options = parser.parse_args(arguments)
     # What is started here stops with this process, however it is asked to.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

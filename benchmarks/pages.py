@@ -11,7 +11,6 @@ from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, SIZES, TASK_RUNS_
 from tools.marked import with_part
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / '.benchmarks' / 'results.json'
 WRITER = 'make bench'
 _COLUMNS = (
     'work pools',
@@ -91,7 +90,7 @@ def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
 
 
 def main() -> None:
-    machine, measured = results.read(RESULTS)
+    machine, measured = results.read(results.PATH)
     for name, part in (('README.md', summary(measured[CHANGING])), ('docs/scale.md', tables(machine, measured))):
         page = ROOT / name
         page.write_text(with_part(page.read_text(), WRITER, part))

@@ -13,6 +13,9 @@ from typing import Any
 from benchmarks.measure import Cost, Costs
 from lab.prefect_server import PREFECT_VERSION
 
+# Where `make bench` leaves them.
+PATH = Path(__file__).resolve().parent.parent / '.benchmarks' / 'results.json'
+
 
 def machine() -> str:
     """The machine and the server that the figures come from, in one line."""

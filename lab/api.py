@@ -108,11 +108,10 @@ class PrefectApiDriver:
     def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Read every page of a `/filter` endpoint; the page size is the server's own.
 
-        A database may order rows that the sort does not tell apart anew for each page, so that one comes twice and
-        another never. Then all is read again in smaller pages.
+        Rows that are equal by the sort may come in another order on each page, so that one appears twice and another
+        never. Then all is read again in smaller pages.
         """
         found: dict[str, dict[str, Any]] = {}
-        counted = 0
         for limit in ({}, {'limit': 150}, {'limit': 110}, {'limit': 70}):
             counted = 0
             while page := self.request('POST', path, {**(body or {}), **limit, 'offset': counted}):

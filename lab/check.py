@@ -132,10 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f'{title}: {one_line(recording.results[-1].error)}', style='red', soft_wrap=True, markup=False
             )
         elif not options.json:
-            report = short_report(recording, title=title)
             if options.full:
-                report = full_report(recording, title=title, wants_all=False, tag_sets=options.tag_sets)
-            console.print(report)
+                console.print(full_report(recording, title=title, wants_all=False, tag_sets=options.tag_sets))
+            else:
+                console.print(short_report(recording, title=title))
             if options.logs:
                 console.print(log_lines(recording), soft_wrap=True)
     if options.times == 1 and not all(map(got_nothing, recordings.values())):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import time
@@ -45,7 +46,6 @@ PLAIN_PROGRESS_SECONDS = 10.0
 EVENT_DELAY_SECONDS = 6
 # Clients send log records every 2 s.
 LOG_DELAY_SECONDS = 4
-INFO = 20
 # Of a failed comparison of events.
 SHOWN_DIFFERENCES = 10
 
@@ -143,7 +143,7 @@ def compare_logs(recording: Recording, runner: CheckRunner, api: PrefectApiDrive
     last = until.replace(microsecond=0) - timedelta(seconds=LOG_DELAY_SECONDS)
     first, end = since + timedelta(microseconds=1), last - timedelta(microseconds=1)
     sent = Counter(log['prefect']['log_id'] for log in recording.logs if log['timestamp'] < last.timestamp() * 1000)
-    return LogComparison(sent, Counter(record['id'] for record in api.logs(INFO, first, end)))
+    return LogComparison(sent, Counter(record['id'] for record in api.logs(logging.INFO, first, end)))
 
 
 def log_comparison_line(comparison: LogComparison) -> RenderableType:

@@ -7,6 +7,7 @@ the check.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,8 +18,7 @@ from lab.journal import LOG_RECORDS, Sums, key_of
 Row = Mapping[str, Any]
 Tags = Mapping[str, str | None]
 
-INFO = 20
-# A logger that the check is told to leave out.
+# The logger that `log_names` excludes.
 EXCLUDED_LOGGER = 'noisy'
 # Flow runs whose log records are asked for in one request.
 RUNS_PER_REQUEST = 20
@@ -72,7 +72,7 @@ class Truth:
             self._add_task_run(task_run, task_runs, tags)
         ids = list(tags_by_id)
         for start in range(0, len(ids), RUNS_PER_REQUEST):
-            for record in self._api.flow_run_logs(INFO, ids[start : start + RUNS_PER_REQUEST]):
+            for record in self._api.flow_run_logs(logging.INFO, ids[start : start + RUNS_PER_REQUEST]):
                 if record['name'] != EXCLUDED_LOGGER:
                     tags = {**tags_by_id[record['flow_run_id']], 'log_id': record['id']}
                     self.sums.counts[key_of(LOG_RECORDS, tags)] += 1

@@ -23,6 +23,8 @@ from tools.monitor_evaluation import Status, status_of, values_now
 MONITORS = Path(__file__).resolve().parent.parent / 'prefect' / 'assets' / 'monitors'
 AGE_ENDING = '_age'
 _SECTION = r'\{\{#is_%s\}\}\n(.*?)\n\{\{/is_%s\}\}'
+# In the words of Datadog's messages.
+_SECTIONS = {Status.ALERT: ('alert',), Status.WARN: ('warning', 'alert')}
 _NAME = re.compile(r'\{\{(\w+)\.name\}\}')
 _EVAL = re.compile(r'\{\{(?:value|eval "value(?:/(\d+))?")\}\}')
 _CAUSE = re.compile(r'^\d+\. (.*)$', re.MULTILINE)
@@ -108,9 +110,8 @@ def _findings(monitor: _Monitor, timeline: Timeline) -> Iterator[Finding]:
 
 
 def _section(message: str, status: Status) -> str:
-    """What the monitor says in this status; a warning that has no text of its own is told like an alert."""
-    for name in (status.value, Status.ALERT.value):
-        name = 'warning' if name == Status.WARN.value else name
+    """The text of the monitor for this status: for a warning without a text of its own, that for an alert."""
+    for name in _SECTIONS[status]:
         if found := re.search(_SECTION % (name, name), message, re.DOTALL):
             return found[1]
     raise ValueError(f'no section for an alert: {message}')

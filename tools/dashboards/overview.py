@@ -41,6 +41,7 @@ from tools.dashboards.widgets import (
     Dashboard,
     Formula,
     Limits,
+    Widget,
     events,
     flag,
     graph,
@@ -123,6 +124,13 @@ def outcomes(family: str) -> tuple[Formula, ...]:
         show('sum', f'{family}.crashed.count', alias='crashed', color=WARN),
         show('sum', f'{family}.cancelled.count', alias='cancelled', color=NEUTRAL),
     )
+
+
+def of_expected(title: str, ratio: str) -> Widget:
+    """A ratio of `deployment.expectation.*` by deployment and by where the expectation comes from, in percent."""
+    by = (*BY_DEPLOYMENT, tags.EXPECTATION_SOURCE)
+    value = show('max', f'deployment.expectation.{ratio}', by, form=AS_PERCENT)
+    return graph(title, value, limits=PERCENT_OF_EXPECTED, width=6)
 
 
 def states_of_flow_runs() -> tuple[Formula, ...]:
@@ -298,28 +306,8 @@ FRESHNESS = group(
         'services of the server*), or the schedule has ended. A paused deployment, and one on demand, has no '
         'expectation: its cells are empty. One that was deleted is gone after five minutes.'
     ),
-    graph(
-        'Time since the last success, of what is expected',
-        show(
-            'max',
-            'deployment.expectation.max_age_ratio',
-            (*BY_DEPLOYMENT, tags.EXPECTATION_SOURCE),
-            form=AS_PERCENT,
-        ),
-        limits=PERCENT_OF_EXPECTED,
-        width=6,
-    ),
-    graph(
-        'Run time now, of what is expected',
-        show(
-            'max',
-            'deployment.expectation.max_run_time_ratio',
-            (*BY_DEPLOYMENT, tags.EXPECTATION_SOURCE),
-            form=AS_PERCENT,
-        ),
-        limits=PERCENT_OF_EXPECTED,
-        width=6,
-    ),
+    of_expected('Time since the last success, of what is expected', 'max_age_ratio'),
+    of_expected('Run time now, of what is expected', 'max_run_time_ratio'),
     table(
         'Freshness by deployment',
         per_deployment(

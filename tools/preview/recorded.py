@@ -6,6 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
+from datadog_checks.prefect.config_models.defaults import instance_event_names
 from lab.agent import CheckRunner
 from lab.demo import EXPECTATIONS, LATE_START_THRESHOLD_SECONDS, PREFECT_TAGS, Progress, observe
 from lab.prefect_server import PrefectServer
@@ -18,9 +19,7 @@ LOG_SETTINGS = {'PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER': 'json'}
 # The default, and the changes of objects, which graphs show as lines.
 EVENT_NAMES = {
     'include': [
-        r'^prefect\.(flow|task)-run\.',
-        r'^prefect\.[a-z-]+\.(ready|not-ready)$',
-        r'^prefect\.automation\.action\.failed$',
+        *instance_event_names()['include'],
         r'^prefect\.(deployment|work-pool|work-queue|automation)\.(created|updated|deleted)$',
     ]
 }

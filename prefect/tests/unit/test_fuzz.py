@@ -119,9 +119,9 @@ VALUES = st.recursive(
 # The number of a row, that of one of its fields, and the value that it gets. Drawn before the check asks: it takes
 # anything that Hypothesis raises for an error of the request.
 Edit = tuple[int, int, object]
+EDITS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), VALUES), min_size=1, max_size=12)
 # An example takes three or four checks.
 fewer = settings(max_examples=settings().max_examples // 3)
-EDITS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), VALUES), min_size=1, max_size=12)
 
 
 @contextmanager

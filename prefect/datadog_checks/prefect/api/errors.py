@@ -61,7 +61,7 @@ class TooMuch(PrefectApiError):
 
 
 class TooManyToRemember(PrefectApiError):
-    """`what` says of which objects there are `number`, more than one instance remembers: 'deployments are listed'."""
+    """`what` says of which objects there are `number`, more than one instance remembers: 'deployments are there'."""
 
     def __init__(self, table: str, number: int, what: str, most: int) -> None:
         super().__init__(

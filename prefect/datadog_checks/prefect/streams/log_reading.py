@@ -73,7 +73,7 @@ def read_parts(window: StreamWindow, source: LogSource, held: float) -> Iterator
             yield from waiting
             waiting = (part,)
     except PrefectError:
-        # What was read is not read again, even where nothing in it was new: else a slow server would be read in vain.
+        # The next run goes on from here, even if nothing was new so far: on a slow server it would never get further.
         if reading.has_read:
             yield LogPart(waiting[0].logs if waiting else (), reading.cursor_so_far(), held)
         raise
