@@ -485,7 +485,7 @@ LIMITS = group(
 AUTOMATIONS = group(
     'Automations',
     note(
-        '**Look at** actions that failed: whom they should have told knows nothing. And at automations that never '
+        '**Look at** actions that failed: nobody was told, nothing was started. And at automations that never '
         'trigger, or are switched off. **Do**: open the automation in Prefect; the event '
         '`prefect.automation.action.failed` has the reason. Test the block of a webhook or notification.'
     ),

@@ -1,6 +1,6 @@
 """Each background service of a real server is told apart as dead, alive, or switched off, by what it leaves undone.
 
-The intervals of the servers are a second. `test_event_services.py` has those that only events tell of.
+The intervals of the servers are a second. `test_event_services.py` has the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The background services that events tell of, dead and alive: task run recorder, event persister, pauses, vacuum."""
+"""Background services that are judged by events or pauses, dead and alive: recorder, persister, expirations, vacuum."""
 
 from __future__ import annotations
 
