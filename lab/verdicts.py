@@ -25,6 +25,7 @@ AGE_ENDING = '_age'
 _SECTION = r'\{\{#is_%s\}\}\n(.*?)\n\{\{/is_%s\}\}'
 # In the words of Datadog's messages.
 _SECTIONS = {Status.ALERT: ('alert',), Status.WARN: ('warning', 'alert')}
+_WINDOW = re.compile(r'\bfor \d+ (?:minutes|hours)\b', re.IGNORECASE)
 _NAME = re.compile(r'\{\{(\w+)\.name\}\}')
 _EVAL = re.compile(r'\{\{(?:value|eval "value(?:/(\d+))?")\}\}')
 _CAUSE = re.compile(r'^\d+\. (.*)$', re.MULTILINE)
@@ -73,6 +74,14 @@ class _Monitor:
         expression = self.query.expression
         return isinstance(expression, MetricQuery) and expression.metric.endswith(AGE_ENDING)
 
+    def text(self, status: Status) -> str:
+        """What the monitor says in this status; its name where it says for how long, which one check cannot know."""
+        text = _section(self.definition['message'], status)
+        if not _WINDOW.search(text):
+            return text
+        name = self.definition['name'].removeprefix('[Prefect] ')
+        return f'{name}. Alerts if it stays so for {_duration(self.query.window_seconds)}.'
+
 
 def judge(result: CheckResult) -> Verdicts:
     """Judge what one run of the check sent. Values of tags keep their case, unlike in Datadog."""
@@ -102,7 +111,7 @@ def _findings(monitor: _Monitor, timeline: Timeline) -> Iterator[Finding]:
             monitor=monitor.title,
             status=status,
             priority=monitor.definition['priority'],
-            text=_filled_in(_section(message, status), tags, value),
+            text=_filled_in(monitor.text(status), tags, value),
             seconds=value if monitor.is_of_an_age else None,
             causes=tuple(_filled_in(text, tags, value) for text in _CAUSE.findall(message)),
             advice=tuple(_filled_in(text, tags, value) for text in _ADVICE.findall(message)),
@@ -115,6 +124,10 @@ def _section(message: str, status: Status) -> str:
         if found := re.search(_SECTION % (name, name), message, re.DOTALL):
             return found[1]
     raise ValueError(f'no section for an alert: {message}')
+
+
+def _duration(seconds: int) -> str:
+    return f'{seconds // 3600} h' if seconds % 3600 == 0 else f'{seconds // 60} min'
 
 
 def _filled_in(text: str, tags: Mapping[str, str], value: float) -> str:

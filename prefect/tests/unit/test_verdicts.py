@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lab import verdicts
@@ -49,6 +51,14 @@ def test_trouble_comes_with_its_object_its_age_the_causes_and_the_advice(fake: F
     assert any('prefect worker start' in line for line in found.advice)
 
 
+def test_what_one_check_cannot_know_is_not_claimed(fake: FakePrefect, prefect_url: str) -> None:
+    fake.add_concurrency_limit('GPU', 2, 2)
+
+    found = findings(fake, prefect_url)['Prefect global or tag limit has had no free slot for hours']
+
+    assert found.text == 'Concurrency limit GPU has had no free slot. Alerts if it stays so for 4 h.'
+
+
 def test_less_than_an_alert_is_a_warning(fake: FakePrefect, prefect_url: str) -> None:
     pool = fake.add_work_pool('Prod')
     fake.add_worker(pool)
@@ -93,7 +103,8 @@ def test_requests_are_told_of_a_run_in_which_a_part_failed(fake: FakePrefect, pr
 def test_each_monitor_can_be_told_in_words(monitor: verdicts._Monitor) -> None:
     message = monitor.definition['message']
     for status in (Status.ALERT, Status.WARN):
-        text = verdicts._filled_in(verdicts._section(message, status), {}, 120.0)
+        text = verdicts._filled_in(monitor.text(status), {}, 120.0)
+        assert not re.search(r'[Ff]or \d+ (minutes|hours)', monitor.text(status))
         assert text
         assert '{{' not in text
     assert verdicts._CAUSE.findall(message)
