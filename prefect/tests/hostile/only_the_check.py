@@ -2,8 +2,8 @@
 
 Without arguments it takes one line of JSON after the other from standard input, each a list of the three, and each for
 a new check. OPTIONS is the JSON of an instance. The result is a line of JSON: `megabytes` is the highest resident
-memory above that of the idle check, C buffers included; `threads` and `sockets` are those that are left WAIT seconds
-after the last run at most.
+memory above that of the idle check, C buffers included; `threads` and `sockets` are those that are left after the last
+run, WAIT seconds later at most; `cpu_afterwards` is what was computed in that time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Lines(logging.Handler):
 
 
 def measure(options: dict[str, Any], runs: int, wait: float, log: Lines) -> dict[str, Any]:
-    """What so many checks cost, and what is left of them `wait` seconds later at the latest."""
+    """What so many checks cost, and what is left of them once their threads ended, `wait` seconds later at the latest."""
     check = PrefectCheck('prefect', {}, [options])
     check.check_id = 'prefect:hostile'
     # What is imported late belongs to the idle check.
@@ -66,11 +66,10 @@ def measure(options: dict[str, Any], runs: int, wait: float, log: Lines) -> dict
         'cpu': time.process_time() - cpu,
         'wall': time.monotonic() - started,
     }
-    until = time.monotonic() + wait
-    while time.monotonic() < until and len(os.listdir('/proc/self/task')) > 1:
-        time.sleep(0.05)
     rest = time.process_time()
-    time.sleep(wait / 4)
+    until = time.monotonic() + wait
+    while len(os.listdir('/proc/self/task')) > 1 and time.monotonic() < until:
+        time.sleep(0.05)
     left = []
     for descriptor in os.listdir('/proc/self/fd'):
         with suppress(OSError):

@@ -1,6 +1,6 @@
 """Each background service of a real server is told apart as dead, alive, or switched off, by what it leaves undone.
 
-The intervals of the servers are a second. `test_event_services.py` has the others.
+The intervals of the servers are some seconds. `test_event_services.py` has the others.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ LOOPS = {
     f'PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS': '1' for name in SERVICES.values() if name != 'TASK_RUN_RECORDER'
 }
 QUICK = LOOPS | {
+    # Its work shows only to a check that sees an orphan between its parent's end and its own: checks come each second.
+    'PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS': '5',
     'PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS': '1',
     'PREFECT_SERVER_SERVICES_FOREMAN_WORK_QUEUE_LAST_POLLED_TIMEOUT_SECONDS': '5',
 }
