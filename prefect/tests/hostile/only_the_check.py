@@ -43,7 +43,7 @@ class Lines(logging.Handler):
 
 
 def measure(options: dict[str, Any], runs: int, wait: float, log: Lines) -> dict[str, Any]:
-    """What so many checks cost, and what is left of them once their threads ended, `wait` seconds later at the latest."""
+    """What so many checks cost, and what is left of them when no thread is, `wait` seconds later at the latest."""
     check = PrefectCheck('prefect', {}, [options])
     check.check_id = 'prefect:hostile'
     # What is imported late belongs to the idle check.
