@@ -14,7 +14,7 @@ PROSE := $(wildcard *.md docs/*.md lab/*.md prefect/*.md prefect/assets/monitors
 
 # Two stages go side by side. Those that compute let those go first that measure time on servers. What a stage prints
 # comes at its end, where make can do that (GNU make 4.0), and how long it took at the end of all.
-FIRST := environments integration postgresql oldest newest test-matrix soak
+FIRST := environments integration slow postgresql oldest newest test-matrix soak
 STAGES := .envs/stages
 LANES := --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 # `make -n` runs the recipes that start make again: it is to write no times, and to say no more than what it would do.
@@ -68,19 +68,19 @@ test: ## all gates: lint, types, validators, wheel, unit tests, and the tests ag
 		status=$$?; $(SUMMARY); exit $$status
 
 .PHONY: test-others
-test-others: ## what .ci/run does after `make test`: PostgreSQL, the ends of what is supported, another Python
+test-others: ## what .ci/run does after `make test`: slow tests, PostgreSQL, the ends of what is supported, another Python
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(MAKE) $(LANES) $(addprefix stage-,oldest newest postgresql unit-oldest-base unit-newest-base); \
+	@$(MAKE) $(LANES) $(addprefix stage-,slow unit-oldest-base unit-newest-base oldest newest postgresql); \
 		status=$$?; $(SUMMARY); exit $$status
 
 .PHONY: test-all
 test-all: test ## `make test`, all versions of Prefect on both databases, long histories, a soak: more than an hour
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix histories postgresql unit-oldest-base unit-newest-base); \
+	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix slow histories postgresql unit-oldest-base unit-newest-base); \
 		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
 
 TIMED = started=$$(date +%s); \
-	$(if $(filter $*,$(FIRST)),,nice) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
+	$(if $(filter $*,$(FIRST)),,nice -n 19) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
 	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
 	test $$result = passed
 
@@ -120,7 +120,11 @@ unit-newest-base: ## unit tests of the check on the newest datadog-checks-base, 
 
 .PHONY: integration
 integration: env-live env-unsupported ## tests against a real Prefect server, with SQLite
-	@$(DEV) -m pytest -q -m 'integration and not postgresql' $(TOGETHER)
+	@$(DEV) -m pytest -q -m 'integration and not (postgresql or slow)' $(TOGETHER)
+
+.PHONY: slow
+slow: env-live ## dead and lost services, lost runs, and hostile servers: tests that take minutes each
+	@$(DEV) -m pytest -q -m slow $(TOGETHER)
 
 .PHONY: postgresql
 postgresql: env-live ## those of them that look at the database, with PostgreSQL where it is installed

@@ -48,6 +48,8 @@ ONE_PYTHON = {
     'test_scale',
     'test_verdicts',
 }
+# Modules that wait for minutes, or make hundreds of attacks: `make test` leaves them to `.ci/run`.
+SLOW = {'test_background_services', 'test_event_services', 'test_heartbeats', 'test_hostile_server'}
 # Modules to begin with, so that at the end nobody waits for one of them.
 LONGEST = (
     'test_full_run',
@@ -55,6 +57,9 @@ LONGEST = (
     'test_event_services',
     'test_background_services',
     'test_hostile_server',
+    'test_expectations',
+    'test_failures',
+    'test_state',
     'test_ways_in',
     'test_events',
 )
@@ -78,6 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker('integration' if INTEGRATION in item.path.parents else 'unit')
         if item.path.stem in ONE_PYTHON:
             item.add_marker('one_python')
+        if item.path.stem in SLOW:
+            item.add_marker('slow')
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

@@ -14,6 +14,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,7 +37,6 @@ WIRE_TIMEOUT = 0.4
 MEGABYTES = 256
 # What a busy machine adds to three time-outs.
 SLACK = 3.0
-SECONDS = 60
 # A thread that has nothing to do ends after two seconds, those of a busy machine later.
 LEFT = 10.0
 DIGEST = {'auth_type': 'digest', 'username': 'bob', 'password': 'open-sesame'}
@@ -76,6 +76,27 @@ class Cost:
         )
 
 
+@cache
+def checks() -> subprocess.Popen[str]:
+    """A process that has one check after the other made, each in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, '-m', 'tests.hostile.only_the_check'],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _no_more_checks() -> Iterator[None]:
+    yield
+    with checks() as process:
+        assert process.stdin is not None
+        process.stdin.close()
+    checks.cache_clear()
+
+
 def cost_of(
     attack: Attack,
     *,
@@ -85,53 +106,17 @@ def cost_of(
     context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> Cost:
-    """Of so many checks; `wait` is how many seconds later threads and sockets are counted."""
+    """Of so many checks; `wait` is how many seconds later threads and sockets are counted at the latest."""
+    process = checks()
+    assert process.stdin is not None
+    assert process.stdout is not None
     with HostileServer(attack, context=context) as server:
         instance = {'prefect_url': server.url, **options}
-        child = subprocess.run(
-            [sys.executable, '-m', 'tests.hostile.only_the_check', json.dumps(instance), str(runs), str(wait)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-        assert child.returncode == 0, child.stderr[-2000:]
-        return Cost(**json.loads(child.stdout.splitlines()[-1]), requests=server.requests)
-
-
-class LonelyCheck:
-    """A process that runs only the check, one new one after the other."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, '-m', 'tests.hostile.only_the_check'],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def cost_of(self, attack: Attack, wait: float, **options: Any) -> Cost:
-        with HostileServer(attack) as server:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps([{'prefect_url': server.url, **options}, 1, wait]) + '\n')
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            assert line, f'the process ended with {self._process.wait(5)}'
-            return Cost(**json.loads(line), requests=server.requests)
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture(scope='module')
-def lonely_check() -> Iterator[LonelyCheck]:
-    check = LonelyCheck()
-    yield check
-    check.end()
+        process.stdin.write(json.dumps([instance, runs, wait, dict(environment or {})]) + '\n')
+        process.stdin.flush()
+        cost = json.loads(process.stdout.readline())
+        assert 'ended' not in cost, cost
+        return Cost(**cost, requests=server.requests)
 
 
 # A smaller example would take minutes to find: each waits for what is left behind.
@@ -140,9 +125,9 @@ def lonely_check() -> Iterator[LonelyCheck]:
     phases=[Phase.explicit, Phase.generate],
 )
 @given(answer=wire.ANSWERS, way=st.sampled_from([{'auth_string': f'bob:{wire.SECRET}'}, DIGEST]))
-def test_arbitrary_bytes_cost_no_more(lonely_check: LonelyCheck, answer: wire.Answer, way: dict[str, Any]) -> None:
+def test_arbitrary_bytes_cost_no_more(answer: wire.Answer, way: dict[str, Any]) -> None:
     secret = way.get('password', wire.SECRET)
-    cost = lonely_check.cost_of(answer, LEFT, timeout=WIRE_TIMEOUT, collect_events=True, **way)
+    cost = cost_of(answer, wait=LEFT, timeout=WIRE_TIMEOUT, collect_events=True, **way)
     assert cost.megabytes < MEGABYTES
     assert cost.seconds < 3 * WIRE_TIMEOUT + SLACK
     assert cost.threads == 1
@@ -255,7 +240,7 @@ class TestWords:
 
     @pytest.mark.parametrize('way', WAYS)
     def test_our_own_secrets_are_masked(self, way: str) -> None:
-        cost = cost_of(self.echo(' '.join(FORMS.values())), **WAYS[way])
+        cost = cost_of(self.echo(' '.join(FORMS.values())), timeout=3, **WAYS[way])
         said = cost.said()
         assert '(the server says: no ***' in cost.errors[0]
         assert '***' in str(cost.tags('work_pool_name'))
@@ -263,7 +248,7 @@ class TestWords:
 
     def test_control_characters_become_blanks(self) -> None:
         text = 'a\x1b[31m\x07\x9b\x7fb'
-        cost = cost_of(self.echo(text.replace('\x9b', '\u009b')))
+        cost = cost_of(self.echo(text.replace('\x9b', '\u009b')), timeout=3)
         assert '(the server says: no a [31m b)' in cost.errors[0]
         assert not re.search(
             '[\x00-\x1f\x7f-\x9f]', ''.join([*cost.errors, *(line for line in cost.log if 'DEBUG' not in line)])
@@ -271,7 +256,7 @@ class TestWords:
         assert cost.tags('work_pool_name') == {f'a [31m   b {index}' for index in range(2)}
 
     def test_errors_are_short_whatever_is_said(self) -> None:
-        cost = cost_of(self.echo('word ' * 5000))
+        cost = cost_of(self.echo('word ' * 5000), timeout=3)
         assert len(cost.errors[0]) < 4000
 
 
