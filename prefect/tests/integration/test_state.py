@@ -38,13 +38,9 @@ NOBODY = 65534
 
 @pytest.fixture(scope='module')
 def server(prefect_server: PrefectServer) -> PrefectServer:
+    # The Agent's user may not read what the check of a first test would import.
+    CheckRunner({'prefect_url': prefect_server.api_url}).run()
     return prefect_server
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _imported() -> None:
-    """The Agent's user may not read what the check of a first test would import."""
-    CheckRunner({'prefect_url': 'http://127.0.0.1:9/api'}).run()
 
 
 @pytest.fixture
