@@ -80,7 +80,7 @@ test-all: test ## `make test`, all versions of Prefect on both databases, long h
 		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
 
 TIMED = started=$$(date +%s); \
-	$(if $(filter $*,$(FIRST)),,nice -n 19) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
+	$(if $(filter $*,$(FIRST)),,nice -n 5) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \
 	printf '%-20s%s in %d s\n' '$*' $$result $$(($$(date +%s) - started)) | tee -a $(STAGES); \
 	test $$result = passed
 

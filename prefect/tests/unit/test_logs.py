@@ -212,7 +212,7 @@ def test_logs_are_collected_from_the_server_files_and_containers() -> None:
     assert {configuration['source'] for configuration in configurations} == {'prefect'}
 
 
-@pytest.mark.parametrize('page', ['prefect/README.md', 'docs/deploying.md'])
+@pytest.mark.parametrize('page', ['docs/logs.md', 'docs/deploying.md'])
 def test_pages_show_the_rule_of_the_example_wherever_they_show_one(page: str) -> None:
     text = (FOLDER.parent / page).read_text()
     pattern = log_configurations()[0]['log_processing_rules'][0]['pattern']

@@ -60,6 +60,20 @@ def test_generated_files_are_as_declared(path: Path) -> None:
     assert path.read_text() == metadata.wanted()[path], 'run `make generate`'
 
 
+def test_every_question_of_the_readme_has_an_answer() -> None:
+    left = list(METRICS.values())
+    for question in metadata.QUESTIONS:
+        answers = [spec for spec in left if question.is_answered_by(spec)]
+        assert answers, question.text
+        left = [spec for spec in left if spec not in answers]
+    assert left == []
+
+
+def test_series_without_a_question_is_named() -> None:
+    with pytest.raises(ValueError, match=r'no question for new\.series'):
+        metadata.readme_tables([*METRICS.values(), replace(METRICS['health'], name='new.series')])
+
+
 def test_every_documented_series_is_declared() -> None:
     always_on = {name for name, spec in METRICS.items() if not spec.group}
 
