@@ -27,8 +27,8 @@ from datadog_checks.prefect.api.times import RESOLUTION
 _LISTED = 1_000
 # What is more than this is not remembered, and not read.
 _CAPACITY = 50_000
-# Seconds for which one run of the check reads; the next one goes on.
-_READING_SECONDS = 12.0
+# Seconds for which one run of the check reads at most; the next one goes on.
+READING_SECONDS = 12.0
 # How many known runs one request asks about, and the seconds within which each has its turn.
 _IDS_PER_COUNT = 5_000
 _VERIFICATION_SECONDS = 45.0
@@ -43,13 +43,17 @@ Lister = Callable[[Body], Iterator[R]]
 
 @dataclass(frozen=True)
 class Source(Generic[R]):
-    """Where runs of a kind are counted and listed, in the order of the time at which they were expected to start."""
+    """Where runs of a kind are counted and listed, in the order of the time at which they were expected to start.
+
+    `seconds` is how long may be read in this run of the check.
+    """
 
     table: Table
     order: TimeOrder
     count: Count
     list: Lister[R]
     page_size: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class LiveRuns(Generic[R]):
         if self._refreshed_at is None:
             self._by_id.clear()
             reader.read_all()
-            if len(self._by_id) <= _LISTED:
+            if reader.is_complete and len(self._by_id) <= _LISTED:
                 return list(self._by_id.values())
             self._refreshed_at = now
             return self._complete(reader)
@@ -139,7 +143,7 @@ class _Reader(Generic[R]):
         self._source = source
         self._body = body
         self._known = known
-        self._deadline = time.monotonic() + _READING_SECONDS
+        self._deadline = time.monotonic() + source.seconds
         self.table = source.table
         self.noun = source.table.replace('_', ' ')
         # Whether all was read that there was to be read.

@@ -28,7 +28,7 @@ from datadog_checks.prefect.api.versions import (
     TASK_RUN_END_FILTER,
 )
 from datadog_checks.prefect.inventory.lazy import Lazy
-from datadog_checks.prefect.inventory.live_runs import Changes, Source
+from datadog_checks.prefect.inventory.live_runs import READING_SECONDS, Changes, Source
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.streams.window import fresh_time_range
@@ -265,8 +265,10 @@ class Runs:
     def _read_live_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
         client, order = self._client, self._order_of_unstarted()
+        list_runs = partial(client.flow_runs, order=order)
+        seconds = client.seconds_for_one_list(READING_SECONDS)
         source: Source[FlowRun] = Source(
-            'flow_runs', order, client.count_flow_runs, partial(client.flow_runs, order=order), client.page_size()
+            'flow_runs', order, client.count_flow_runs, list_runs, client.page_size(), seconds
         )
         body = queries.live_flow_runs(self._selection.server_filter())
         runs = self._memory.live_flow_runs.refresh(source, body, self._now, self._changes_of_flow_runs)
@@ -295,8 +297,10 @@ class Runs:
         if not client.has(TASK_RUN_END_FILTER):
             # What ended since the last check cannot be asked for.
             return self._read_task_runs(bodies, order)
+        list_runs = partial(client.task_runs, order=order)
+        seconds = client.seconds_for_one_list(READING_SECONDS)
         source: Source[TaskRun] = Source(
-            'task_runs', order, client.count_task_runs, partial(client.task_runs, order=order), client.page_size()
+            'task_runs', order, client.count_task_runs, list_runs, client.page_size(), seconds
         )
         known = zip(bodies, self._memory.live_task_runs, (True, False), strict=False)
         return [

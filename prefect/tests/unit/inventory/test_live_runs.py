@@ -195,12 +195,23 @@ def test_few_runs_are_listed_again(server: Server, fake: FakePrefect) -> None:
     assert paths.count('/flow_runs/count') == 0
 
 
+@pytest.mark.parametrize(('listed', 'page', 'seconds'), [(20, 20, 5), (100, 10, 3)])
 def test_what_is_not_read_in_time_is_read_by_the_next_checks(
-    fake: FakePrefect, server: Server, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+    fake: FakePrefect,
+    server: Server,
+    prefect_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    listed: int,
+    page: int,
+    seconds: int,
 ) -> None:
-    """A page takes five seconds here. Numbers that are not complete are not reported."""
+    """Numbers that are not complete are not reported, also where no more was read than is listed in each run."""
+    monkeypatch.setattr(live_runs, '_LISTED', listed)
+    fake.default_limit = page
     bench = Bench(fake, prefect_url)
-    monkeypatch.setattr('datadog_checks.prefect.inventory.live_runs.time.monotonic', lambda: 5 * len(fake.requests))
+    monkeypatch.setattr(
+        'datadog_checks.prefect.inventory.live_runs.time.monotonic', lambda: seconds * len(fake.requests)
+    )
     errors = []
     for _ in range(8):
         fake.now += INTERVAL
