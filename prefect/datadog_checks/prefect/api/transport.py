@@ -44,8 +44,8 @@ _MAX_REQUESTS = 2_000
 _MAX_ROWS = 200_000
 # Beyond what their number takes: in long names, most often.
 _MAX_KEPT_KB = 32 * 2**10
-# Enough for all endpoints with the name of a work pool.
 _CHECK_SCHEME = 'Check the port and the scheme (http:// or https://) of prefect_url'
+# Enough for all endpoints with the name of a work pool.
 _ENDPOINT_BYTES = 120
 # What the HTTP library may take longer than its own time-outs before it is not waited for any longer.
 _GRACE_SECONDS = 0.5
