@@ -1,21 +1,17 @@
-"""One HTTP request to the Prefect API: the only module that knows requests and its exceptions."""
+"""One HTTP request to the Prefect API. `failed_request.py` says what the exceptions of the HTTP library mean."""
 
 from __future__ import annotations
 
 import base64
-import re
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from http.client import HTTPException, RemoteDisconnected
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-import urllib3
 
 from datadog_checks.prefect.api import csrf, decoding
 from datadog_checks.prefect.api.csrf import CsrfToken
@@ -28,6 +24,7 @@ from datadog_checks.prefect.api.errors import (
     Unreachable,
     status_error,
 )
+from datadog_checks.prefect.api.failed_request import FailedRequest, describe_preparation
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.api.request_stats import RequestStats
 from datadog_checks.prefect.api.rows import kept_bytes
@@ -44,12 +41,10 @@ _MAX_REQUESTS = 2_000
 _MAX_ROWS = 200_000
 # Beyond what their number takes: in long names, most often.
 _MAX_KEPT_KB = 32 * 2**10
-_CHECK_SCHEME = 'Check the port and the scheme (http:// or https://) of prefect_url'
 # Enough for all endpoints with the name of a work pool.
 _ENDPOINT_BYTES = 120
 # What the HTTP library may take longer than its own time-outs before it is not waited for any longer.
 _GRACE_SECONDS = 0.5
-_TLS_SOURCE = re.compile(r' \(_ssl\.c:\d+\)$')
 
 
 class Http(Protocol):
@@ -299,8 +294,9 @@ class Transport:
         except TookTooLong as error:
             raise Unreachable(endpoint, self._describe_slow(str(error), limit)) from None
         except requests.exceptions.RequestException as error:
-            kind = _ConnectionLost if _is_lost_connection(error) else Unreachable
-            raise kind(endpoint, self._describe(error, connect, read)) from None
+            failed = FailedRequest(error, urlsplit(self.base_url).netloc, connect, read)
+            kind = _ConnectionLost if failed.is_lost_connection else Unreachable
+            raise kind(endpoint, failed.describe()) from None
         except PrefectApiError:
             raise
         except Exception as error:
@@ -308,7 +304,7 @@ class Transport:
                 cause = 'demands credentials in a way that is not understood. Check auth_type'
                 raise Unreachable(endpoint, f'{urlsplit(self.base_url).netloc} {cause}') from None
             # What the Agent base needs for a request could not be had: a certificate, a token.
-            raise Unreachable(endpoint, _describe_preparation(error)) from None
+            raise Unreachable(endpoint, describe_preparation(error)) from None
         finally:
             # Of a call that nobody waits for any longer: the thread that makes it ends with its connections.
             exchange.end()
@@ -320,38 +316,6 @@ class Transport:
         """Those of the options for connecting and for one read, in seconds."""
         connect, read = self._http.options['timeout']
         return float(connect), float(read)
-
-    def _describe(self, error: requests.exceptions.RequestException, connect: float, read: float) -> str:
-        """What happened to a request that got no answer. The text of the exception itself may hold the URL."""
-        address = urlsplit(self.base_url).netloc
-        causes = _causes(error)
-        if isinstance(error, requests.exceptions.ConnectTimeout):
-            return f'no connection to {address} within {connect:.3g} s. Check prefect_url and the network'
-        if isinstance(error, requests.exceptions.Timeout) or _is_any(causes, urllib3.exceptions.ReadTimeoutError):
-            return f'no answer from {address} within {read:.3g} s. Is the server overloaded? (option timeout)'
-        if isinstance(error, requests.exceptions.ProxyError):
-            return 'the HTTP proxy gave no connection. Check proxy and skip_proxy'
-        if isinstance(error, requests.exceptions.SSLError) or _is_any(causes, ssl.SSLError):
-            return f'TLS with {address} failed: {_tls_problem(_root_cause(causes))}'
-        if isinstance(error, requests.exceptions.ChunkedEncodingError):
-            return f'the connection to {address} closed in the middle of an answer. Did the server or a proxy stop?'
-        if isinstance(error, requests.exceptions.ContentDecodingError):
-            return f'the answer of {address} cannot be decompressed. Does a proxy change it?'
-        if _is_any(causes, HTTPException) and not _is_any(causes, ConnectionError):
-            return f'the answer of {address} is not HTTP. {_CHECK_SCHEME}'
-        if _is_any(causes, RemoteDisconnected):
-            return f'{address} closed the connection without an answer. {_CHECK_SCHEME}'
-        if isinstance(error, requests.exceptions.ConnectionError):
-            cause = _root_cause(causes)
-            return f'no connection to {address}: {cause}. Is the server running, and is prefect_url correct?'
-        if isinstance(error, requests.exceptions.InvalidHeader):
-            return (
-                'the request could not be made: a header is not valid. Check headers and extra_headers for line breaks'
-            )
-        # That prefect_url is one was checked with the options.
-        if isinstance(error, requests.exceptions.InvalidURL):
-            return 'the request could not be made: the address of the HTTP proxy is not valid. Check proxy'
-        return f'the request could not be made: {type(error).__name__}. Check prefect_url and proxy'
 
     def _describe_slow(self, reason: str, limit: float) -> str:
         address = urlsplit(self.base_url).netloc
@@ -384,52 +348,6 @@ def _target(base_url: str, location: str | None) -> str:
     except ValueError:
         return ''
     return urlunsplit((parts.scheme, parts.netloc.rpartition('@')[2], parts.path.partition(';')[0], '', ''))
-
-
-def _is_lost_connection(error: requests.exceptions.RequestException) -> bool:
-    is_lost = _is_any(_causes(error), (ConnectionResetError, BrokenPipeError))
-    return is_lost and isinstance(error, requests.exceptions.ConnectionError)
-
-
-def _is_any(errors: list[BaseException], kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
-    return any(isinstance(error, kinds) for error in errors)
-
-
-def _root_cause(causes: list[BaseException]) -> str:
-    """The innermost reason in the words of the operating system or the TLS library."""
-    cause = causes[-1]
-    text = getattr(cause, 'verify_message', '') or getattr(cause, 'strerror', '') or type(cause).__name__
-    return _TLS_SOURCE.sub('', str(text)).rstrip('.')[:200]
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The exception and what led to it; urllib3 keeps the reason of a failed connection in `args` or `reason`."""
-    causes: list[BaseException] = []
-    pending: BaseException | None = error
-    while pending is not None and pending not in causes:
-        causes.append(pending)
-        inner = [getattr(pending, 'reason', None), *pending.args, pending.__cause__, pending.__context__]
-        pending = next((cause for cause in inner if isinstance(cause, BaseException)), None)
-    return causes
-
-
-def _tls_problem(reason: str) -> str:
-    if 'WRONG_VERSION_NUMBER' in reason or 'RECORD_LAYER_FAILURE' in reason:
-        return 'the answer is not TLS. Is prefect_url https:// for a server that speaks http://?'
-    if 'CERTIFICATE_REQUIRED' in reason:
-        return 'the server demands a client certificate. Set tls_cert and tls_private_key'
-    return f'{reason}. Check tls_verify, tls_ca_cert and tls_cert'
-
-
-def _describe_preparation(error: Exception) -> str:
-    """Why no request could be made. Only an error of the operating system says no more than a path."""
-    if isinstance(error, UnicodeError):
-        return 'the request could not be made: a header has a character beyond Latin-1. Check extra_headers and proxy'
-    hint = 'Check the files of auth_token, tls_ca_cert, tls_cert and tls_private_key'
-    if isinstance(error, OSError) and error.strerror:
-        name = f' ({error.filename})' if error.filename else ''
-        return f'the request could not be made: {_root_cause([error])}{name}. {hint}'
-    return f'the request could not be made: {type(error).__name__}. {hint}'
 
 
 def _detail(answer: _Answer) -> str:
