@@ -8,7 +8,7 @@ import pytest
 
 from datadog_checks.prefect.collectors.late_reason import Circumstances, LateReason, late_reason
 
-README = Path(__file__).parents[3] / 'README.md'
+PAGE = Path(__file__).parents[4] / 'docs' / 'series.md'
 
 # Each circumstance alone, and the reason that it gives.
 ALONE = {
@@ -48,5 +48,5 @@ def test_first_circumstance_that_holds_is_the_reason_in_every_combination() -> N
 
 def test_reasons_are_told_in_the_order_in_which_they_are_documented() -> None:
     assert list(LateReason) == [*ALONE.values(), LateReason.UNKNOWN]
-    cells = [line.split('|')[1].strip(' `') for line in README.read_text().splitlines() if line.startswith('|')]
+    cells = [line.split('|')[1].strip(' `') for line in PAGE.read_text().splitlines() if line.startswith('|')]
     assert [cell for cell in cells if cell in set(LateReason)] == list(LateReason)
