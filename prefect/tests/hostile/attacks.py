@@ -245,6 +245,7 @@ ATTACKS: dict[str, Attack] = {
     'a body by the byte': at(HEALTH, dripping_body),
     '103 Early Hints without end': at(HEALTH, early_hints),
     'no HTTP': at(HEALTH, no_http),
+    'lengths that differ': at(HEALTH, lambda connection: headers(connection, 'Content-Length: -1')),
     'ninety headers of 60 kB': at(HEALTH, lambda connection: headers(connection, 'X: ' + 'y' * 60_000)),
     'ninety cookies of 60 kB': at(HEALTH, lambda connection: headers(connection, 'Set-Cookie: a=b' + '; a=b' * 12_000)),
     # Lists without end.

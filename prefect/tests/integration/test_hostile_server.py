@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from lab.prefect_server import ROOT
@@ -43,6 +43,15 @@ DIGEST = {'auth_type': 'digest', 'username': 'bob', 'password': 'open-sesame'}
 OPTIONS: dict[str, dict[str, Any]] = {'body of a 401': DIGEST, 'objects as events': {'collect_events': True}}
 # The first check has nothing to compare.
 RUNS = {'counts that make no sense': 3}
+# An answer that is refused before it can be read: its socket stayed open until garbage was collected.
+TWO_LENGTHS = wire.Answer(
+    path='/admin/version',
+    status_line=b'HTTP/1.1 200 OK',
+    headers=(b'Content-Length: -1', b'Content-Length: -1'),
+    body=b'true',
+    framing='length',
+    ending='reset',
+)
 ROWS: dict[str, str] = {}
 
 
@@ -124,6 +133,7 @@ def cost_of(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )
+@example(answer=TWO_LENGTHS, way=DIGEST)
 @given(answer=wire.ANSWERS, way=st.sampled_from([{'auth_string': f'bob:{wire.SECRET}'}, DIGEST]))
 def test_arbitrary_bytes_cost_no_more(answer: wire.Answer, way: dict[str, Any]) -> None:
     secret = way.get('password', wire.SECRET)

@@ -25,6 +25,13 @@ PAGE = 200
 INTERVAL_SECONDS = 0.2
 
 
+@pytest.fixture(scope='module')
+def server(database_url: str | None) -> Iterator[PrefectServer]:
+    """One for each database: in which order records of one moment come is up to it."""
+    with PrefectServer(database_url=database_url) as server:
+        yield server
+
+
 @pytest.fixture
 def runner(server: PrefectServer) -> Iterator[CheckRunner]:
     runner = CheckRunner({'prefect_url': server.api_url, 'collect_logs': True})

@@ -103,6 +103,10 @@ _MEANINGS: tuple[tuple[Callable[[FailedRequest], bool], Callable[[FailedRequest]
         ),
     ),
     (
+        lambda failed: failed.comes_from(urllib3.exceptions.InvalidHeader),
+        lambda failed: f'the answer of {failed.address} says two lengths of itself. Does a proxy cut or change it?',
+    ),
+    (
         lambda failed: failed.is_a(requests.exceptions.InvalidHeader),
         lambda failed: (
             'the request could not be made: a header is not valid. Check headers and extra_headers for line breaks'

@@ -70,6 +70,9 @@ class Exchange:
     def end(self) -> None:
         """If another thread still reads, that comes to its end at once: nobody waits for the answer any longer."""
         if self._has_ended:
+            # An error of the exchange may be kept for longer than its sockets are of use.
+            self._connections.clear()
+            self._sockets.clear()
             return
         self._is_abandoned = True
         for used in (*self._sockets, *(connection.sock for connection in self._connections)):

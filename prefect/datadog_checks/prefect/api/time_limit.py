@@ -84,9 +84,13 @@ class BoundedCaller:
             if isinstance(problem, Empty):
                 raise TookTooLong from None
             raise
-        if error is not None:
-            raise error
-        return cast(T, value)
+        try:
+            if error is not None:
+                raise error
+            return cast(T, value)
+        finally:
+            # Else the error would hold this frame and the frame the error, and both the sockets of a broken answer.
+            del error
 
 
 class _Worker:
@@ -135,3 +139,4 @@ class _Worker:
                 outcome = (None, error)
             self.is_busy = False
             self._outcomes.put(outcome)
+            del function, outcome

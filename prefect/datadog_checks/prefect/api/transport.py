@@ -292,25 +292,31 @@ class Transport:
         try:
             return self._caller.call(answer, limit + _GRACE_SECONDS)
         except TookTooLong as error:
-            raise Unreachable(endpoint, self._describe_slow(str(error), limit)) from None
+            failure: PrefectApiError = Unreachable(endpoint, self._describe_slow(str(error), limit))
         except requests.exceptions.RequestException as error:
-            failed = FailedRequest(error, urlsplit(self.base_url).netloc, connect, read)
-            kind = _ConnectionLost if failed.is_lost_connection else Unreachable
-            raise kind(endpoint, failed.describe()) from None
-        except PrefectApiError:
-            raise
+            failure = self._failure(endpoint, FailedRequest(error, urlsplit(self.base_url).netloc, connect, read))
+        except PrefectApiError as error:
+            failure = error
         except Exception as error:
             if exchange.has_answer:
                 cause = 'demands credentials in a way that is not understood. Check auth_type'
-                raise Unreachable(endpoint, f'{urlsplit(self.base_url).netloc} {cause}') from None
-            # What the Agent base needs for a request could not be had: a certificate, a token.
-            raise Unreachable(endpoint, describe_preparation(error)) from None
+                failure = Unreachable(endpoint, f'{urlsplit(self.base_url).netloc} {cause}')
+            else:
+                # What the Agent base needs for a request could not be had: a certificate, a token.
+                failure = Unreachable(endpoint, describe_preparation(error))
         finally:
             # Of a call that nobody waits for any longer: the thread that makes it ends with its connections.
             exchange.end()
             seconds = time.monotonic() - started
             self.budget.charge(endpoint, seconds)
             self.stats.add(path, exchange.received, seconds)
+        # Not where the error of the HTTP library is handled: it would be kept with this one, and its sockets with it.
+        raise failure
+
+    @staticmethod
+    def _failure(endpoint: str, failed: FailedRequest) -> PrefectApiError:
+        kind = _ConnectionLost if failed.is_lost_connection else Unreachable
+        return kind(endpoint, failed.describe())
 
     def _timeouts(self) -> tuple[float, float]:
         """Those of the options for connecting and for one read, in seconds."""
