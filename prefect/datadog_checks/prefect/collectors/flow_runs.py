@@ -187,10 +187,10 @@ def _read_histories(
     unread = [
         item for item in candidates.values() if item.state_id not in known and _entered(run, item) >= window.since
     ]
-    found = [
-        (flow_run, tags, run.inventory.flow_run_states(flow_run.id)) for flow_run, tags in run.inventory.tag(unread)
-    ]
-    return found, known | {item.state_id: _entered(run, item) for item in unread}
+    found = [(flow_run, tags, run.inventory.flow_run_states(flow_run)) for flow_run, tags in run.inventory.tag(unread)]
+    # A replica of the server may be behind the one that showed the run: then it is looked at again.
+    behind = {item.state_id for item, _, states in found if not state_history.has_state_of(item, states)}
+    return found, known | {item.state_id: _entered(run, item) for item in unread if item.state_id not in behind}
 
 
 def _entered(run: RunContext, flow_run: FlowRun) -> datetime:

@@ -31,6 +31,7 @@ from datadog_checks.prefect.inventory.lazy import Lazy
 from datadog_checks.prefect.inventory.live_runs import READING_SECONDS, Changes, Source
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.selection import Selection
+from datadog_checks.prefect.streams.state_history import has_state_of
 from datadog_checks.prefect.streams.window import fresh_time_range
 
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
@@ -136,11 +137,15 @@ class Runs:
         live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
         return [*self._memory.interrupted.values(), *live]
 
-    def flow_run_states(self, flow_run_id: str) -> list[FlowRunState]:
-        """All states of a flow run, ascending by time."""
-        if flow_run_id not in self._states:
-            self._states[flow_run_id] = self._client.flow_run_states(flow_run_id)
-        return self._states[flow_run_id]
+    def flow_run_states(self, flow_run: FlowRun) -> list[FlowRunState]:
+        """All states of a flow run, ascending by time, up to that of `flow_run` at least.
+
+        Fewer come only from a replica of the server that is behind the one that showed the run.
+        """
+        known = self._states.get(flow_run.id, [])
+        if not has_state_of(flow_run, known):
+            known = self._states[flow_run.id] = self._client.flow_run_states(flow_run.id)
+        return known
 
     def newest_ends_of(
         self, deployment_ids: Collection[str], state_types: Collection[str], until: datetime | None

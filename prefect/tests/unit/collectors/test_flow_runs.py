@@ -7,7 +7,7 @@ import pytest
 
 from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.collectors.flow_runs import FinishedFlowRuns, FlowRuns, RetryGaps, StartedFlowRuns
-from tests.fake_prefect import FakePrefect
+from tests.fake_prefect import FakePrefect, FakeResponse
 from tests.unit.harness import (
     Bench,
     Row,
@@ -576,6 +576,38 @@ class TestRetryGaps:
         fake.set_flow_run_state(run, 'COMPLETED', at=at(40))
         assert self.follow(fake, bench, collector, 45) == {}
         assert self.follow(fake, bench, collector, 300) == {}
+
+    def test_gap_that_ends_after_another_collector_has_read_the_history_counts(
+        self, fake: FakePrefect, bench: Bench, collector: RetryGaps, deployment: Row
+    ) -> None:
+        """The read of the gaps had failed before, so that it lists the ended runs itself, later in the same check."""
+        finished = FinishedFlowRuns()
+        bench.follow(finished)
+        run = run_through(fake, deployment=deployment, start=at(1), seconds=2, end=('SCHEDULED', 'AwaitingRetry'))
+        fake.now = at(130)
+        bench.follow(finished)
+        fake.set_flow_run_state(run, 'RUNNING', at=at(140))
+        fake.set_flow_run_state(run, 'SCHEDULED', 'AwaitingRetry', at=at(141))
+        fake.now = at(145)
+        check = bench.context()
+        bench.follow(finished, check)
+        fake.set_flow_run_state(run, 'RUNNING', at=at(145.5))
+        fake.set_flow_run_state(run, 'COMPLETED', at=at(146))
+        gaps = bench.follow(collector, check)
+        fake.now = at(160)
+        gaps |= bench.follow(collector)
+        assert sum(value for (name, _), value in gaps.items() if name.endswith('.count')) == 2
+
+    def test_history_of_a_replica_that_is_behind_is_read_again(
+        self, fake: FakePrefect, bench: Bench, collector: RetryGaps, deployment: Row
+    ) -> None:
+        run = run_through(fake, deployment=deployment, start=at(1), seconds=2, end=('SCHEDULED', 'AwaitingRetry'))
+        fake.set_flow_run_state(run, 'RUNNING', at=at(9))
+        states = sorted(fake.tables['flow_run_states'].newest(), key=lambda row: row['timestamp'])
+        fake.fault = failing('/flow_run_states/', FakeResponse.of(states[:-1]))
+        assert self.follow(fake, bench, collector, 15) == {}
+        fake.fault = None
+        assert self.follow(fake, bench, collector, 30)['count'] == 1
 
     def test_gap_that_is_not_over_does_not_count_yet(
         self, fake: FakePrefect, bench: Bench, collector: RetryGaps, deployment: Row
