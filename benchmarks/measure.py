@@ -24,7 +24,7 @@ _PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
 _STEADY_CHECKS = 11
 _DISTURBED_CHECKS = 2
 # A check of the naive plan, and a server that reads its future for the first time, may take some of this.
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass
