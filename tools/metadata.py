@@ -10,7 +10,7 @@ import csv
 import difflib
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -164,16 +164,19 @@ QUESTIONS = (
 
 
 def readme_tables(specs: Iterable[MetricSpec]) -> str:
-    """Return the questions with tables in Markdown; each series belongs to the first one that it answers."""
+    """Return the questions with tables in Markdown."""
+    return '\n'.join(_readme_part(question, answers) for question, answers in answers_by_question(specs))
+
+
+def answers_by_question(specs: Iterable[MetricSpec]) -> Iterator[tuple[Question, list[MetricSpec]]]:
+    """Each question with its series; a series belongs to the first one that it answers, and to one at least."""
     left = list(specs)
-    parts = []
     for question in QUESTIONS:
         answers = [spec for spec in left if question.is_answered_by(spec)]
         left = [spec for spec in left if spec not in answers]
-        parts.append(_readme_part(question, answers))
+        yield question, answers
     if left:
         raise ValueError(f'no question for {", ".join(spec.name for spec in left)}')
-    return '\n'.join(parts)
 
 
 def _readme_part(question: Question, specs: list[MetricSpec]) -> str:

@@ -295,8 +295,8 @@ class Transport:
             failure: PrefectApiError = Unreachable(endpoint, self._describe_slow(str(error), limit))
         except requests.exceptions.RequestException as error:
             failure = self._failure(endpoint, FailedRequest(error, urlsplit(self.base_url).netloc, connect, read))
-        except PrefectApiError as error:
-            failure = error
+        except PrefectApiError:
+            raise
         except Exception as error:
             if exchange.has_answer:
                 cause = 'demands credentials in a way that is not understood. Check auth_type'

@@ -189,7 +189,7 @@ def _read_histories(
     ]
     found = [(flow_run, tags, run.inventory.flow_run_states(flow_run)) for flow_run, tags in run.inventory.tag(unread)]
     # A replica of the server may be behind the one that showed the run: then it is looked at again.
-    behind = {item.state_id for item, _, states in found if not state_history.has_state_of(item, states)}
+    behind = {item.state_id for item, _, states in found if states and item.state_id not in {x.id for x in states}}
     return found, known | {item.state_id: _entered(run, item) for item in unread if item.state_id not in behind}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,7 +19,7 @@ from datadog_checks.prefect.api.paging import (
     TASK_RUNS_BY_EXPECTED_START,
     TimeOrder,
 )
-from datadog_checks.prefect.api.queries import Body
+from datadog_checks.prefect.api.queries import Body, Table
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION
 from datadog_checks.prefect.api.versions import (
@@ -28,10 +28,9 @@ from datadog_checks.prefect.api.versions import (
     TASK_RUN_END_FILTER,
 )
 from datadog_checks.prefect.inventory.lazy import Lazy
-from datadog_checks.prefect.inventory.live_runs import READING_SECONDS, Changes, Source
+from datadog_checks.prefect.inventory.live_runs import READING_SECONDS, Changes, Count, R, Source
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.selection import Selection
-from datadog_checks.prefect.streams.state_history import has_state_of
 from datadog_checks.prefect.streams.window import fresh_time_range
 
 # How long ago a run that ended unstarted was due at most (versions.ENDS_OF_UNSTARTED_FLOW_RUNS).
@@ -55,7 +54,8 @@ class Runs:
         self._ends_read_since: datetime | None = None
         self._started_task_runs: dict[TimeRange, list[TaskRun]] = {}
         self._finished_task_runs: dict[TimeRange, list[TaskRun]] = {}
-        self._states: dict[str, list[FlowRunState]] = {}
+        # By the run and the state in which it was found.
+        self._states: dict[tuple[str, str | None], list[FlowRunState]] = {}
         self._ended_unstarted = Lazy(self._read_ended_unstarted)
         self.live_flow_runs = Lazy(self._read_live_flow_runs)
         self.due_flow_runs = Lazy(self._read_due_flow_runs)
@@ -138,14 +138,14 @@ class Runs:
         return [*self._memory.interrupted.values(), *live]
 
     def flow_run_states(self, flow_run: FlowRun) -> list[FlowRunState]:
-        """All states of a flow run, ascending by time, up to that of `flow_run` at least.
+        """All states of a flow run, ascending by time, read after it was found in its state.
 
-        Fewer come only from a replica of the server that is behind the one that showed the run.
+        They lack that state if a replica of the server is behind the one that showed the run. None if it is gone.
         """
-        known = self._states.get(flow_run.id, [])
-        if not has_state_of(flow_run, known):
-            known = self._states[flow_run.id] = self._client.flow_run_states(flow_run.id)
-        return known
+        key = flow_run.id, flow_run.state_id
+        if key not in self._states:
+            self._states[key] = self._client.flow_run_states(flow_run.id)
+        return self._states[key]
 
     def newest_ends_of(
         self, deployment_ids: Collection[str], state_types: Collection[str], until: datetime | None
@@ -270,11 +270,7 @@ class Runs:
     def _read_live_flow_runs(self) -> list[FlowRun]:
         """The flow runs that are PENDING, RUNNING, PAUSED or CANCELLING."""
         client, order = self._client, self._order_of_unstarted()
-        list_runs = partial(client.flow_runs, order=order)
-        seconds = client.seconds_for_one_list(READING_SECONDS)
-        source: Source[FlowRun] = Source(
-            'flow_runs', order, client.count_flow_runs, list_runs, client.page_size(), seconds
-        )
+        source = self._source('flow_runs', order, client.count_flow_runs, client.flow_runs)
         body = queries.live_flow_runs(self._selection.server_filter())
         runs = self._memory.live_flow_runs.refresh(source, body, self._now, self._changes_of_flow_runs)
         return self._selection.allowed(runs)
@@ -302,11 +298,7 @@ class Runs:
         if not client.has(TASK_RUN_END_FILTER):
             # What ended since the last check cannot be asked for.
             return self._read_task_runs(bodies, order)
-        list_runs = partial(client.task_runs, order=order)
-        seconds = client.seconds_for_one_list(READING_SECONDS)
-        source: Source[TaskRun] = Source(
-            'task_runs', order, client.count_task_runs, list_runs, client.page_size(), seconds
-        )
+        source = self._source('task_runs', order, client.count_task_runs, client.task_runs)
         known = zip(bodies, self._memory.live_task_runs, (True, False), strict=False)
         return [
             run
@@ -319,6 +311,11 @@ class Runs:
         time_range = fresh_time_range(since, self._now)
         started = [run for run in self.started_task_runs(time_range) if (run.flow_run_id is not None) is is_of_flow_run]
         return Changes(started, [run.id for run in self.finished_task_runs(time_range)])
+
+    def _source(self, table: Table, order: TimeOrder, count: Count, list_runs: Callable[..., Iterator[R]]) -> Source[R]:
+        client = self._client
+        seconds = client.seconds_for_one_list(READING_SECONDS)
+        return Source(table, order, count, partial(list_runs, order=order), client.page_size(), seconds)
 
     def _order_of_unstarted(self) -> TimeOrder:
         """In which to read runs of which some have not started."""

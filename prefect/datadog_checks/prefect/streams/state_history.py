@@ -5,15 +5,10 @@ All functions take the states of one run, ascending by time, as `GET /flow_run_s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from datadog_checks.prefect.api.models import AWAITING_RETRY, TERMINAL_STATE_TYPES, FlowRun, FlowRunState
-
-
-def has_state_of(flow_run: FlowRun, states: Iterable[FlowRunState]) -> bool:
-    """Whether the state in which the run was found is among these."""
-    return any(state.id == flow_run.state_id for state in states)
+from datadog_checks.prefect.api.models import AWAITING_RETRY, TERMINAL_STATE_TYPES, FlowRunState
 
 
 def retry_gaps(states: Sequence[FlowRunState]) -> Iterator[tuple[FlowRunState, float]]:

@@ -72,7 +72,7 @@ def causes_in_code() -> Iterator[str]:
             if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'PrefectApiError':
                 yield from (text for argument in node.args[1:] for text in list(texts(argument))[:1])
             if path.stem == 'failed_request' and isinstance(node, ast.Lambda):
-                yield from (text for text in list(texts(node.body))[:1])
+                yield from list(texts(node.body))[:1]
             if isinstance(node, ast.FunctionDef) and node.name.lstrip('_').startswith('describe_'):
                 for answer in (part for part in ast.walk(node) if isinstance(part, ast.Return) and part.value):
                     yield from list(texts(answer))[:1]

@@ -701,13 +701,15 @@ class TestRetryGaps:
         fake.set_flow_run_state(run, 'COMPLETED', at=at(5))
         assert self.follow(fake, bench, collector, 15) == {}
 
-    def test_run_that_is_deleted_meanwhile_has_no_gap(
+    def test_run_that_is_deleted_meanwhile_has_no_gap_and_is_looked_at_once(
         self, fake: FakePrefect, bench: Bench, collector: RetryGaps, deployment: Row
     ) -> None:
         run = run_through(fake, deployment=deployment, start=at(1), seconds=1, end=('SCHEDULED', 'AwaitingRetry'))
         fake.set_flow_run_state(run, 'RUNNING', at=at(5))
         fake.tables['flow_run_states'] = type(fake.tables['flow_run_states'])()
         assert self.follow(fake, bench, collector, 15) == {}
+        assert self.follow(fake, bench, collector, 30) == {}
+        assert len(sent(fake, '/flow_run_states/')) == 1
 
     def test_failed_read_of_states_leaves_the_gap_to_the_next_one(
         self, fake: FakePrefect, bench: Bench, collector: RetryGaps, deployment: Row
