@@ -17,7 +17,6 @@ from benchmarks.seed import (
     DEPLOYMENT,
     FLOW,
     QUEUE,
-    SCHEDULE_SECONDS,
     Row,
     Samples,
     add_future_runs,
@@ -239,10 +238,8 @@ class Activity:
 
     def _add(self, database: sqlite3.Connection, first: int, number: int) -> None:
         periods_ahead = self._size.future_runs // self._size.deployments
-        now = datetime.now(UTC).timestamp()
-        due = sql_time(
-            f'{now} + {SCHEDULE_SECONDS} * ({periods_ahead} + (n - {first} + 1.0) / {self._size.deployments})'
-        )
+        now, period = datetime.now(UTC).timestamp(), self._size.schedule_seconds
+        due = sql_time(f'{now} + {period} * ({periods_ahead} + (n - {first} + 1.0) / {self._size.deployments})')
         add_future_runs(database, self._samples, self._size, first, number, due)
         self._added = first + number
 

@@ -66,9 +66,14 @@ def typical(costs: Sequence[Cost]) -> Cost:
 
 @dataclass
 class Costs:
-    """The costs on one server. `changes`: seconds until `flow_runs.scheduled` was right again, by what happened."""
+    """The costs on one server.
 
-    first: Cost
+    `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
+    check. `changes`: seconds until `flow_runs.scheduled` was right again, by what happened.
+    """
+
+    start: list[Cost]
+    requests: list[int]
     steady: Cost
     floor: Cost
     naive: Cost
@@ -123,28 +128,35 @@ class _Measurement:
         with Subject('check', self._server.api_url) as check, Subject('naive', self._server.api_url) as naive:
             self._activity.play_back(_PAST_SECONDS)
             self._next_interval = time.monotonic() + INTERVAL_SECONDS
-            self._report('the first check')
-            first = self._cost(check)
-            check.age()
-            self._warm_up(check)
+            start = self._start(check)
             pairs = [self._steady(check, number) for number in range(_STEADY_CHECKS)]
             steady, floor = (typical(side) for side in zip(*pairs, strict=True))
             self._report('the naive plan')
             self._live()
             everything = self._cost(naive)
-            return Costs(first, steady, floor, everything, self._changes(check) if with_changes else {})
+            requests = [cost.requests for cost, _ in pairs]
+            return Costs(start, requests, steady, floor, everything, self._changes(check) if with_changes else {})
 
-    def _warm_up(self, check: Subject) -> None:
-        """Check until the check has read back once, and knows all that is scheduled."""
+    def _start(self, check: Subject) -> list[Cost]:
+        """The checks until all is reported, and one more at least, which reads back as far as it ever does."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        has_read_back = is_right = False
-        while not is_right:
-            self._report('the check gets to know the server')
-            self._live()
-            is_right = self._is_right(check.run()) and has_read_back
-            has_read_back = True
+        costs: list[Cost] = []
+        is_right = False
+        while not is_right or len(costs) == 1:
+            if costs:
+                self._live()
+            run, cost = self._measured(check)
+            costs.append(cost)
+            is_right = self._is_right(run) and not run.error
+            self._report(
+                f'check {len(costs)} after the start: {cost.seconds:.1f} s, {cost.requests} requests, '
+                f'{cost.samples:,} samples, {len(run.scheduled):,} deployments with scheduled runs'
+            )
+            if len(costs) == 1:
+                check.age()
             if time.monotonic() > deadline:
                 raise RuntimeError(f'flow_runs.scheduled is not right after {_PATIENCE_SECONDS:.0f} s')
+        return costs
 
     def _steady(self, check: Subject, number: int) -> tuple[Cost, Cost]:
         self._report(f'steady check {number + 1} of {_STEADY_CHECKS}')

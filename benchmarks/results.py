@@ -42,5 +42,6 @@ def read(path: Path) -> tuple[str, dict[str, Costs]]:
 
 
 def _costs(row: Mapping[str, Any]) -> Costs:
-    costs = {name: Cost(**row[name]) for name in ('first', 'steady', 'floor', 'naive')}
-    return Costs(**costs, changes=row['changes'])
+    costs = {name: Cost(**row[name]) for name in ('steady', 'floor', 'naive')}
+    start = [Cost(**cost) for cost in row['start']]
+    return Costs(start=start, requests=row['requests'], changes=row['changes'], **costs)

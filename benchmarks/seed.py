@@ -19,8 +19,6 @@ from benchmarks.sizes import Size
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
 
-# Seconds between two runs of a schedule: 1,000 deployments start 50 runs in 15 s.
-SCHEDULE_SECONDS = 300
 # Seconds over which the history is spread; it ended this long ago.
 HISTORY_SECONDS = 30 * 86400
 HISTORY_AGE_SECONDS = 3600
@@ -88,7 +86,7 @@ def make_template(path: Path) -> None:
     with PrefectServer(settings=SETTINGS, database_url=database_url) as server, PrefectApiDriver(server.api_url) as api:
         api.create_work_pool('pool')
         api.request('POST', 'work_pools/pool/workers/heartbeat', {'name': 'worker', 'heartbeat_interval_seconds': 30})
-        schedule = {'active': True, 'schedule': {'interval': SCHEDULE_SECONDS}}
+        schedule = {'active': True, 'schedule': {'interval': 3600}}
         deployment = {
             'name': 'deployment',
             'flow_id': api.create_flow('flow'),
@@ -170,7 +168,7 @@ def seed(database: sqlite3.Connection, size: Size) -> None:
     copies.make('deployment', samples.deployment, size.deployments, parents.ids('n'), deployment)
     copies.make('deployment_schedule', samples.schedule, size.deployments, parents.ids('n'))
     # Deployment after deployment within each period, period after period.
-    due = sql_time(f'{now} + {SCHEDULE_SECONDS} * ((n + 1.0) / {size.deployments})')
+    due = sql_time(f'{now} + {size.schedule_seconds} * ((n + 1.0) / {size.deployments})')
     add_future_runs(database, samples, size, 0, size.future_runs, due)
     _make_history(copies, samples, parents, size, now)
     _make_live(copies, samples, parents, size, now)

@@ -27,6 +27,11 @@ class Size:
     live_flow_runs: int = 0
     live_task_runs: int = 0
 
+    @property
+    def schedule_seconds(self) -> float:
+        """The time between two runs of a deployment: half of what starts is planned, also where checks take long."""
+        return max(300.0, 2 * self.deployments * INTERVAL_SECONDS / FLOW_RUNS_PER_INTERVAL)
+
 
 SIZES = {
     'tiny': Size(2, 10, 1_000),

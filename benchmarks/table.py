@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
@@ -37,14 +38,19 @@ def show(console: Console, machine: str, results: Mapping[str, Costs]) -> None:
             table.add_row(*row)
         table.add_section()
     console.print(table)
-    for costs in results.values():
+    for name, costs in results.items():
+        longest = max(cost.seconds for cost in costs.start)
+        console.print(
+            f'{name}: all is reported after {len(costs.start)} checks, the longest takes {longest:.1f} s. A steady '
+            f'check takes {fmean(costs.requests):.0f} requests on average, {max(costs.requests)} at most.'
+        )
         for what, seconds in costs.changes.items():
             console.print(f'flow_runs.scheduled was right again {seconds:.0f} s after: {what}')
 
 
 def _rows(name: str, costs: Costs) -> Iterator[list[str]]:
     size = SIZES[name]
-    yield [f'{name}', 'first check', *_figures(costs.first)]
+    yield [f'{name}', 'first check', *_figures(costs.start[0])]
     yield [
         f'{size.work_pools} pools, {size.deployments:,} deployments',
         'steady check',

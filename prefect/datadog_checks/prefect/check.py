@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -45,6 +46,8 @@ from datadog_checks.prefect.unknown_options import warn_of_unknown_options
 if TYPE_CHECKING:
     from datadog_checks.prefect.config_models.instance import InstanceConfig
 
+# In so many runs in a row a collector is skipped at most for want of time, if the server allows it.
+_MOST_SKIPS = 2
 # Seconds between two questions for the server's version.
 _VERSION_INTERVAL = 3600
 
@@ -68,8 +71,8 @@ class PrefectCheck(AgentCheck, ConfigMixin):
         self._memory = InventoryMemory()
         # What each collector remembers, by its name: taken over once its samples are submitted.
         self._memories: dict[str, Any] = {}
-        # Names of the collectors that the last run had no time for.
-        self._without_time: set[str] = set()
+        # In how many runs in a row there was no time for a collector, by its name.
+        self._skips: Counter[str] = Counter()
         self._version_asked_at: float | None = None
         self._cancelled = Event()
         # What `agent status` has shown and goes on showing, of which the log has one line.
@@ -125,6 +128,7 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             run = self._run_context()
             self._collect(run, failures)
             self._idle.refresh(run)
+            self._read_on(run)
         self._submit(check_cost.authorization(self._transport.stats))
         if CHECK_COST in self._settings.groups:
             self._submit(check_cost.costs(self._transport.stats))
@@ -133,15 +137,15 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             raise CollectionError(failures, 1 + len(self._snapshot_collectors) + len(self._stream_collectors))
 
     def _collect(self, run: RunContext, failures: dict[str, Exception]) -> None:
-        # The streams first: what a snapshot shows now, it shows a little later, too.
-        transactions: list[tuple[str, Callable[[], None]]] = [
-            *((item.name, partial(self._run_stream, item, run)) for item in self._stream_collectors),
-            *((item.name, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
+        # The streams first: what a snapshot shows now, it shows a little later, too. Among snapshots those come first
+        # that the last run had no time for; and before all what two runs had no time for, so that each has its turn.
+        skips, self._skips = self._skips, Counter()
+        transactions: list[tuple[str, bool, Callable[[], None]]] = [
+            *((item.name, False, partial(self._run_stream, item, run)) for item in self._stream_collectors),
+            *((item.name, True, partial(self._run_snapshot, item, run)) for item in self._snapshot_collectors),
         ]
-        # What the last run had no time for comes first, so that on a slow server each has its turn.
-        transactions.sort(key=lambda item: item[0] not in self._without_time)
-        self._without_time = set()
-        for name, transact in transactions:
+        transactions.sort(key=lambda item: (skips[item[0]] < _MOST_SKIPS, item[1], -skips[item[0]]))
+        for name, _, transact in transactions:
             started = time.monotonic()
             try:
                 transact()
@@ -150,11 +154,18 @@ class PrefectCheck(AgentCheck, ConfigMixin):
             except Exception as error:
                 self._report(name, error, started, failures)
                 if isinstance(error, OutOfTime):
-                    self._without_time.add(name)
+                    self._skips[name] = skips[name] + 1
             else:
                 self._report(name, None, started, failures)
         for problem, times in self._client.take_malformed().items():
             self.log.warning('Skipped %d malformed objects: %s', times, problem)
+
+    def _read_on(self, run: RunContext) -> None:
+        try:
+            run.inventory.read_on()
+        except PrefectError as error:
+            # Met again by the collectors of the next run, which report it.
+            self.log.debug('Long lists are not read on: %s', error)
 
     def _run_snapshot(self, collector: AnySnapshotCollector, run: RunContext) -> None:
         samples, memory = collector.collect(run, self._memories.get(collector.name, collector.initial_memory))

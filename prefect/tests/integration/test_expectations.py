@@ -11,6 +11,7 @@ import pytest
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
+from tests.integration.waiting import wait_until
 
 Schedule = dict[str, Any]
 # Between the time of a request and that of the check.
@@ -46,11 +47,13 @@ def planned(api: PrefectApiDriver, deployment: str) -> list[dict[str, Any]]:
     """The runs that the scheduler made, as soon as there are any, the first to come first."""
     api.request('POST', f'deployments/{deployment}/schedule', {})
     criteria = {'deployment_id': {'any_': [deployment]}, 'tags': {'all_': ['auto-scheduled']}}
-    deadline = time.monotonic() + 90
-    while not (found := api.read_all('flow_runs/filter', {'flow_runs': criteria})):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    return sorted(found, key=lambda run: str(run['expected_start_time']))
+
+    def runs() -> list[dict[str, Any]]:
+        found = api.read_all('flow_runs/filter', {'flow_runs': criteria})
+        return sorted(found, key=lambda run: str(run['expected_start_time']))
+
+    wait_until(runs, 'the scheduler', 90)
+    return runs()
 
 
 def go_through(api: PrefectApiDriver, run: str, state_type: str = 'COMPLETED', seconds: float = 0) -> datetime:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from datadog_checks.prefect.collectors import freshness
 from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import FlowScript, PrefectServer
+from tests.integration.waiting import wait_until
 
-WAIT_SECONDS = 60.0
 TAGGED = """
 import time
 from prefect import flow, task
@@ -32,13 +30,6 @@ def training():
 
 training()
 """
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f'waited {WAIT_SECONDS:.0f} s for {what}'
-        time.sleep(0.3)
 
 
 def test_slot_of_a_global_limit_is_leaked_while_nothing_runs(api: PrefectApiDriver, runner: CheckRunner) -> None:
@@ -101,7 +92,9 @@ def test_slot_of_a_tag_is_leaked_when_its_process_is_killed(
         ]
 
     with FlowScript(server.api_url, str(tmp_path / 'training.py')) as script:
-        wait_until(lambda: bool(holders()), 'the task run to hold its slot')
+        wait_until(holders, 'the task run to hold its slot')
+        # It is written down a moment later, and until then it counts as alive.
+        wait_until(lambda: api.count_task_runs(task_runs={'id': {'any_': holders()}}), 'the task run to be recorded')
         results = [runner.run() for _ in range(2)]
         assert [result.value('concurrency_limit.leaked_slots', **limit) for result in results] == [0, 0]
         assert results[1].value('concurrency_limit.in_use', **limit) == 50
@@ -131,7 +124,7 @@ def test_schedule_that_has_ended_is_without_a_run_until_it_is_switched_off(
         for name, schedule in schedules.items()
     }
     hourly = {'flow_runs': {'deployment_id': {'any_': [ids['hourly']]}}}
-    wait_until(lambda: bool(api.request('POST', 'flow_runs/count', hourly)), 'the scheduler')
+    wait_until(lambda: api.request('POST', 'flow_runs/count', hourly), 'the scheduler')
 
     def judged(name: str) -> tuple[float, ...]:
         result = runner.run()

@@ -6,7 +6,6 @@ a deployment are played over the API, so that nothing takes up a run by chance.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import pytest
 from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
+from tests.integration.waiting import wait_until
 
 Row = dict[str, Any]
 # How soon the server calls workers OFFLINE and deployments NOT_READY: by default after one or two minutes.
@@ -25,7 +25,6 @@ SETTINGS = {
     'PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS': '1',
     'PREFECT_SERVER_SERVICES_FOREMAN_DEPLOYMENT_LAST_POLLED_TIMEOUT_SECONDS': '15',
 }
-WAIT_SECONDS = 60.0
 
 
 @pytest.fixture(scope='module')
@@ -87,13 +86,6 @@ class Shop:
                 found[key] = point.value
         return found
 
-    def wait_for(self, path: str, status: str) -> None:
-        """Wait until the only object of a listing has this status."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while [row['status'] for row in self.api.read_all(path)] != [status]:
-            assert time.monotonic() < deadline, f'not {status} after {WAIT_SECONDS} s'
-            time.sleep(0.3)
-
 
 @pytest.fixture
 def shop(server: PrefectServer, api: PrefectApiDriver) -> Shop:
@@ -152,7 +144,8 @@ def test_without_an_online_worker_nobody_asks(server: PrefectServer, api: Prefec
     shop.ask_for_run()
     assert shop.late() == {'no_worker': 1}
     shop.heartbeat(interval_seconds=1)
-    shop.wait_for(f'work_pools/{shop.name}/workers/filter', 'OFFLINE')
+    workers = f'work_pools/{shop.name}/workers/filter'
+    wait_until(lambda: [row['status'] for row in api.read_all(workers)] == ['OFFLINE'], 'the worker to be OFFLINE')
     assert shop.late() == {'no_worker': 1}
     shop.heartbeat()
     assert shop.late() == {'work_not_picked_up': 1}
@@ -254,13 +247,11 @@ def test_run_of_a_served_deployment_waits_for_its_process(server: PrefectServer,
     run = shop.ask_for_run()
     assert shop.late() == {'no_worker': 1}
 
-    assert shop.poll_as_serving_process() == {run}
-    body = {'deployments': {'id': {'any_': [shop.deployment_id]}}}
-    deadline = time.monotonic() + WAIT_SECONDS
-    while api.read_all('deployments/filter', body)[0]['status'] != 'READY':
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-        shop.poll_as_serving_process()
+    def is_ready() -> bool:
+        assert shop.poll_as_serving_process() == {run}
+        return bool(shop.deployment()['status'] == 'READY')
+
+    wait_until(is_ready, 'the deployment to be READY')
     assert shop.late() == {'work_not_picked_up': 1}
 
     # As the process does when it stops. The pause itself keeps nothing from being handed out.
@@ -269,9 +260,7 @@ def test_run_of_a_served_deployment_waits_for_its_process(server: PrefectServer,
     assert shop.late() == {'deployment_paused': 1}
 
     api.resume_deployment(shop.deployment_id)
-    while shop.deployment()['status'] != 'NOT_READY':
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    wait_until(lambda: shop.deployment()['status'] == 'NOT_READY', 'the deployment to be NOT_READY')
     assert shop.late() == {'no_worker': 1}
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lab.fault_proxy import Exchange, Front
 from lab.journal import LOG_RECORDS
 from lab.prefect_server import PrefectServer
 from lab.run_checks import JOURNAL_NAME
+from tests.integration.waiting import wait_until
 
 FLOOD = 1_600
 PAGE = 200
@@ -51,13 +51,6 @@ def new_flow_run(api: PrefectApiDriver, flow: str = 'logged') -> str:
     return str(api.request('POST', 'flow_runs/', body)['id'])
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def number_submitted(folder: Path) -> int:
     return (folder / JOURNAL_NAME).read_text().count(f'"{LOG_RECORDS}"')
 
@@ -81,14 +74,15 @@ def test_kill_in_the_middle_of_a_flood_repeats_one_page_at_most(
                 sums = checks.journal.sums.counts.items()
                 return Counter({tags[-1]: number for (series, tags), number in sums if series == LOG_RECORDS})
 
-            wait_until(lambda: bool(checks.journal.checks), 'the first check')
+            wait_until(lambda: checks.journal.checks, 'the first check')
             flow_run_id = new_flow_run(api, 'flooded')
             now = datetime.now(UTC)
             times = (now + timedelta(microseconds=10 * number) for number in range(FLOOD))
             flood = [record(flow_run_id, str(number), timestamp=at.isoformat()) for number, at in enumerate(times)]
             api.create_logs(flood)
             for most in (FLOOD // 4, FLOOD * 3 // 4):
-                wait_until(lambda most=most: number_submitted(tmp_path) > most, 'a part of the flood')
+                # Looked for more often than pages come, every 0.1 s.
+                wait_until(lambda most=most: number_submitted(tmp_path) > most, 'a part of the flood', pause=0.02)
                 checks.kill()
                 assert len(persisted()) < FLOOD
                 checks.keep_running()
@@ -155,10 +149,11 @@ def test_records_of_a_deleted_run_are_sent_with_what_is_known_of_it(api: Prefect
     api.create_logs([record(known, 'before')])
     assert [log['message'] for log in runner.run().logs] == ['before']
     unknown = new_flow_run(api, 'deleted')
+    api.create_logs([record(unknown, 'before')])
     for flow_run_id in (known, unknown):
         api.delete_flow_run(flow_run_id)
     # The server drops the records of a deleted run a moment later, and takes new ones.
-    time.sleep(1)
+    wait_until(lambda: not api.flow_run_logs(20, [known, unknown]), 'the records of the deleted runs to be dropped')
     api.create_logs([record(known, 'afterwards'), record(unknown, 'afterwards')])
     logs = runner.run().logs
     assert Counter(log['prefect']['flow_run_id'] for log in logs) == {known: 1, unknown: 1}

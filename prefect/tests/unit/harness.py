@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
+
+import pytest
 
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect import check as check_module
@@ -71,6 +74,18 @@ def new_transport(url: str, instance: dict[str, Any] | None = None, clock: Serve
 
 def new_client(url: str) -> PrefectClient:
     return PrefectClient(new_transport(url), LOG)
+
+
+def let_requests_take(fake: FakePrefect, seconds: float, monkeypatch: pytest.MonkeyPatch, path: str = '') -> None:
+    """Let so many seconds pass, on the clock that bounds a run, with each request to a path that ends so; no others."""
+    passed = 0.0
+
+    def answer_late(request: FakeRequest) -> None:
+        nonlocal passed
+        passed += seconds if request.path.endswith(path) else 0.0
+
+    fake.fault = answer_late
+    monkeypatch.setattr(time, 'monotonic', lambda: passed)
 
 
 def read_row(model: type, row: Row) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
+from datadog_checks.prefect.collectors import stream_collectors
 from datadog_checks.prefect.event_names import COUNTED_EVENTS
 from datadog_checks.prefect.metrics import HEARTBEATS
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Row, after_restart, run_task_through, run_through
+from tests.unit.harness import Row, after_restart, let_requests_take, run_task_through, run_through
 
 INTERVAL = timedelta(seconds=15)
 PAGE = 20
@@ -303,10 +305,10 @@ def test_events_cost_little_on_an_idle_server() -> None:
 def test_deployments_of_a_large_server_appear_as_they_are_listed(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """A check has time for one page here. What has runs is complete from the first check on, and nothing fails."""
-    with installed(deployments=120, future=120) as (server, make):
+    """A check has time for few pages here. What has runs is complete from the first check on, and nothing fails."""
+    with installed(deployments=480, future=480) as (server, make):
         fake, check = server.fake, make(**options)
-        monkeypatch.setattr('datadog_checks.prefect.inventory.deployments._LISTING_SECONDS', 0.0)
+        let_requests_take(fake, 2.0, monkeypatch, '/deployments/filter')
         live = server.deployment(0)
         fake.add_flow_run(deployment=live, state=('RUNNING', 'Running'))
         excluded = server.deployment(7)
@@ -331,6 +333,37 @@ def test_deployments_of_a_large_server_appear_as_they_are_listed(
             if number == 2:
                 run_through(fake, deployment=live, seconds=1)
             fake.now += INTERVAL
-    assert listed[0] < listed[1] < listed[2] < listed[-1] == 120 - bool(options)
+    assert listed[0] < listed[1] < listed[2] == listed[-1] == 480 - bool(options)
     assert (are_scheduled[0], are_scheduled[-1]) == (False, True)
     assert ended == 1
+
+
+def test_over_a_slow_network_a_large_server_is_read_in_each_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 work pools, 50 rows on a page, 300 ms for each request."""
+    with installed(pools=50, deployments=100, future=400) as (server, make):
+        fake, check = server.fake, make()
+        fake.default_limit = 50
+        let_requests_take(fake, 0.3, monkeypatch)
+        for _ in range(12):
+            cost_of(server, check)
+            server.live(runs=50)
+
+
+def test_over_a_slow_network_the_lists_of_a_huge_server_are_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts are sent by each check; what is skipped for want of time is not skipped twice in a row."""
+    with installed(pools=60, deployments=100, future=400) as (server, make):
+        fake, check = server.fake, make()
+        for number in range(900):
+            server.fake.add_flow_run(deployment=server.deployment(number), state=('RUNNING', 'Running'))
+        fake.default_limit = 50
+        let_requests_take(fake, 0.3, monkeypatch)
+        skipped: list[set[str]] = []
+        for _ in range(12):
+            aggregator.reset()
+            check.run()
+            points = aggregator.metrics('prefect.server.collector.success')
+            skipped.append({tag for point in points if not point.value for tag in point.tags if 'collector' in tag})
+            server.live()
+    assert any(skipped)
+    assert not any(one & other for one, other in pairwise(skipped))
+    assert not {f'collector:{item.name}' for item in stream_collectors(())} & set().union(*skipped)

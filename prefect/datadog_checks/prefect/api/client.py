@@ -70,7 +70,6 @@ _MAX_SEGMENT = 2_000
 # The token of the next page holds the filter with all names of events, in base64.
 _MAX_PAGE_TOKEN = 30_000
 _MAX_VERSION_BYTES = 100
-_SHARE_OF_ONE_LIST = 0.75
 _ID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 # The default of the server, and what Prefect Cloud has.
 _DEFAULT_PAGE_SIZE = 200
@@ -461,9 +460,13 @@ class PrefectClient:
                 f'POST {path}', 'the server lowered its page limit meanwhile; the next check asks for less'
             ) from None
 
-    def seconds_for_one_list(self, seconds: float) -> float:
-        """So many, and at most three quarters of what is left to this run of the check: the rest is for other lists."""
-        return min(seconds, _SHARE_OF_ONE_LIST * self._transport.budget.remaining)
+    def deadline(self, part: float) -> float:
+        """When this part of the time of this run of the check is over, on the monotonic clock: see `TimeLimit`."""
+        return self._transport.budget.deadline(part)
+
+    def is_late(self, part: float) -> bool:
+        """Whether that part of the time is over."""
+        return self._transport.budget.is_late(part)
 
     def page_size(self) -> int:
         """The server's page size, PREFECT_SERVER_API_DEFAULT_LIMIT (200 by default): a higher `limit` is refused."""

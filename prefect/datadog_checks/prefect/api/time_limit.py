@@ -13,6 +13,9 @@ T = TypeVar('T')
 
 # With less than this part of its time left, a run asks for nothing more.
 _USED_UP = 0.05
+# Of the time of a run, what counts when it is divided; and what is given of the rest to those who come late.
+_LONG_SECONDS = 30.0
+_LEAST_PART = 0.1
 # How many endpoints an error names that used up the time.
 _NAMED = 3
 # How many calls may go on after nobody waits for them any longer.
@@ -36,6 +39,23 @@ class TimeLimit:
     @property
     def remaining(self) -> float:
         return self._until - time.monotonic()
+
+    def deadline(self, part: float) -> float:
+        """When this part of the time is over, on the monotonic clock; of more than half a minute, of half a minute.
+
+        Where that has passed, or nearly, a tenth of what is left is given: who reads on in each run comes to an end.
+        """
+        if math.isinf(self._until):
+            return math.inf
+        now = time.monotonic()
+        return max(self._end_of(part), now + _LEAST_PART * min(self._until - now, _LONG_SECONDS))
+
+    def is_late(self, part: float) -> bool:
+        """Whether this part of the time is over."""
+        return time.monotonic() > self._end_of(part)
+
+    def _end_of(self, part: float) -> float:
+        return self._until - self.seconds + part * min(self.seconds, _LONG_SECONDS)
 
     @property
     def is_used_up(self) -> bool:

@@ -8,7 +8,8 @@ to list again. Their status is no edit: it follows the polling of their queue, w
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from datadog_checks.prefect.api import queries
@@ -17,9 +18,8 @@ from datadog_checks.prefect.api.errors import PrefectApiError, TooManyToRemember
 from datadog_checks.prefect.api.models import Deployment, WorkQueue
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
+from datadog_checks.prefect.inventory import reading_time
 
-# Seconds for which one run of the check lists deployments; what is left is listed by the next.
-_LISTING_SECONDS = 20.0
 _IDS_PER_COUNT = 500
 # What is more than this is not remembered, and not read.
 _CAPACITY = 50_000
@@ -59,6 +59,7 @@ class DeploymentDirectory:
         # All were listed in this run.
         self._is_fresh = False
         self._offset = 0
+        self._total = 0
         # Those that the server counts, but that cannot be read.
         self._unaccounted = 0
         self._newest_edit = _EARLIEST
@@ -69,6 +70,9 @@ class DeploymentDirectory:
         # Those that were listed in this run, and when which was last known to be there, as a running number.
         self._listed_now: set[str] = set()
         self._verified_at: dict[str, int] = {}
+        # Those that have runs, and for which the last run had no time; and whether this run has none for more.
+        self._wanted: set[str] = set()
+        self._is_late = False
         # Those that were asked for in this run, and are gone.
         self._not_there: set[str] = set()
         self._verifications = 0
@@ -78,12 +82,8 @@ class DeploymentDirectory:
         """All deployments, as far as their number and their edits tell; of a large server after a start those that are
         listed by now (`is_complete`). Raises a PrefectApiError.
         """
-        try:
+        with self._forgetting_too_much():
             return self._refresh(client, body)
-        except TooMuch:
-            # It would be as much again in each run.
-            self._forget()
-            raise
 
     def _refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
         if body != self._body:
@@ -97,6 +97,7 @@ class DeploymentDirectory:
         self._is_fresh = False
         self._listed_now = set()
         self._not_there = set()
+        self._is_late = False
         if self._is_complete:
             newest = self._list_edited(client)
             if len(self._by_id) > total - self._unaccounted:
@@ -109,7 +110,8 @@ class DeploymentDirectory:
             # Or it has them as they were before they were edited.
             self._is_complete = is_same and (newest is None or newest == self._newest_edit)
         if not self._is_complete:
-            self._list_all(client, total)
+            self._total = total
+            self._go_on(client, client.deadline(reading_time.LISTING_DEPLOYMENTS))
         return self._by_id
 
     @property
@@ -117,18 +119,26 @@ class DeploymentDirectory:
         """Whether all deployments are listed."""
         return self._is_complete
 
+    def list_on(self, client: PrefectClient) -> None:
+        """List more of those that are not listed yet, at the end of a run of the check."""
+        with self._forgetting_too_much():
+            self._go_on(client, client.deadline(reading_time.END_OF_RUN))
+
     def know(self, client: PrefectClient, ids: Collection[str]) -> Iterable[Deployment]:
-        """Those of these deployments that are there, asked for before it is their turn to be listed."""
-        deadline = time.monotonic() + client.seconds_for_one_list(_LISTING_SECONDS)
-        missing = sorted(key for key in ids if key not in self._by_id and key not in self._not_there)
-        for start in range(0, len(missing), client.page_size()):
-            if start and time.monotonic() > deadline:
-                raise PrefectApiError(
-                    'POST /deployments/filter',
-                    f'{start} of {len(missing)} deployments that have runs are read by now, the next run goes on',
-                )
-            part = missing[start : start + client.page_size()]
-            self._not_there.update(set(part) - self._list(client, part).keys())
+        """Those of these deployments that are there, asked for before it is their turn to be listed.
+
+        Raises a PrefectApiError while there are more than one run of the check has time for.
+        """
+        missing = {key for key in ids if key not in self._by_id and key not in self._not_there}
+        if not self._is_late:
+            missing = self._list_wanted(client, missing, client.deadline(reading_time.DEPLOYMENTS_OF_RUNS))
+        if missing:
+            self._is_late = True
+            self._wanted |= missing
+            raise PrefectApiError(
+                'POST /deployments/filter',
+                f'{len(missing)} deployments that have runs are not read yet, the next run goes on',
+            )
         return [self._by_id[key] for key in ids if key in self._by_id]
 
     def renew_statuses(
@@ -205,15 +215,39 @@ class DeploymentDirectory:
         self._verified_at.update(dict.fromkeys(chosen, self._verifications))
         return sorted(chosen)
 
-    def _list_all(self, client: PrefectClient, total: int) -> None:
+    @contextmanager
+    def _forgetting_too_much(self) -> Iterator[None]:
+        try:
+            yield
+        except TooMuch:
+            # It would be as much again in each run.
+            self._forget()
+            raise
+
+    def _go_on(self, client: PrefectClient, deadline: float) -> None:
+        """List those first that the last run had no time for though they have runs, then all others."""
+        self._wanted = self._list_wanted(client, self._wanted, deadline)
+        if not self._wanted:
+            self._list_all(client, deadline)
+
+    def _list_wanted(self, client: PrefectClient, ids: set[str], deadline: float) -> set[str]:
+        """List these that are not listed yet, a page at least. The result is those that there was no time for."""
+        missing = sorted(ids - self._by_id.keys())
+        while missing:
+            part, missing = missing[: client.page_size()], missing[client.page_size() :]
+            self._not_there.update(set(part) - self._list(client, part).keys())
+            if time.monotonic() > deadline:
+                break
+        return set(missing)
+
+    def _list_all(self, client: PrefectClient, deadline: float) -> None:
         """List from the newest edit to the oldest: what is edited or made meanwhile moves to the front, not past us.
 
         Deployments that were edited at the same moment have no order, and may be missed between two pages: if some are,
         the list is read again.
         """
-        deadline = time.monotonic() + client.seconds_for_one_list(_LISTING_SECONDS)
         for _ in range(_READS):
-            unreadable = self._list_to_the_end(client, total, deadline)
+            unreadable = self._list_to_the_end(client, deadline)
             if unreadable is None:
                 return
             self._remove_deleted(client, sorted(self._by_id))
@@ -222,7 +256,7 @@ class DeploymentDirectory:
                 break
         self._is_complete = self._is_fresh = True
 
-    def _list_to_the_end(self, client: PrefectClient, total: int, deadline: float) -> int | None:
+    def _list_to_the_end(self, client: PrefectClient, deadline: float) -> int | None:
         """List from where the last run left off. The result is the number of deployments that cannot be read.
 
         None if the time ran out before the end: the next run goes on.
@@ -234,7 +268,7 @@ class DeploymentDirectory:
             unreadable += number_of_rows - len(page)
             self._add(page)
             self._offset += number_of_rows
-            if self._offset < total and time.monotonic() > deadline:
+            if self._offset < self._total and time.monotonic() > deadline:
                 return None
         self._offset = 0
         return unreadable

@@ -28,12 +28,11 @@ from datadog_checks.prefect.api.paging import FLOW_RUNS_BY_NEXT_START
 from datadog_checks.prefect.api.queries import Body
 from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.api.times import RESOLUTION
+from datadog_checks.prefect.inventory import reading_time
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.inventory.tagging import Tagging
 from datadog_checks.prefect.tags import Tags
 
-# Seconds for which one run of the check reads; what is left is read by the next.
-_READING_SECONDS = 20.0
 # A run added here and another deleted there leave the total as it was. Within so many seconds that is found, too.
 _VERIFICATION_SECONDS = 45.0
 # Deployments whose runs are counted or read by one request.
@@ -59,7 +58,9 @@ class FutureRuns:
         self._known = _KnownTimes()
         self._versions: dict[str, _Version] = {}
         self._verification = _Verification()
+        # All was read once; and the time ran out before all was read that has changed since.
         self._is_complete = False
+        self._has_more = False
 
     def refresh(
         self, client: PrefectClient, selection: Selection, tagging: Tagging, now: datetime, log: Log
@@ -75,12 +76,19 @@ class FutureRuns:
         changed = self._changed(selection.deployments().values())
         if self._is_complete and changed:
             reader.read_deployments(changed)
-        if not reader.agrees_in_total():
-            self._is_complete = reader.reconcile(reader.future) or self._is_complete
-        else:
-            self._is_complete = True
+        agrees = reader.agrees_in_total()
+        self._has_more = not agrees and not reader.reconcile(reader.future)
+        self._is_complete = self._is_complete or not self._has_more
+        if agrees:
             self._verification.go_on(now, reader, {*selection.deployments(), *self._known.deployment_ids()})
         return Future(self._known.count(), self._known.next_times()) if self._is_complete else None
+
+    def read_on(self, client: PrefectClient, selection: Selection, tagging: Tagging, now: datetime, log: Log) -> None:
+        """Read on, at the end of a run of the check, where `refresh` ran out of time."""
+        if self._has_more:
+            reader = _Reader(client, selection, tagging, now, log, self._known, reading_time.END_OF_RUN)
+            self._has_more = not reader.reconcile(reader.future)
+            self._is_complete = self._is_complete or not self._has_more
 
     def _changed(self, deployments: Collection[Deployment]) -> list[str]:
         """The deployments that were edited, paused or resumed: then their runs are deleted or made at once."""
@@ -104,6 +112,8 @@ class _KnownTimes:
 
     def __init__(self) -> None:
         self._times: defaultdict[str | None, dict[Tags | None, array[float]]] = defaultdict(dict)
+        # No run is due later than this: what is read for the first time, page after page, takes the place of nothing.
+        self._last = -inf
 
     def count(self) -> Counter[Tags]:
         counts: Counter[Tags] = Counter()
@@ -153,6 +163,8 @@ class _KnownTimes:
             yield from by_tags.values()
 
     def _cut(self, begin: float, end: float) -> None:
+        if begin > self._last:
+            return
         for key, by_tags in list(self._times.items()):
             for tags, times in list(by_tags.items()):
                 del times[bisect_left(times, begin) : bisect_left(times, end)]
@@ -165,6 +177,7 @@ class _KnownTimes:
         added: defaultdict[tuple[str | None, Tags | None], list[float]] = defaultdict(list)
         for flow_run, tags in runs:
             added[flow_run.deployment_id, tags].append(_due(flow_run))
+            self._last = max(self._last, _due(flow_run))
         for (key, tags), times in added.items():
             self._times[key][tags] = array('d', sorted([*self._times[key].get(tags, ()), *times]))
 
@@ -180,13 +193,14 @@ class _Reader:
         now: datetime,
         log: Log,
         known: _KnownTimes,
+        part: float = reading_time.FUTURE_RUNS,
     ) -> None:
         self._client = client
         self._selection = selection
         self._tagging = tagging
         self._log = log
         self._known = known
-        self._deadline = time.monotonic() + client.seconds_for_one_list(_READING_SECONDS)
+        self._deadline = client.deadline(part)
         # Known runs that were read again since a stretch of time was found unchanged.
         self._changed_in_a_row = 0
         self.future = TimeRange(now + RESOLUTION)
@@ -252,13 +266,15 @@ class _Reader:
         begin = time_range.since.timestamp()
         # Runs due at the same moment may go on over the end of a page.
         open_end: list[FlowRun] = []
-        for page in self._client.flow_run_pages(self._body(time_range), FLOW_RUNS_BY_NEXT_START):
+        pages = self._client.flow_run_pages(self._body(time_range), FLOW_RUNS_BY_NEXT_START)
+        for number, page in enumerate(pages, 1):
             runs = [*open_end, *(item for item in page if item.next_scheduled_start_time is not None)]
             last = max((_due(item) for item in runs), default=begin)
             self._known.replace(begin, last, self._tagged([item for item in runs if _due(item) < last]))
             open_end = [item for item in runs if _due(item) == last]
             begin = last
-            if time.monotonic() > self._deadline:
+            # The first page may hold nothing new.
+            if number > 1 and time.monotonic() > self._deadline:
                 self._log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
                 self._known.replace(last, last + RESOLUTION.total_seconds(), self._tagged(open_end))
                 return False

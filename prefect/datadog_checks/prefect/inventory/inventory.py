@@ -12,6 +12,7 @@ from functools import partial
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.log import Log
 from datadog_checks.prefect.filters import NameFilter, ResourceFilters
+from datadog_checks.prefect.inventory import reading_time
 from datadog_checks.prefect.inventory.lazy import Lazy
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.named_events import NamedEvents
@@ -42,7 +43,9 @@ class Inventory:
         runs = Runs(client, selection, memory, now)
         facts = ServerFacts(client, runs.met_flow_runs, memory.server_facts, now, log)
 
+        self._client = client
         self._memory = memory
+        self._selection = selection
         self._runs = runs
         self._now = now
         self.has = client.has
@@ -69,6 +72,7 @@ class Inventory:
         self.due_flow_runs = runs.due_flow_runs
         self.restarting_flow_runs = runs.restarting_flow_runs
         self.future_runs = Lazy(partial(memory.future_runs.refresh, client, selection, tagging, now, log))
+        self._read_on_future_runs = partial(memory.future_runs.read_on, client, selection, tagging, now, log)
         self.started_flow_runs = runs.started_flow_runs
         self.count_started_flow_runs = runs.count_started_flow_runs
         self.finished_flow_runs = runs.finished_flow_runs
@@ -118,6 +122,15 @@ class Inventory:
         self.log_pages = runs.log_pages
         self.oldest_event = client.oldest_event
         self.count_events_by_resource = client.count_events_by_resource
+
+    def read_on(self) -> None:
+        """Read on of the long lists that are not complete yet, once all else is reported: the next run has more."""
+        if self._client.is_late(reading_time.END_OF_RUN):
+            return
+        if self._selection.are_deployments_listed():
+            self._read_on_future_runs()
+        else:
+            self._selection.list_on()
 
     def idle_deployments(self, linger: timedelta, *, reads_back: bool) -> Set[str]:
         """The deployments that do no work now and did none within `linger`, by id.

@@ -27,8 +27,6 @@ from datadog_checks.prefect.api.times import RESOLUTION
 _LISTED = 1_000
 # What is more than this is not remembered, and not read.
 _CAPACITY = 50_000
-# Seconds for which one run of the check reads at most; the next one goes on.
-READING_SECONDS = 12.0
 # How many known runs one request asks about, and the seconds within which each has its turn.
 _IDS_PER_COUNT = 5_000
 _VERIFICATION_SECONDS = 45.0
@@ -45,7 +43,7 @@ Lister = Callable[[Body], Iterator[R]]
 class Source(Generic[R]):
     """Where runs of a kind are counted and listed, in the order of the time at which they were expected to start.
 
-    `seconds` is how long may be read in this run of the check.
+    `deadline` is when the rest is left to the next run of the check, on the monotonic clock.
     """
 
     table: Table
@@ -53,7 +51,7 @@ class Source(Generic[R]):
     count: Count
     list: Lister[R]
     page_size: int
-    seconds: float
+    deadline: float
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,6 @@ class _Reader(Generic[R]):
         self._source = source
         self._body = body
         self._known = known
-        self._deadline = time.monotonic() + source.seconds
         self.table = source.table
         self.noun = source.table.replace('_', ' ')
         # Whether all was read that there was to be read.
@@ -251,7 +248,7 @@ class _Reader(Generic[R]):
         return self._source.count(queries.live_runs_among(self._body, self.table, ids, state))
 
     def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+        return time.monotonic() > self._source.deadline
 
     def _time(self, run: R) -> datetime:
         try:

@@ -27,8 +27,9 @@ from datadog_checks.prefect.api.versions import (
     START_FILTER_OF_UNSTARTED_FLOW_RUNS,
     TASK_RUN_END_FILTER,
 )
+from datadog_checks.prefect.inventory import reading_time
 from datadog_checks.prefect.inventory.lazy import Lazy
-from datadog_checks.prefect.inventory.live_runs import READING_SECONDS, Changes, Count, R, Source
+from datadog_checks.prefect.inventory.live_runs import Changes, Count, R, Source
 from datadog_checks.prefect.inventory.memory import InventoryMemory
 from datadog_checks.prefect.inventory.selection import Selection
 from datadog_checks.prefect.streams.window import fresh_time_range
@@ -314,8 +315,8 @@ class Runs:
 
     def _source(self, table: Table, order: TimeOrder, count: Count, list_runs: Callable[..., Iterator[R]]) -> Source[R]:
         client = self._client
-        seconds = client.seconds_for_one_list(READING_SECONDS)
-        return Source(table, order, count, partial(list_runs, order=order), client.page_size(), seconds)
+        deadline = client.deadline(reading_time.LIVE_RUNS)
+        return Source(table, order, count, partial(list_runs, order=order), client.page_size(), deadline)
 
     def _order_of_unstarted(self) -> TimeOrder:
         """In which to read runs of which some have not started."""

@@ -78,6 +78,10 @@ class Selection:
         self.deployments()
         return self._directory.is_complete
 
+    def list_on(self) -> None:
+        """List more deployments, for the next run of the check."""
+        self._directory.list_on(self._client)
+
     def load_flow_names(self, flow_ids: Collection[str]) -> None:
         """Get to know the names of these flows. Those that are not known yet are asked for together."""
         self._flows.load(self._client, flow_ids)

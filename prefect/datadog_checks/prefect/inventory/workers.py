@@ -1,8 +1,8 @@
 """The workers of each work pool, remembered between the runs of the check.
 
 The server lists workers by work pool only, so that 500 pools are 500 requests. Up to 50 pools are all asked about in
-each run. Of more, each has its turn; one that shows by its status or by the polling of its queues that its workers may
-have changed is asked about at once.
+each run. Of more, or where requests take long, each has its turn; one that shows by its status or by the polling of its
+queues that its workers may have changed is asked about at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.models import Worker, WorkPool, WorkQueue
+from datadog_checks.prefect.inventory import reading_time
 
 # With so many pools all are asked about in each run; of more, so many, and so many of them out of their turn.
 _POOLS = 50
@@ -74,7 +75,8 @@ class WorkerDirectory:
         stopped = {pool.id for pool in pools if any(_has_stopped(item, now) for item in by_pool.get(pool.id, ()))}
         deadline = time.monotonic() + _FIRST_SECONDS
         for number, pool in enumerate(self._in_order(pools, statuses, stopped)):
-            is_optional = len(pools) > _POOLS and number >= _REQUESTS
+            has_turns = len(pools) > _POOLS or client.is_late(reading_time.WORKERS)
+            is_optional = has_turns and number >= _REQUESTS
             if is_optional and (pool.id in self._readings or time.monotonic() > deadline):
                 break
             self._readings[pool.id] = _Reading(client.workers(pool.name, since), self._turn, statuses[pool.id])

@@ -252,13 +252,3 @@ def refuse(fake: FakePrefect, status: int) -> None:
         return FakeResponse.of(answer, code)
 
     fake.fault = fault
-
-
-def test_one_long_list_leaves_time_for_the_others(prefect_url: str) -> None:
-    transport = new_transport(prefect_url)
-    client = PrefectClient(transport, LOG)
-    transport.budget.seconds = 8.0
-    transport.start_run()
-
-    assert client.seconds_for_one_list(1.0) == 1.0
-    assert client.seconds_for_one_list(60.0) == pytest.approx(6.0, abs=0.1)

@@ -9,7 +9,7 @@ from weakref import ReferenceType, ref
 
 import pytest
 
-from datadog_checks.prefect.api.time_limit import BoundedCaller, TookTooLong
+from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeLimit, TookTooLong
 
 
 @pytest.fixture
@@ -59,3 +59,31 @@ def test_call_that_takes_too_long_is_left_behind(forever: Event) -> None:
     with pytest.raises(TookTooLong):
         caller.call(forever.wait, 0.05)
     assert caller.call(lambda: 8, 5) == 8
+
+
+class TestDeadline:
+    """The part of the time of a run until which a long list may be read."""
+
+    @pytest.fixture
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        now = [1000.0]
+        monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+        return now
+
+    @pytest.mark.parametrize(('seconds', 'deadline'), [(10, 1004), (30, 1012), (300, 1012)])
+    def test_is_a_part_of_the_time_of_the_run_and_of_half_a_minute_at_most(
+        self, now: list[float], seconds: float, deadline: float
+    ) -> None:
+        limit = TimeLimit(seconds)
+        limit.start()
+        now[0] += 1
+        assert limit.deadline(0.4) == deadline
+
+    def test_leaves_some_time_to_those_who_come_late(self, now: list[float]) -> None:
+        limit = TimeLimit(30)
+        limit.start()
+        now[0] += 20
+        assert limit.deadline(0.4) == 1021
+
+    def test_is_never_before_the_first_run(self) -> None:
+        assert TimeLimit(30).deadline(0.4) > time.monotonic() + 1000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +13,7 @@ from datadog_checks.prefect.inventory import deployments
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
 from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.times import to_text
-from tests.unit.harness import Row, bodies, new_client, sent
+from tests.unit.harness import LOG, Row, bodies, let_requests_take, new_transport, sent
 
 LISTED, COUNTED = '/deployments/filter', '/deployments/count'
 
@@ -24,13 +23,15 @@ class Directory:
 
     def __init__(self, fake: FakePrefect, url: str) -> None:
         self._fake = fake
-        self.client: PrefectClient = new_client(url)
+        self._transport = new_transport(url)
+        self.client = PrefectClient(self._transport, LOG)
         self.itself = DeploymentDirectory()
 
     def names(self) -> list[str]:
         """What is known after a refresh, a minute later."""
         self._fake.now += timedelta(seconds=60)
         self._fake.requests.clear()
+        self._transport.start_run()
         return sorted(item.name for item in self.itself.refresh(self.client, {}).values())
 
     def requests(self) -> tuple[int, int]:
@@ -85,15 +86,52 @@ def test_large_server_is_listed_over_several_runs(
     fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.default_limit = 2
-    for number in range(5):
+    for number in range(9):
         # Those of one moment have no order.
         fake.now += timedelta(seconds=1)
         fake.add_deployment(name=str(number))
-    seconds = iter(range(0, 1000, 21))
-    monkeypatch.setattr(deployments, 'time', SimpleNamespace(monotonic=lambda: next(seconds)))
+    let_requests_take(fake, 9.0, monkeypatch, LISTED)
 
-    assert [directory.names() for _ in range(2)] == [['3', '4'], ['1', '2', '3', '4']]
-    assert directory.names() == ['0', '1', '2', '3', '4']
+    assert [len(directory.names()) for _ in range(3)] == [4, 8, 9]
+    assert directory.itself.is_complete
+
+
+def test_those_that_have_runs_are_listed_before_all_others(
+    fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.default_limit = 2
+    rows = []
+    for number in range(12):
+        fake.now += timedelta(seconds=1)
+        rows.append(fake.add_deployment(name=f'{number:02}'))
+    with_runs = [row['id'] for row in rows[:6]]
+    let_requests_take(fake, 7.0, monkeypatch, LISTED)
+
+    assert directory.names() == ['08', '09', '10', '11']
+    with pytest.raises(PrefectApiError, match=r'4 deployments that have runs are not read yet, the next run goes on'):
+        directory.itself.know(directory.client, with_runs)
+    # Those who come later in the same run wait for the next run, those with deployments that are known do not.
+    with pytest.raises(PrefectApiError, match=r'4 deployments that have runs'):
+        directory.itself.know(directory.client, with_runs)
+    directory.itself.know(directory.client, [rows[11]['id']])
+    assert len(sent(fake, LISTED)) == 3
+    assert set(directory.names()) > {f'{number:02}' for number in range(6)}
+    assert len(list(directory.itself.know(directory.client, with_runs))) == 6
+
+
+def test_listing_goes_on_at_the_end_of_a_run(
+    fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.default_limit = 2
+    for number in range(9):
+        fake.now += timedelta(seconds=1)
+        fake.add_deployment(name=str(number))
+    let_requests_take(fake, 7.0, monkeypatch, LISTED)
+
+    assert directory.names() == ['5', '6', '7', '8']
+    directory.itself.list_on(directory.client)
+    assert not directory.itself.is_complete
+    assert directory.names() == [str(number) for number in range(9)]
 
 
 def test_more_than_an_instance_remembers_are_an_error_that_names_the_filter(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from datadog_checks.base.stubs import aggregator
 from datadog_checks.prefect import PrefectCheck
 from datadog_checks.prefect.api import server_clock
 from datadog_checks.prefect.inventory import future_runs
-from tests.fake_prefect import FakePrefect, FakeRequest
+from tests.fake_prefect import FakePrefect
 from tests.fake_prefect.times import to_text
-from tests.unit.harness import after_restart
+from tests.unit.harness import after_restart, let_requests_take
 
 SCHEDULED = 'prefect.server.flow_runs.scheduled'
 Row = dict[str, Any]
@@ -104,9 +103,7 @@ def new_schedules() -> Iterator[Schedules]:
 
 
 @pytest.fixture
-def schedules(fake: FakePrefect, new_check: Callable[..., PrefectCheck], monkeypatch: pytest.MonkeyPatch) -> Schedules:
-    """Reading is bounded by seconds, which a busy machine may take longer than: no test here is about that bound."""
-    monkeypatch.setattr(future_runs, '_READING_SECONDS', 600.0)
+def schedules(fake: FakePrefect, new_check: Callable[..., PrefectCheck]) -> Schedules:
     return Schedules(fake, new_check())
 
 
@@ -230,16 +227,8 @@ def test_runs_that_take_too_long_to_read_are_left_to_the_next_checks(
 ) -> None:
     for _ in range(10):
         schedules.add_deployment(20, begin=3600)
-    schedules.fake.default_limit = 50
-    seconds = 0.0
-
-    def each_page_takes_a_while(request: FakeRequest) -> None:
-        nonlocal seconds
-        seconds += 5 if request.path == '/api/flow_runs/filter' else 0
-
-    schedules.fake.fault = each_page_takes_a_while
-    monkeypatch.setattr(future_runs, '_READING_SECONDS', 10.0)
-    monkeypatch.setattr(future_runs, 'time', SimpleNamespace(monotonic=lambda: seconds))
+    schedules.fake.default_limit = 25
+    let_requests_take(schedules.fake, 3.0, monkeypatch, '/flow_runs/filter')
 
     seen = [schedules.check(1) for _ in range(8)]
 

@@ -10,7 +10,7 @@ import pytest
 from datadog_checks.prefect.api.errors import PrefectApiError, TooMuch
 from datadog_checks.prefect.inventory import live_runs
 from tests.fake_prefect import FakePrefect
-from tests.unit.harness import Bench, Row, at, run_through
+from tests.unit.harness import Bench, Row, at, let_requests_take, run_through
 
 INTERVAL = timedelta(seconds=15)
 FLOW_RUNS, TASKS_OF_EACH, BACKGROUND = 60, 3, 30
@@ -195,7 +195,7 @@ def test_few_runs_are_listed_again(server: Server, fake: FakePrefect) -> None:
     assert paths.count('/flow_runs/count') == 0
 
 
-@pytest.mark.parametrize(('listed', 'page', 'seconds'), [(20, 20, 5), (100, 10, 3)])
+@pytest.mark.parametrize(('listed', 'page', 'seconds'), [(20, 20, 5), (100, 10, 5)])
 def test_what_is_not_read_in_time_is_read_by_the_next_checks(
     fake: FakePrefect,
     server: Server,
@@ -209,9 +209,7 @@ def test_what_is_not_read_in_time_is_read_by_the_next_checks(
     monkeypatch.setattr(live_runs, '_LISTED', listed)
     fake.default_limit = page
     bench = Bench(fake, prefect_url)
-    monkeypatch.setattr(
-        'datadog_checks.prefect.inventory.live_runs.time.monotonic', lambda: seconds * len(fake.requests)
-    )
+    let_requests_take(fake, seconds, monkeypatch)
     errors = []
     for _ in range(8):
         fake.now += INTERVAL
