@@ -1,6 +1,6 @@
 """Measure what a check costs, show a table and write JSON: `make bench`.
 
-python -m benchmarks [--sizes tiny large] [--output .benchmarks/results.json]
+python -m benchmarks [--sizes tiny large] [--output .benchmarks/results.json] [--former COMMIT]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import results
+from benchmarks.former import extract
 from benchmarks.measure import Bench, Costs
 from benchmarks.sizes import CHANGING, SIZES
 from benchmarks.table import show
@@ -25,13 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description='Measure what a check costs.')
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES), help='all by default')
     parser.add_argument('--output', type=Path, default=results.PATH, help='for the results as JSON')
+    parser.add_argument('--former', metavar='COMMIT', help='measure the check of that commit, too')
     options = parser.parse_args(arguments)
     # What is started here stops with this process, however it is asked to.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = make_console()
     measured: dict[str, Costs] = {}
     with tempfile.TemporaryDirectory(prefix='prefect-bench-') as folder:
-        bench = Bench(Path(folder), console.print)
+        former = extract(options.former, Path(folder) / 'former') if options.former else None
+        bench = Bench(Path(folder), console.print, former)
         for name in options.sizes:
             measured[name] = bench.measure(name, SIZES[name], with_changes=name == CHANGING)
             results.write(options.output, measured)

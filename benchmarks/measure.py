@@ -23,6 +23,7 @@ from lab.prefect_server import PrefectServer
 _PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
 _STEADY_CHECKS = 11
 _DISTURBED_CHECKS = 2
+_FORMER_CHECKS = 7
 # A check of the naive plan, and a server that reads its future for the first time, may take some of this.
 _PATIENCE_SECONDS = 600.0
 
@@ -69,7 +70,8 @@ class Costs:
     """The costs on one server.
 
     `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
-    check. `changes`: seconds until `flow_runs.scheduled` was right again, by what happened.
+    check. `former` is a steady check of another commit. `changes` are the seconds until `flow_runs.scheduled` was right
+    again, by what happened.
     """
 
     start: list[Cost]
@@ -77,6 +79,7 @@ class Costs:
     steady: Cost
     floor: Cost
     naive: Cost
+    former: Cost | None = None
     changes: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -90,9 +93,10 @@ class Costs:
 
 
 class Bench:
-    """Measures one size after the other. `report` is told what goes on."""
+    """Measures one size after the other. `report` is told what goes on, `former` is the package of another commit."""
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, report: Callable[[str], None], former: Path | None = None) -> None:
+        self._former = former
         self._template = folder / 'template.db'
         self._database = folder / 'server.db'
         self._report = report
@@ -113,7 +117,9 @@ class Bench:
         url = f'sqlite+aiosqlite:///{self._database}'
         self._report(f'{name}: the server starts')
         with PrefectServer(settings=seed.SETTINGS, database_url=url) as server:
-            return _Measurement(server, activity, lambda text: self._report(f'{name}: {text}')).costs(with_changes)
+            measurement = _Measurement(server, activity, lambda text: self._report(f'{name}: {text}'))
+            costs = measurement.costs(with_changes)
+            return replace(costs, former=measurement.former_cost(self._former)) if self._former else costs
 
 
 class _Measurement:
@@ -135,7 +141,20 @@ class _Measurement:
             self._live()
             everything = self._cost(naive)
             requests = [cost.requests for cost, _ in pairs]
-            return Costs(start, requests, steady, floor, everything, self._changes(check) if with_changes else {})
+            changes = self._changes(check) if with_changes else {}
+            return Costs(start, requests, steady, floor, everything, changes=changes)
+
+    def former_cost(self, package: Path) -> Cost:
+        """A steady check of that package."""
+        self._report('the check of the other commit')
+        with Subject('check', self._server.api_url, package) as check:
+            self._start(check)
+            costs = []
+            for number in range(_FORMER_CHECKS):
+                self._report(f'its steady check {number + 1} of {_FORMER_CHECKS}')
+                self._live()
+                costs.append(self._cost(check))
+            return typical(costs)
 
     def _start(self, check: Subject) -> list[Cost]:
         """The checks until all is reported, and one more at least, which reads back as far as it ever does."""

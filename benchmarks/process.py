@@ -17,8 +17,10 @@ from lab.prefect_server import ROOT
 class Subject:
     """A process of `benchmarks.subject`. It ends with the `with` block, and when this process dies: its input ends."""
 
-    def __init__(self, kind: str, api_url: str) -> None:
+    def __init__(self, kind: str, api_url: str, package: Path | None = None) -> None:
+        """`package` is another folder than the present one from which the check is taken."""
         self._command = [sys.executable, '-m', 'benchmarks.subject', kind, api_url]
+        self._environment = {**os.environ, 'PYTHONPATH': str(package)} if package else None
         self._process: subprocess.Popen[str] | None = None
 
     def run(self) -> Run:
@@ -44,7 +46,12 @@ class Subject:
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
         return self._process
 

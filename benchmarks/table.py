@@ -64,6 +64,8 @@ def _rows(name: str, costs: Costs) -> Iterator[list[str]]:
     live = f', {size.live_task_runs:,} live task runs' if size.live_task_runs else ''
     yield [f'{size.future_runs:,} future runs{live}', 'its floor', *_figures(costs.floor)]
     yield [f'{size.history:,} finished runs', 'naive plan', *_figures(costs.naive)]
+    if costs.former:
+        yield ['', 'other commit', *_figures(costs.former)]
 
 
 def _figures(cost: Cost) -> list[str]:
