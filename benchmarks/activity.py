@@ -6,6 +6,7 @@ The rows are written into the database beside the server. Everything else of the
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -235,6 +236,16 @@ class Activity:
                 "SELECT deployment_id, count(*) FROM flow_run WHERE state_type = 'SCHEDULED' GROUP BY 1"
             ).fetchall()
         return dict(rows)
+
+    def ended(self) -> Counter[str]:
+        """How many flow runs and task runs there are that have ended."""
+        with connected(self._path) as database:
+            return Counter(
+                {
+                    kind: database.execute(f'SELECT count(*) FROM {table} WHERE end_time IS NOT NULL').fetchone()[0]
+                    for kind, table in (('flow_runs', 'flow_run'), ('task_runs', 'task_run'))
+                }
+            )
 
     def _add(self, database: sqlite3.Connection, first: int, number: int) -> None:
         periods_ahead = self._size.future_runs // self._size.deployments

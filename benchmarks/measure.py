@@ -16,7 +16,6 @@ from benchmarks.floor import replay
 from benchmarks.process import Subject, cpu_seconds
 from benchmarks.sizes import INTERVAL_SECONDS, Size
 from benchmarks.subject import Run
-from benchmarks.traffic import Request
 from lab.prefect_server import PrefectServer
 
 # How far a check ever reads back: the overlap of its streams, and the interval before it.
@@ -70,12 +69,14 @@ class Costs:
     """The costs on one server.
 
     `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
-    check. `former` is a steady check of another commit. `changes` are the seconds until `flow_runs.scheduled` was right
-    again, by what happened.
+    check, `counted` what they counted of the flow runs and task runs that `ended`. `former` is a steady check of
+    another commit. `changes` are the seconds until `flow_runs.scheduled` was right again, by what happened.
     """
 
     start: list[Cost]
     requests: list[int]
+    counted: dict[str, int]
+    ended: dict[str, int]
     steady: Cost
     floor: Cost
     naive: Cost
@@ -128,21 +129,25 @@ class _Measurement:
         self._activity = activity
         self._report = report
         self._next_interval = 0.0
-        self._last_requests: list[Request] = []
+        # The last run of a check.
+        self._last = Run()
 
     def costs(self, with_changes: bool) -> Costs:
         with Subject('check', self._server.api_url) as check, Subject('naive', self._server.api_url) as naive:
             self._activity.play_back(_PAST_SECONDS)
             self._next_interval = time.monotonic() + INTERVAL_SECONDS
             start = self._start(check)
+            counted, ended = self._last.ended, self._activity.ended()
             pairs = [self._steady(check, number) for number in range(_STEADY_CHECKS)]
             steady, floor = (typical(side) for side in zip(*pairs, strict=True))
+            counted = {kind: number - counted[kind] for kind, number in self._last.ended.items()}
+            ended = self._activity.ended() - ended
             self._report('the naive plan')
             self._live()
             everything = self._cost(naive)
             requests = [cost.requests for cost, _ in pairs]
             changes = self._changes(check) if with_changes else {}
-            return Costs(start, requests, steady, floor, everything, changes=changes)
+            return Costs(start, requests, counted, dict(ended), steady, floor, everything, changes=changes)
 
     def former_cost(self, package: Path) -> Cost:
         """A steady check of that package."""
@@ -182,7 +187,6 @@ class _Measurement:
         self._work_a_while()
         self._live()
         run, cost = self._measured(check)
-        self._last_requests = run.requests
         self._work_a_while()
         # After a write the server's connections have to read the database anew, as they had for the check.
         self._activity.poll()
@@ -197,7 +201,8 @@ class _Measurement:
 
         The server pauses after so much work. The same work each time would have each pause fall on the same side.
         """
-        replay(self._server.api_url, self._last_requests[: random.randint(0, len(self._last_requests))])
+        requests = self._last.requests
+        replay(self._server.api_url, requests[: random.randint(0, len(requests))])
 
     def _changes(self, check: Subject) -> dict[str, float]:
         """How long it takes until the numbers are right again, in seconds."""
@@ -236,7 +241,7 @@ class _Measurement:
 
     def _measured(self, subject: Subject) -> tuple[Run, Cost]:
         busy = self._server_cpu()
-        run = subject.run()
+        run = self._last = subject.run()
         cost = Cost(
             requests=len(run.requests),
             wire_bytes=run.wire_bytes,

@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[str, dict[str, Costs]]:
 
 
 def _costs(row: Mapping[str, Any]) -> Costs:
-    costs = {name: Cost(**row[name]) for name in ('steady', 'floor', 'naive')}
-    start = [Cost(**cost) for cost in row['start']]
-    former = Cost(**row['former']) if row['former'] else None
-    return Costs(start=start, requests=row['requests'], former=former, changes=row['changes'], **costs)
+    costs: dict[str, Any] = {name: Cost(**row[name]) for name in ('steady', 'floor', 'naive')}
+    costs['start'] = [Cost(**cost) for cost in row['start']]
+    costs['former'] = Cost(**row['former']) if row['former'] else None
+    return Costs(**{**row, **costs})

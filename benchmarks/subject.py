@@ -25,12 +25,20 @@ from datadog_checks.prefect.metrics import FLOW_RUNS_SCHEDULED, NAMESPACE
 from datadog_checks.prefect.tags import DEPLOYMENT_ID
 
 _SCHEDULED = f'{NAMESPACE}.{FLOW_RUNS_SCHEDULED.name}'
+_ENDS = {
+    f'{NAMESPACE}.{kind}.{state}.count': kind
+    for kind in ('flow_runs', 'task_runs')
+    for state in ('completed', 'failed', 'crashed', 'cancelled')
+}
 _PEAK = 'VmHWM:'
 
 
 @dataclass
 class Run:
-    """One run of a subject: seconds, bytes, numbers of things. `scheduled`: `flow_runs.scheduled` by deployment."""
+    """One run of a subject: seconds, bytes, numbers of things.
+
+    `scheduled`: `flow_runs.scheduled` by deployment. `ended`: the flow runs and task runs that were counted so far.
+    """
 
     seconds: float = 0.0
     own_cpu_seconds: float = 0.0
@@ -41,6 +49,7 @@ class Run:
     state_bytes: int = 0
     samples: int = 0
     scheduled: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     error: str = ''
 
 
@@ -52,6 +61,7 @@ class Check:
         self._check.check_id = 'prefect:benchmark'
         self._samples = 0
         self._scheduled: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
         self._cache: dict[str, str] = {}
         self._state_bytes = 0
         aggregator.submit_metric = self._submit_metric  # type: ignore[method-assign]
@@ -65,6 +75,7 @@ class Check:
         run.error = json.loads(answer)[0]['message'] if answer else ''
         run.samples = self._samples
         run.scheduled = {key: number for key, number in self._scheduled.items() if number}
+        run.ended = dict(self._ended)
         run.state_bytes = self._state_bytes
 
     def age(self) -> None:
@@ -82,6 +93,8 @@ class Check:
         if name == _SCHEDULED:
             deployment = next((tag for tag in tags if tag.startswith(f'{DEPLOYMENT_ID}:')), '')
             self._scheduled[deployment.partition(':')[2]] += int(value)
+        elif name in _ENDS:
+            self._ended[_ENDS[name]] += int(value)
 
     def _persist(self, key: str, document: str) -> None:
         self._cache[key] = document

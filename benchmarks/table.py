@@ -42,7 +42,9 @@ def show(console: Console, machine: str, results: Mapping[str, Costs]) -> None:
         longest = max(cost.seconds for cost in costs.start)
         console.print(
             f'{name}: all is reported after {len(costs.start)} checks, the longest takes {longest:.1f} s. A steady '
-            f'check takes {fmean(costs.requests):.0f} requests on average, {max(costs.requests)} at most.'
+            f'check takes {fmean(costs.requests):.0f} requests on average, {max(costs.requests)} at most. '
+            + ', '.join(f'{costs.counted[kind]:,} of {number:,} {kind}' for kind, number in costs.ended.items())
+            + ' that ended were counted.'
         )
         for what, seconds in costs.changes.items():
             console.print(f'flow_runs.scheduled was right again {seconds:.0f} s after: {what}')

@@ -35,8 +35,10 @@ from datadog_checks.prefect.tags import Tags
 
 # A run added here and another deleted there leave the total as it was. Within so many seconds that is found, too.
 _VERIFICATION_SECONDS = 45.0
-# Deployments whose runs are counted or read by one request.
+# Deployments whose runs are read by one request; and counted: of 300,000 future runs SQLite looks at each, in 0.2 s for
+# 500 deployments and in 0.3 s for 5,000 (3.8.8).
 _DEPLOYMENTS_PER_REQUEST = 500
+_DEPLOYMENTS_PER_COUNT = 5_000
 # What is more than this is not remembered, and not read: 8 bytes for each.
 _CAPACITY = 2_000_000
 # So few are read rather than halved.
@@ -216,9 +218,13 @@ class _Reader:
         counted = self._client.count_flow_runs(self._body(self.future, deployment_ids))
         return counted == self._known.size_of(deployment_ids)
 
+    def is_late(self) -> bool:
+        """Whether the time for reading has run out."""
+        return time.monotonic() > self._deadline
+
     def reconcile(self, time_range: TimeRange) -> bool:
         """Read again what differs in a stretch of time. False if the time for reading ran out before its end."""
-        if time.monotonic() > self._deadline:
+        if self.is_late():
             return False
         begin, end = time_range.since.timestamp(), _timestamp(time_range.until)
         known = self._known.between(begin, end)
@@ -274,7 +280,7 @@ class _Reader:
             open_end = [item for item in runs if _due(item) == last]
             begin = last
             # The first page may hold nothing new.
-            if number > 1 and time.monotonic() > self._deadline:
+            if number > 1 and self.is_late():
                 self._log.debug('Scheduled flow runs are read up to %s, the rest follows', _datetime(last))
                 self._known.replace(last, last + RESOLUTION.total_seconds(), self._tagged(open_end))
                 return False
@@ -315,14 +321,16 @@ class _Verification:
         due = ceil(self._groups_per_round * max(0.0, seconds) / _VERIFICATION_SECONDS)
         for _ in range(min(due, len(self._groups))):
             reader.reconcile_deployments(self._groups.pop())
+            if reader.is_late():
+                break
 
     def _make_groups(self, deployment_ids: list[str]) -> list[list[str]]:
         self._random.shuffle(deployment_ids)
         groups = []
         for bit in range(len(deployment_ids).bit_length()):
             chosen = [key for number, key in enumerate(deployment_ids, 1) if number >> bit & 1]
-            for start in range(0, len(chosen), _DEPLOYMENTS_PER_REQUEST):
-                groups.append(chosen[start : start + _DEPLOYMENTS_PER_REQUEST])
+            for start in range(0, len(chosen), _DEPLOYMENTS_PER_COUNT):
+                groups.append(chosen[start : start + _DEPLOYMENTS_PER_COUNT])
         return groups
 
 
