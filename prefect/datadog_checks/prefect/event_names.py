@@ -111,16 +111,20 @@ class EventNames:
     @cached_property
     def criterion(self) -> dict[str, list[str]]:
         """The `event` of the API's filter; all that it holds applies together."""
+        criterion, let_through = self._asked_for()
+        left_out = sorted(name for name in let_through if not self.allows(name))
+        return criterion | ({'exclude_name': left_out} if left_out else {})
+
+    def _asked_for(self) -> tuple[dict[str, list[str]], set[str]]:
+        """What the patterns to include ask the server for, and which of the known names that lets through."""
         wanted = [item for pattern in self.patterns.include for item in beginnings(pattern.text)]
         texts = sorted({item.text for item in wanted})
         if wanted and all(item.is_whole for item in wanted):
-            criterion, let_through = {'name': texts}, set(KNOWN_NAMES).intersection(texts)
-        else:
-            prefixes = _without_extensions(text.partition('\\')[0] for text in texts)
-            criterion = {'prefix': prefixes} if prefixes else {}
-            let_through = {name for name in KNOWN_NAMES if name.startswith(tuple(prefixes or ['']))}
-        left_out = sorted(name for name in let_through if not self.allows(name))
-        return criterion | ({'exclude_name': left_out} if left_out else {})
+            return {'name': texts}, set(KNOWN_NAMES).intersection(texts)
+        prefixes = _without_extensions(text.partition('\\')[0] for text in texts)
+        if not prefixes:
+            return {}, set(KNOWN_NAMES)
+        return {'prefix': prefixes}, {name for name in KNOWN_NAMES if name.startswith(tuple(prefixes))}
 
 
 def _without_extensions(prefixes: Iterable[str]) -> list[str]:

@@ -6,8 +6,9 @@ stands for a subflow in its parent is left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from datadog_checks.prefect.aggregation import Durations, LingeringSeries, Tally
 from datadog_checks.prefect.api.models import TaskRun
@@ -124,17 +125,27 @@ class StartedTaskRuns:
         new = [item for item in window.select_new(complete, lambda item: item.start_time) if item.run_count]
         for task_run, tags in run.inventory.tag_task_runs(new):
             tally.add(TASK_RUNS_THROUGHPUT, tags)
-            if task_run.start_time is None:
-                continue
-            expected = task_run.expected_start_time or task_run.start_time
-            if task_run.start_time - expected > run.settings.late_start_threshold:
+            if _delay(task_run) > run.settings.late_start_threshold:
                 tally.add(TASK_RUNS_LATE_START, tags)
-            ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
-            if ends:
-                waits.add(tags, task_run.start_time - max(ends))
+            wait = _wait(task_run, upstream_ends)
+            if wait is not None:
+                waits.add(tags, wait)
         samples, reported = memory.reported.samples(run.now, tally, tag_sets=tally.tag_sets())
         samples += waits.samples()
         return Batch(samples, window.next_cursor(), StreamMemory(window.next_known(), reported))
+
+
+def _delay(task_run: TaskRun) -> timedelta:
+    """How long after the time for which it was expected a task run started."""
+    if task_run.start_time is None or task_run.expected_start_time is None:
+        return timedelta()
+    return task_run.start_time - task_run.expected_start_time
+
+
+def _wait(task_run: TaskRun, upstream_ends: Mapping[str, datetime]) -> timedelta | None:
+    """How long after the last end of its upstreams a task run started; None if that is not known."""
+    ends = [upstream_ends[item] for item in task_run.upstream_ids if item in upstream_ends]
+    return task_run.start_time - max(ends) if ends and task_run.start_time is not None else None
 
 
 def _is_incomplete(task_run: TaskRun, upstream_ends: dict[str, datetime], now: datetime) -> bool:
