@@ -21,6 +21,8 @@ from datadog_checks.prefect.api.time_range import TimeRange
 from datadog_checks.prefect.inventory import reading_time
 
 _IDS_PER_COUNT = 500
+# So few are listed again at once where number or edits do not agree.
+_LISTED_AT_ONCE = 200
 # What is more than this is not remembered, and not read.
 _CAPACITY = 50_000
 _READS = 5
@@ -56,6 +58,8 @@ class DeploymentDirectory:
     def _forget(self) -> None:
         self._by_id: dict[str, Deployment] = {}
         self._is_complete = False
+        # Number or edits did not agree with the server when they were compared last.
+        self._is_doubted = False
         # All were listed in this run.
         self._is_fresh = False
         self._offset = 0
@@ -86,7 +90,8 @@ class DeploymentDirectory:
             return self._refresh(client, body)
 
     def _refresh(self, client: PrefectClient, body: Body) -> Mapping[str, Deployment]:
-        if body != self._body:
+        is_other_body = body != self._body
+        if is_other_body:
             # What another body lets in or leaves out shows in the number and the edits, once the list is complete.
             self._body = body
             if not self._is_complete:
@@ -106,9 +111,13 @@ class DeploymentDirectory:
                 # A database that was restored has others instead, and may have as many.
                 self._remove_deleted(client, self._next_to_verify())
             self._newest_edit = max((_edit(item) for item in self._by_id.values()), default=_EARLIEST)
-            is_same = len(self._by_id) == total - self._unaccounted
-            # Or it has them as they were before they were edited.
-            self._is_complete = is_same and (newest is None or newest == self._newest_edit)
+            # A database that was restored may have them as they were before they were edited.
+            agrees = len(self._by_id) == total - self._unaccounted and newest in (None, self._newest_edit)
+            # Somebody may make one between two requests, and a replica of the server may be behind: of many, all are
+            # listed again only if the next run finds the same.
+            is_sure = self._is_doubted or is_other_body or len(self._by_id) <= _LISTED_AT_ONCE
+            self._is_complete = agrees or not is_sure
+            self._is_doubted = not agrees
         if not self._is_complete:
             self._total = total
             self._go_on(client, client.deadline(reading_time.LISTING_DEPLOYMENTS))

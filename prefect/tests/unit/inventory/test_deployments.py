@@ -11,9 +11,9 @@ from datadog_checks.prefect.api.client import PrefectClient
 from datadog_checks.prefect.api.errors import PrefectApiError
 from datadog_checks.prefect.inventory import deployments
 from datadog_checks.prefect.inventory.deployments import DeploymentDirectory
-from tests.fake_prefect import FakePrefect
+from tests.fake_prefect import FakePrefect, FakeRequest, FakeResponse
 from tests.fake_prefect.times import to_text
-from tests.unit.harness import LOG, Row, bodies, let_requests_take, new_transport, sent
+from tests.unit.harness import LOG, Row, at, bodies, let_requests_take, new_transport, sent
 
 LISTED, COUNTED = '/deployments/filter', '/deployments/count'
 
@@ -132,6 +132,41 @@ def test_listing_goes_on_at_the_end_of_a_run(
     directory.itself.list_on(directory.client)
     assert not directory.itself.is_complete
     assert directory.names() == [str(number) for number in range(9)]
+
+
+class TestReplicas:
+    """Of many deployments the whole list is not read again because one replica of the server is behind another."""
+
+    @pytest.fixture
+    def known(self, fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.setattr(deployments, '_LISTED_AT_ONCE', 5)
+        fake.default_limit = 2
+        for number in range(9):
+            fake.now += timedelta(seconds=1)
+            fake.add_deployment(name=str(number))
+        return directory.names()
+
+    def test_one_that_is_behind_is_not_believed_at_once(
+        self, fake: FakePrefect, directory: Directory, known: list[str]
+    ) -> None:
+        def count_as_before(request: FakeRequest) -> FakeResponse | None:
+            is_total = request.path.endswith(COUNTED) and 'deployments' not in request.body
+            return FakeResponse.of(len(known)) if is_total else None
+
+        fake.add_deployment(name='new')
+        fake.fault = count_as_before
+        directory.names()
+        assert directory.requests()[0] <= 2
+        assert directory.itself.is_complete
+        fake.fault = None
+        assert directory.names() == [*known, 'new']
+        assert directory.requests()[0] <= 2
+
+    def test_what_lasts_is_listed_again(self, fake: FakePrefect, directory: Directory, known: list[str]) -> None:
+        # As after a restore: its edit is older than what was seen.
+        fake.add_deployment(name='restored', updated=at(-1000))
+        assert directory.names() == known
+        assert directory.names() == [*known, 'restored']
 
 
 def test_more_than_an_instance_remembers_are_an_error_that_names_the_filter(
