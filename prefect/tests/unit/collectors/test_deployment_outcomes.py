@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from datadog_checks.prefect.api.models import FlowRun
+from datadog_checks.prefect.collectors import deployment_outcomes
 from datadog_checks.prefect.collectors.deployment_outcomes import MAX_FAILURES, Outcomes, Past
 from tests.fake_prefect import FakePrefect
 from tests.unit.harness import Bench, Row, at, read_row, run_through
@@ -73,6 +74,20 @@ def test_past_is_read_after_a_start_and_followed_from_then_on(fake: FakePrefect,
     fake.now = at(30)
     ended(fake, deployment, 20, 'COMPLETED')
     assert known() == (at(20), 0)
+
+
+@pytest.mark.parametrize('state', [('RUNNING', 'Running'), ('SCHEDULED', 'AwaitingRetry')])
+def test_run_that_is_retried_has_not_failed_yet(
+    fake: FakePrefect, bench: Bench, deployment: Row, state: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where so many failed that a check does not ask for each of them again."""
+    monkeypatch.setattr(deployment_outcomes, '_ASKED_AGAIN', 0)
+    retried = [ended(fake, deployment, second, 'FAILED') for second in (-200, -100)][1]
+    outcomes = Outcomes().refresh(bench.context())
+    assert len(outcomes.by_id[deployment['id']].failures) == 2
+    fake.set_flow_run_state(fake.tables['flow_runs'].get(retried.id), *state)
+    fake.now = at(15)
+    assert len(outcomes.refresh(bench.context()).by_id[deployment['id']].failures) == 1
 
 
 def test_what_is_known_does_not_change(fake: FakePrefect, bench: Bench, deployment: Row) -> None:
