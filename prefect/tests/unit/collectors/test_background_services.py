@@ -430,7 +430,7 @@ class TestTaskRunRecorder:
         fake.set_task_run_state(task_run, 'COMPLETED', at=at(5))
         assert checks.at(1230) == {'task_run_recorder': (True, 0)}
 
-    def test_row_that_has_ended_is_recorded_whatever_is_told_afterwards(self, fake: FakePrefect, checks: Checks) -> None:
+    def test_row_that_has_ended_is_recorded_whatever_comes_later(self, fake: FakePrefect, checks: Checks) -> None:
         self.recorded(fake, -3600)
         self.happen(fake, 5, fake.add_task_run(state=('COMPLETED', 'Completed'), at=at(0), end_time=at(0)))
         assert checks.verdicts('task_run_recorder', range(30, 1200, 15)) == {True: 30}
