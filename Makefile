@@ -143,10 +143,11 @@ soak: env-live ## every run counted once, for a while, through faults and kills:
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20) $(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 
 .PHONY: bench
-bench: env-live env-bench ## what a check costs on servers of several sizes: BENCH='tiny large' FORMER=commit
-	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH)) $(if $(FORMER),--former $(FORMER))
-	@$(if $(BENCH),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
-	@$(if $(BENCH),,$(DEV) -m benchmarks.pages)
+bench: env-live env-bench ## what a check costs on servers of several sizes: BENCH='tiny large' FORMER=commit DATABASE=PostgreSQL
+	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH)) $(if $(FORMER),--former $(FORMER)) \
+		$(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
+	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
+	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,$(DEV) -m benchmarks.pages)
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared

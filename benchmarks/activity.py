@@ -1,34 +1,41 @@
-"""Life on a seeded server: flow runs that start and end, and what schedulers and people add and delete.
+"""Life on a seeded server: flow runs that start and end.
 
-The rows are written into the database beside the server. Everything else of the server is asleep (`seed.SETTINGS`).
+The rows are written into the database beside the server, with statements that SQLite and PostgreSQL take.
+Everything else of the server is asleep (`seed.SETTINGS`).
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
-from benchmarks.seed import (
-    DEPLOYMENT,
-    FLOW,
-    QUEUE,
-    Row,
-    Samples,
-    add_future_runs,
-    connected,
-    python_id,
-    sql_time,
-)
+from benchmarks.seed import DEPLOYMENT, FLOW, QUEUE, Row, Samples, python_id
 from benchmarks.sizes import FLOW_RUNS_PER_INTERVAL, INTERVAL_SECONDS, TASK_RUNS_PER_FLOW_RUN, Size
 
 _HALF_OF_TASK_RUNS = TASK_RUNS_PER_FLOW_RUN // 2
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rows(Protocol):
+    """What a statement found; the columns of a row go by their names."""
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+class Database(Protocol):
+    """A connection. Ids and times are text in both directions, durations go in as `timedelta`; `?` is a parameter."""
+
+    def execute(self, sql: str, parameters: tuple[Any, ...] = (), /) -> Rows: ...
+
+
+# Each use is a transaction.
+Connect = Callable[[], AbstractContextManager[Database]]
 
 
 @dataclass
@@ -46,13 +53,12 @@ class _FlowRun:
 class Activity:
     """What happens on one server, an interval at a time."""
 
-    def __init__(self, path: Path, samples: Samples, size: Size) -> None:
-        self._path = path
+    def __init__(self, connect: Connect, samples: Samples, size: Size) -> None:
+        self._connect = connect
         self._samples = samples
         self._size = size
         self._running: list[_FlowRun] = []
         self._played = 0
-        self._added = size.future_runs
         self._until: datetime | None = None
 
     def play_back(self, seconds: float) -> None:
@@ -65,7 +71,7 @@ class Activity:
         now = now or datetime.now(UTC)
         began = self._until or now - timedelta(seconds=INTERVAL_SECONDS)
         self._until = now
-        with connected(self._path) as database:
+        with self._connect() as database:
             self._poll(database, now)
             for number, run in enumerate(self._running, 1):
                 self._end(database, run, began, began + (now - began) * number / (len(self._running) + 1))
@@ -79,16 +85,16 @@ class Activity:
 
     def poll(self) -> None:
         """Only this: workers say that they are there, and ask for work."""
-        with connected(self._path) as database:
+        with self._connect() as database:
             self._poll(database, datetime.now(UTC))
 
-    def _poll(self, database: sqlite3.Connection, now: datetime) -> None:
+    def _poll(self, database: Database, now: datetime) -> None:
         """Workers say that they are there, and ask for work."""
         database.execute('UPDATE worker SET last_heartbeat_time = ?', (_stored(now),))
         database.execute('UPDATE work_queue SET last_polled = ?', (_stored(now),))
         database.execute('UPDATE deployment SET last_polled = ?', (_stored(now),))
 
-    def _start(self, database: sqlite3.Connection, began: datetime, now: datetime) -> list[_FlowRun]:
+    def _start(self, database: Database, began: datetime, now: datetime) -> list[_FlowRun]:
         """Start what was due in the interval, and by hand as many more as there are to be in one."""
         due = database.execute(
             "SELECT id, deployment_id, next_scheduled_start_time FROM flow_run WHERE state_type = 'SCHEDULED' "
@@ -105,7 +111,7 @@ class Activity:
                 run = _FlowRun(due[number]['id'], deployment, expected, max(start, expected))
             else:
                 run = _FlowRun(str(uuid4()), self._played % self._size.deployments, start, start)
-                _insert(database, 'flow_run', self._flow_run_row(run))
+                insert(database, 'flow_run', self._flow_run_row(run))
             is_second_attempt = number == 1
             second = run.start + (now - run.start) / 4
             state = self._enter(database, run, 'RUNNING', 'Running', run.start)
@@ -126,17 +132,17 @@ class Activity:
             sample['work_queue_id']: python_id(QUEUE, pool),
         }
         times = {'expected_start_time': _stored(run.expected), 'created': _stored(run.expected), 'end_time': None}
-        return _copy(sample, ids) | times | {'id': run.id, 'idempotency_key': None, 'total_run_time': _stored(_EPOCH)}
+        return _copy(sample, ids) | times | {'id': run.id, 'idempotency_key': None, 'total_run_time': timedelta()}
 
-    def _enter(self, database: sqlite3.Connection, run: _FlowRun, type: str, name: str, at: datetime) -> Row:  # noqa: A002
+    def _enter(self, database: Database, run: _FlowRun, type: str, name: str, at: datetime) -> Row:  # noqa: A002
         """A flow run enters a state; what that changes in its row."""
         sample = self._samples.finished_states['COMPLETED']
         state = _copy(sample, {sample['flow_run_id']: run.id})
         state |= {'id': str(uuid4()), 'type': type, 'name': name, 'timestamp': _stored(at), 'created': _stored(at)}
-        _insert(database, 'flow_run_state', state)
+        insert(database, 'flow_run_state', state)
         return _state_columns(state)
 
-    def _end(self, database: sqlite3.Connection, run: _FlowRun, began: datetime, end: datetime) -> None:
+    def _end(self, database: Database, run: _FlowRun, began: datetime, end: datetime) -> None:
         """End a flow run, and those of its task runs that are open, after the interval began."""
         is_failed = self._played % FLOW_RUNS_PER_INTERVAL == 0 and not run.open_task_runs
         type_and_name = ('FAILED', 'Failed') if is_failed else ('COMPLETED', 'Completed')
@@ -149,14 +155,14 @@ class Activity:
             last_end += step
             state = self._enter_task(database, task_run['id'], run.id, 'COMPLETED', last_end)
             times = {'start_time': start, 'end_time': _stored(last_end), 'run_count': 1}
-            seconds = _stored(_EPOCH + (last_end - _read(start)))
-            _update(database, 'task_run', task_run['id'], state | times | {'total_run_time': seconds})
+            total = {'total_run_time': last_end - _read(start)}
+            _update(database, 'task_run', task_run['id'], state | times | total)
         state = self._enter(database, run, *type_and_name, end)
-        total = _stored(_EPOCH + (end - run.start))
-        _update(database, 'flow_run', run.id, state | {'end_time': _stored(end), 'total_run_time': total})
+        times = {'end_time': _stored(end), 'total_run_time': end - run.start}
+        _update(database, 'flow_run', run.id, state | times)
 
     def _begin_task_runs(
-        self, database: sqlite3.Connection, run: _FlowRun, until: datetime, of_them: int = _HALF_OF_TASK_RUNS
+        self, database: Database, run: _FlowRun, until: datetime, of_them: int = _HALF_OF_TASK_RUNS
     ) -> None:
         """A chain of task runs, some of which ended by then; two of the others are running, the rest waits for them."""
         step = (until - run.start) / (of_them + 1)
@@ -166,7 +172,7 @@ class Activity:
             row = self._task_run_row(run, number, upstream)
             if number < of_them:
                 times = {'start_time': _stored(start), 'end_time': _stored(end), 'run_count': 1}
-                row |= times | {'total_run_time': _stored(_EPOCH + step)}
+                row |= times | {'total_run_time': step}
                 row |= self._enter_task(database, row['id'], run.id, 'COMPLETED', end)
             elif number < of_them + 2:
                 row |= {'start_time': _stored(until - step / 2), 'end_time': None, 'run_count': 1}
@@ -176,7 +182,7 @@ class Activity:
                 row |= {'start_time': None, 'end_time': None, 'run_count': 0}
                 row |= self._enter_task(database, row['id'], run.id, 'PENDING', until - step / 2)
                 run.open_task_runs.append(row)
-            _insert(database, 'task_run', row)
+            insert(database, 'task_run', row)
             # The two that are running wait for the same one.
             if number != of_them:
                 upstream = row['id']
@@ -191,68 +197,32 @@ class Activity:
             'dynamic_key': str(number),
             'task_inputs': inputs,
             'expected_start_time': _stored(run.start),
-            'total_run_time': _stored(_EPOCH),
+            'total_run_time': timedelta(),
         }
 
-    def _enter_task(self, database: sqlite3.Connection, task_run_id: str, run_id: str, type: str, at: datetime) -> Row:  # noqa: A002
+    def _enter_task(self, database: Database, task_run_id: str, run_id: str, type: str, at: datetime) -> Row:  # noqa: A002
         sample = self._samples.task_run_state
         ids = {sample['task_run_id']: task_run_id, self._samples.task_run['flow_run_id']: run_id}
         state = _copy(sample, ids) | {'id': str(uuid4()), 'type': type, 'name': type.title(), 'timestamp': _stored(at)}
-        _insert(database, 'task_run_state', state)
+        insert(database, 'task_run_state', state)
         return _state_columns(state)
-
-    def add_and_delete_one(self) -> None:
-        """One scheduled run less of the first deployment, one more of the last: the total stays as it was."""
-        with connected(self._path) as database:
-            database.execute(
-                'DELETE FROM flow_run WHERE id = (SELECT id FROM flow_run WHERE deployment_id = ? AND state_type = '
-                "'SCHEDULED' ORDER BY next_scheduled_start_time DESC LIMIT 1)",
-                (python_id(DEPLOYMENT, 0),),
-            )
-            last = self._size.deployments - 1
-            # Numbers go from deployment to deployment; the next one that falls to the last.
-            first = self._added + (last - self._added) % self._size.deployments
-            self._add(database, first, 1)
-
-    def add_to_all(self, rounds: int) -> None:
-        """So many more scheduled runs of every deployment."""
-        with connected(self._path) as database:
-            self._add(database, self._added, rounds * self._size.deployments)
-
-    def delete_a_third(self) -> None:
-        """Delete every third scheduled run."""
-        with connected(self._path) as database:
-            database.execute("DELETE FROM flow_run WHERE state_type = 'SCHEDULED' AND rowid % 3 = 0")
-
-    def delete_all(self) -> None:
-        """Delete all scheduled runs."""
-        with connected(self._path) as database:
-            database.execute("DELETE FROM flow_run WHERE state_type = 'SCHEDULED'")
 
     def scheduled_by_deployment(self) -> dict[str, int]:
         """The truth that `flow_runs.scheduled` is to tell, 0 left out."""
-        with connected(self._path) as database:
+        with self._connect() as database:
             rows = database.execute(
-                "SELECT deployment_id, count(*) FROM flow_run WHERE state_type = 'SCHEDULED' GROUP BY 1"
+                "SELECT deployment_id, count(*) AS runs FROM flow_run WHERE state_type = 'SCHEDULED' GROUP BY 1"
             ).fetchall()
-        return dict(rows)
+        return {row['deployment_id']: row['runs'] for row in rows}
 
     def ended(self) -> Counter[str]:
         """How many flow runs and task runs there are that have ended."""
-        with connected(self._path) as database:
+        with self._connect() as database:
+            tables = {'flow_runs': 'flow_run', 'task_runs': 'task_run'}
+            ended = 'SELECT count(*) AS runs FROM {} WHERE end_time IS NOT NULL'
             return Counter(
-                {
-                    kind: database.execute(f'SELECT count(*) FROM {table} WHERE end_time IS NOT NULL').fetchone()[0]
-                    for kind, table in (('flow_runs', 'flow_run'), ('task_runs', 'task_run'))
-                }
+                {kind: database.execute(ended.format(table)).fetchone()['runs'] for kind, table in tables.items()}
             )
-
-    def _add(self, database: sqlite3.Connection, first: int, number: int) -> None:
-        periods_ahead = self._size.future_runs // self._size.deployments
-        now, period = datetime.now(UTC).timestamp(), self._size.schedule_seconds
-        due = sql_time(f'{now} + {period} * ({periods_ahead} + (n - {first} + 1.0) / {self._size.deployments})')
-        add_future_runs(database, self._samples, self._size, first, number, due)
-        self._added = first + number
 
 
 def _copy(sample: Row, ids: dict[str, str]) -> Row:
@@ -275,13 +245,14 @@ def _state_columns(state: Row) -> Row:
     }
 
 
-def _insert(database: sqlite3.Connection, table: str, row: Row) -> None:
+def insert(database: Database, table: str, row: Row) -> None:
+    """Insert a row, whose keys are the columns."""
     database.execute(
         f'INSERT INTO {table} ({", ".join(row)}) VALUES ({", ".join("?" * len(row))})', tuple(row.values())
     )
 
 
-def _update(database: sqlite3.Connection, table: str, key: str, changes: dict[str, Any]) -> None:
+def _update(database: Database, table: str, key: str, changes: dict[str, Any]) -> None:
     assignments = ', '.join(f'{column} = ?' for column in changes)
     database.execute(f'UPDATE {table} SET {assignments} WHERE id = ?', (*changes.values(), key))
 

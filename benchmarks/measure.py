@@ -6,16 +6,20 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks import seed
-from benchmarks.activity import Activity
+from benchmarks import postgres, seed
+from benchmarks.activity import Activity, Connect
+from benchmarks.changes import Changes
 from benchmarks.floor import replay
 from benchmarks.process import Subject, cpu_seconds
 from benchmarks.sizes import INTERVAL_SECONDS, Size
 from benchmarks.subject import Run
+from lab.postgres import PostgresServer
 from lab.prefect_server import PrefectServer
 
 # How far a check ever reads back: the overlap of its streams, and the interval before it.
@@ -94,16 +98,23 @@ class Costs:
 
 
 class Bench:
-    """Measures one size after the other. `report` is told what goes on, `former` is the package of another commit."""
+    """Measures one size after the other. `report` is told what goes on, `former` is the package of another commit.
 
-    def __init__(self, folder: Path, report: Callable[[str], None], former: Path | None = None) -> None:
+    `database`: what the servers use, with its version after the first has been measured on PostgreSQL.
+    """
+
+    def __init__(
+        self, folder: Path, report: Callable[[str], None], former: Path | None = None, *, on_postgresql: bool = False
+    ) -> None:
+        self._on_postgresql = on_postgresql
+        self.database = 'PostgreSQL' if on_postgresql else 'SQLite'
         self._former = former
         self._template = folder / 'template.db'
         self._database = folder / 'server.db'
         self._report = report
 
     def measure(self, name: str, size: Size, *, with_changes: bool = False) -> Costs:
-        """The costs of a server of that size, which is made and stopped again."""
+        """The costs of a server of that size, which is made and stopped again. Changes are for SQLite only."""
         if not self._template.exists():
             self._report('a real server makes its schema')
             seed.make_template(self._template)
@@ -114,26 +125,45 @@ class Bench:
         with seed.connected(self._database) as database:
             samples = seed.read_samples(database)
             seed.seed(database, size)
-        activity = Activity(self._database, samples, size)
-        url = f'sqlite+aiosqlite:///{self._database}'
-        self._report(f'{name}: the server starts')
-        with PrefectServer(settings=seed.SETTINGS, database_url=url) as server:
-            measurement = _Measurement(server, activity, lambda text: self._report(f'{name}: {text}'))
-            costs = measurement.costs(with_changes)
+        changes = Changes(self._database, samples, size) if with_changes else None
+        with ExitStack() as stack:
+            connect: Connect = partial(seed.connected, self._database)
+            url = f'sqlite+aiosqlite:///{self._database}'
+            processes = []
+            if self._on_postgresql:
+                self._report(f'{name}: PostgreSQL starts and takes the rows')
+                cluster = stack.enter_context(PostgresServer())
+                postgres.fill(cluster, self._database)
+                connect, url = partial(postgres.connected, cluster), cluster.url
+                processes.append(postgres.process_id(cluster))
+                self.database = postgres.name(cluster)
+            self._report(f'{name}: the server starts')
+            server = stack.enter_context(PrefectServer(settings=seed.SETTINGS, database_url=url))
+            processes.append(server.pid)
+            activity = Activity(connect, samples, size)
+            measurement = _Measurement(
+                server.api_url, processes, activity, lambda text: self._report(f'{name}: {text}')
+            )
+            costs = measurement.costs(changes)
             return replace(costs, former=measurement.former_cost(self._former)) if self._former else costs
 
 
 class _Measurement:
-    def __init__(self, server: PrefectServer, activity: Activity, report: Callable[[str], None]) -> None:
-        self._server = server
+    """On one server; `processes` are the ids of its process, and of PostgreSQL's first one where it has that."""
+
+    def __init__(
+        self, api_url: str, processes: Sequence[int], activity: Activity, report: Callable[[str], None]
+    ) -> None:
+        self._api_url = api_url
+        self._processes = processes
         self._activity = activity
         self._report = report
         self._next_interval = 0.0
         # The last run of a check.
         self._last = Run()
 
-    def costs(self, with_changes: bool) -> Costs:
-        with Subject('check', self._server.api_url) as check, Subject('naive', self._server.api_url) as naive:
+    def costs(self, changes: Changes | None) -> Costs:
+        with Subject('check', self._api_url) as check, Subject('naive', self._api_url) as naive:
             self._activity.play_back(_PAST_SECONDS)
             self._next_interval = time.monotonic() + INTERVAL_SECONDS
             start = self._start(check)
@@ -146,13 +176,13 @@ class _Measurement:
             self._live()
             everything = self._cost(naive)
             requests = [cost.requests for cost, _ in pairs]
-            changes = self._changes(check) if with_changes else {}
-            return Costs(start, requests, counted, dict(ended), steady, floor, everything, changes=changes)
+            costs = Costs(start, requests, counted, dict(ended), steady, floor, everything)
+            return replace(costs, changes=self._changes(check, changes)) if changes else costs
 
     def former_cost(self, package: Path) -> Cost:
         """A steady check of that package."""
         self._report('the check of the other commit')
-        with Subject('check', self._server.api_url, package) as check:
+        with Subject('check', self._api_url, package) as check:
             self._start(check)
             costs = []
             for number in range(_FORMER_CHECKS):
@@ -191,7 +221,7 @@ class _Measurement:
         # After a write the server's connections have to read the database anew, as they had for the check.
         self._activity.poll()
         began, busy = time.perf_counter(), self._server_cpu()
-        replay(self._server.api_url, run.requests)
+        replay(self._api_url, run.requests)
         seconds = time.perf_counter() - began
         floor = Cost(len(run.requests), cost.wire_bytes, 1, seconds, self._server_cpu() - busy)
         return cost, floor
@@ -202,17 +232,17 @@ class _Measurement:
         The server pauses after so much work. The same work each time would have each pause fall on the same side.
         """
         requests = self._last.requests
-        replay(self._server.api_url, requests[: random.randint(0, len(requests))])
+        replay(self._api_url, requests[: random.randint(0, len(requests))])
 
-    def _changes(self, check: Subject) -> dict[str, float]:
+    def _changes(self, check: Subject, changes: Changes) -> dict[str, float]:
         """How long it takes until the numbers are right again, in seconds."""
-        changes = {
-            'one run of one deployment deleted, one of another added': self._activity.add_and_delete_one,
-            '10 runs of each deployment added': lambda: self._activity.add_to_all(10),
-            'a third of the runs of each deployment deleted': self._activity.delete_a_third,
-            'all runs of all deployments deleted': self._activity.delete_all,
+        calls: dict[str, Callable[[], None]] = {
+            'one run of one deployment deleted, one of another added': changes.add_and_delete_one,
+            '10 runs of each deployment added': lambda: changes.add_to_all(10),
+            'a third of the runs of each deployment deleted': changes.delete_a_third,
+            'all runs of all deployments deleted': changes.delete_all,
         }
-        return {what: self._seconds_until_right(check, what, change) for what, change in changes.items()}
+        return {what: self._seconds_until_right(check, what, change) for what, change in calls.items()}
 
     def _seconds_until_right(self, check: Subject, what: str, change: Callable[[], None]) -> float:
         self._report(what)
@@ -258,4 +288,4 @@ class _Measurement:
         return run, cost
 
     def _server_cpu(self) -> float:
-        return cpu_seconds(self._server.pid)
+        return sum(map(cpu_seconds, self._processes))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -66,6 +67,16 @@ class Subject:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """The processor time of a process so far, by Linux."""
+    """The processor time so far of a process and of the children that its first thread started, by Linux."""
+    ticks = _ticks(process_id)
+    for child in Path(f'/proc/{process_id}/task/{process_id}/children').read_text().split():
+        # One that ended meanwhile.
+        with suppress(OSError):
+            ticks += _ticks(int(child))
+    return ticks / os.sysconf('SC_CLK_TCK')
+
+
+def _ticks(process_id: int) -> int:
+    """Those of a process and of its children that ended."""
     fields = Path(f'/proc/{process_id}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+    return sum(map(int, fields[11:15]))

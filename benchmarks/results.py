@@ -15,10 +15,11 @@ from lab.prefect_server import PREFECT_VERSION
 
 # Where `make bench` leaves them.
 PATH = Path(__file__).resolve().parent.parent / '.benchmarks' / 'results.json'
+POSTGRESQL_PATH = PATH.with_name('results-postgresql.json')
 
 
-def machine() -> str:
-    """The machine and the server that the figures come from, in one line."""
+def machine(database: str) -> str:
+    """The machine, and the server with its database, that the figures come from, in one line."""
     name = platform.processor() or platform.machine()
     for line in Path('/proc/cpuinfo').read_text().splitlines():
         if line.startswith('model name'):
@@ -26,13 +27,13 @@ def machine() -> str:
             break
     return (
         f'{os.cpu_count()} cores ({name}), Linux, Python {platform.python_version()}, '
-        f'Prefect {PREFECT_VERSION} on SQLite, all on one machine'
+        f'Prefect {PREFECT_VERSION} on {database}, all on one machine'
     )
 
 
-def write(path: Path, results: Mapping[str, Costs]) -> None:
+def write(path: Path, database: str, results: Mapping[str, Costs]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {'machine': machine(), 'sizes': {name: asdict(costs) for name, costs in results.items()}}
+    document = {'machine': machine(database), 'sizes': {name: asdict(costs) for name, costs in results.items()}}
     path.write_text(json.dumps(document, indent=1) + '\n')
 
 

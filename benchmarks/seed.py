@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def sql_time(epoch_seconds: str) -> str:
     """A time as the server stores it."""
     return f"strftime('%Y-%m-%d %H:%M:%f000', {epoch_seconds}, 'unixepoch')"
 
+
+# The server stores a duration as the time so long after the beginning of 1970.
+sqlite3.register_adapter(timedelta, lambda one: f'{datetime(1970, 1, 1, tzinfo=UTC) + one:%Y-%m-%d %H:%M:%S.%f}')
 
 POOL, QUEUE, WORKER, FLOW, DEPLOYMENT, SCHEDULE = 'b001', 'b002', 'b003', 'b004', 'b005', 'b006'
 FUTURE, FUTURE_STATE, PAST, PAST_STATE, PAST_TASK = 'b010', 'b011', 'b012', 'b013', 'b014'
