@@ -23,6 +23,8 @@ WORK_POOL = 'workshop'
 UNATTENDED_WORK_POOL = 'unattended'
 PAUSED_WORK_POOL = 'mothballed'
 SETTLE_SECONDS = 3
+# After so long without news of a background task another one is asked for.
+THUMBNAIL_SECONDS = 60.0
 TICK_SECONDS = 0.5
 
 # Flow-run processes start as soon as the worker sees them: the defaults (10 s, 30 s) make people wait.
@@ -396,13 +398,20 @@ class Workload:
         yield from self._until_ended(self._start_script('thumbnails.py'))
         yield from self._pause(6)
         # It listens until the end.
-        self._start_script('thumbnail_worker.py')
+        worker = self._start_script('thumbnail_worker.py')
         of_none = {'flow_run_id': {'is_null_': True}, 'state': {'type': {'any_': ['COMPLETED']}}}
+        asked_at = time.monotonic()
         while self._api.count_task_runs(task_runs=of_none) < 3:
+            if not worker.is_running:
+                raise WorkloadError(f'the task worker ended:\n{worker.process.log_tail()}')
+            if time.monotonic() - asked_at > THUMBNAIL_SECONDS:
+                # A busy server with SQLite may lose the event that tells of an end: another one takes its place.
+                yield from self._until_ended(self._start_script('thumbnails.py', ONE_THUMBNAIL='1'))
+                asked_at = time.monotonic()
             yield
 
-    def _start_script(self, file_name: str) -> FlowScript:
-        script = FlowScript(self._api_url, file_name, python=self._python, settings=self._settings)
+    def _start_script(self, file_name: str, **settings: str) -> FlowScript:
+        script = FlowScript(self._api_url, file_name, python=self._python, settings={**self._settings, **settings})
         self._scripts.append(script.start())
         return script
 
