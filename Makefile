@@ -146,8 +146,8 @@ soak: env-live ## every run counted once, for a while, through faults and kills:
 bench: env-live env-bench ## what a check costs on servers of several sizes: BENCH='tiny large' FORMER=commit DATABASE=PostgreSQL
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH)) $(if $(FORMER),--former $(FORMER)) \
 		$(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
-	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json docs/images/scale.png)
-	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,$(DEV) -m benchmarks.pages)
+	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json \
+		docs/images/scale.png && $(DEV) -m benchmarks.pages)
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared

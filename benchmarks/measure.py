@@ -98,9 +98,10 @@ class Costs:
 
 
 class Bench:
-    """Measures one size after the other. `report` is told what goes on, `former` is the package of another commit.
+    """Measures servers of different sizes, one after the other.
 
-    `database`: what the servers use, with its version after the first has been measured on PostgreSQL.
+    `report` gets a line of text at each step. `former` is the folder with the package of another commit, to measure its
+    check, too. `database` is what the servers use; the version of PostgreSQL is in it once a server has been measured.
     """
 
     def __init__(

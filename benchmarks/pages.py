@@ -37,7 +37,7 @@ def summary(costs: Costs) -> str:
     """Some lines for a newcomer, about a size that people may have."""
     size, steady, naive = SIZES[CHANGING], costs.steady, costs.naive
     task_runs = FLOW_RUNS_PER_INTERVAL * TASK_RUNS_PER_FLOW_RUN
-    times = naive.seconds / steady.seconds
+    requests, times = fmean(costs.requests), naive.seconds / steady.seconds
     slower = 100 * (costs.time_to_floor - 1)
     processor_times = naive.processor_seconds / steady.processor_seconds
     lines = (
@@ -45,7 +45,7 @@ def summary(costs: Costs) -> str:
         'scheduled runs,',
         f'on which {FLOW_RUNS_PER_INTERVAL} flow runs and {task_runs} task runs happen between two checks, one check',
         '',
-        f'- sends {steady.requests} requests and receives {_megabytes(steady.wire_bytes)}; a check that pages through '
+        f'- sends {requests:.0f} requests and receives {_megabytes(steady.wire_bytes)}; a check that pages through '
         f'everything sends {naive.requests}, receives {_megabytes(naive.wire_bytes)}, and is {times:.0f} times slower',
         f'- uses {steady.processor_seconds:.1f} s of processor time together with the server; paging through '
         f'everything uses {processor_times:.0f} times as much',

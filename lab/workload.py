@@ -23,7 +23,7 @@ WORK_POOL = 'workshop'
 UNATTENDED_WORK_POOL = 'unattended'
 PAUSED_WORK_POOL = 'mothballed'
 SETTLE_SECONDS = 3
-# After so long without news of a background task another one is asked for.
+# If the background tasks have not ended after so long, the story asks for one more.
 THUMBNAIL_SECONDS = 60.0
 TICK_SECONDS = 0.5
 
@@ -405,7 +405,7 @@ class Workload:
             if not worker.is_running:
                 raise WorkloadError(f'the task worker ended:\n{worker.process.log_tail()}')
             if time.monotonic() - asked_at > THUMBNAIL_SECONDS:
-                # A busy server with SQLite may lose the event that tells of an end: another one takes its place.
+                # A busy server with SQLite can lose the event that says that a task run has ended.
                 yield from self._until_ended(self._start_script('thumbnails.py', ONE_THUMBNAIL='1'))
                 asked_at = time.monotonic()
             yield

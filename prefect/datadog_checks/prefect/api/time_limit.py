@@ -13,7 +13,7 @@ T = TypeVar('T')
 
 # With less than this part of its time left, a run asks for nothing more.
 _USED_UP = 0.05
-# Of the time of a run, what counts when it is divided; and what is given of the rest to those who come late.
+# How much of the time of a run is divided at most; and the part of the rest for a list whose part is over.
 _LONG_SECONDS = 30.0
 _LEAST_PART = 0.1
 # How many endpoints an error names that used up the time.
@@ -41,14 +41,12 @@ class TimeLimit:
         return self._until - time.monotonic()
 
     def deadline(self, part: float) -> float:
-        """When this part of the time is over, on the monotonic clock; of more than half a minute, of half a minute.
+        """When this part of the time is over, on the monotonic clock. A longer time than 30 s is taken for 30 s.
 
-        Where that has passed, or nearly, a tenth of what is left is given: who reads on in each run comes to an end.
+        Where that is over, or nearly, the result is a tenth of the rest from now: each run reads something.
         """
-        if math.isinf(self._until):
-            return math.inf
-        now = time.monotonic()
-        return max(self._end_of(part), now + _LEAST_PART * min(self._until - now, _LONG_SECONDS))
+        least = _LEAST_PART * min(self.remaining, _LONG_SECONDS)
+        return max(self._end_of(part), time.monotonic() + least)
 
     def is_late(self, part: float) -> bool:
         """Whether this part of the time is over."""

@@ -141,7 +141,7 @@ class Runs:
     def flow_run_states(self, flow_run: FlowRun) -> list[FlowRunState]:
         """All states of a flow run, ascending by time, read after it was found in its state.
 
-        They lack that state if a replica of the server is behind the one that showed the run. None if it is gone.
+        They lack that state if a replica of the server is behind the one that showed the run. Empty if it is gone.
         """
         key = flow_run.id, flow_run.state_id
         if key not in self._states:

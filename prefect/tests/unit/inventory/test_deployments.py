@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import pytest
@@ -37,6 +37,15 @@ class Directory:
     def requests(self) -> tuple[int, int]:
         """How many lists and counts the last refresh took."""
         return len(sent(self._fake, LISTED)), len(sent(self._fake, COUNTED))
+
+
+def add_in_turn(fake: FakePrefect, names: Iterable[str]) -> list[Row]:
+    """Deployments of these names, a second apart: those of one moment have no order."""
+    rows = []
+    for name in names:
+        fake.now += timedelta(seconds=1)
+        rows.append(fake.add_deployment(name=name))
+    return rows
 
 
 @pytest.fixture
@@ -86,10 +95,7 @@ def test_large_server_is_listed_over_several_runs(
     fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.default_limit = 2
-    for number in range(9):
-        # Those of one moment have no order.
-        fake.now += timedelta(seconds=1)
-        fake.add_deployment(name=str(number))
+    add_in_turn(fake, '012345678')
     let_requests_take(fake, 9.0, monkeypatch, LISTED)
 
     assert [len(directory.names()) for _ in range(3)] == [4, 8, 9]
@@ -100,10 +106,7 @@ def test_those_that_have_runs_are_listed_before_all_others(
     fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.default_limit = 2
-    rows = []
-    for number in range(12):
-        fake.now += timedelta(seconds=1)
-        rows.append(fake.add_deployment(name=f'{number:02}'))
+    rows = add_in_turn(fake, (f'{number:02}' for number in range(12)))
     with_runs = [row['id'] for row in rows[:6]]
     let_requests_take(fake, 7.0, monkeypatch, LISTED)
 
@@ -123,9 +126,7 @@ def test_listing_goes_on_at_the_end_of_a_run(
     fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.default_limit = 2
-    for number in range(9):
-        fake.now += timedelta(seconds=1)
-        fake.add_deployment(name=str(number))
+    add_in_turn(fake, '012345678')
     let_requests_take(fake, 7.0, monkeypatch, LISTED)
 
     assert directory.names() == ['5', '6', '7', '8']
@@ -141,9 +142,7 @@ class TestReplicas:
     def known(self, fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(deployments, '_LISTED_AT_ONCE', 5)
         fake.default_limit = 2
-        for number in range(9):
-            fake.now += timedelta(seconds=1)
-            fake.add_deployment(name=str(number))
+        add_in_turn(fake, '012345678')
         return directory.names()
 
     def test_one_that_is_behind_is_not_believed_at_once(
