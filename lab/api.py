@@ -20,6 +20,7 @@ from uuid import uuid4
 import requests
 
 from lab.prefect_server import FLOWS_FOLDER
+from lab.waiting import wait_until
 
 TIMEOUT_SECONDS = 90.0
 # A server with SQLite answers 503 to a write that another write got in the way of (SQLITE_BUSY_SNAPSHOT); Prefect's own
@@ -157,7 +158,7 @@ class PrefectApiDriver:
         """Send log records as a client does: several in one request, each with a time of its own."""
         self.request('POST', 'logs/', list(records))
 
-    def wait_for_events(self, seconds: float = 60.0) -> None:
+    def wait_for_events(self) -> None:
         """Wait until the server shows all events that it has taken: it writes them down in order, every 5 s."""
         identity = str(uuid4())
         occurred = datetime.now(UTC).isoformat()
@@ -165,11 +166,7 @@ class PrefectApiDriver:
         marker = {'id': identity, 'event': 'lab.marker', 'occurred': occurred, 'resource': resource}
         self.request('POST', 'events', [marker])
         criteria = {'filter': {'resource': {'id': [f'lab.{identity}']}}, 'limit': 1}
-        deadline = time.monotonic() + seconds
-        while not self.request('POST', 'events/filter', criteria)['events']:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f'the server did not show an event within {seconds:.0f} s')
-            time.sleep(0.2)
+        wait_until(lambda: self.request('POST', 'events/filter', criteria)['events'], 'the server to show an event')
 
     # What the lab makes
 

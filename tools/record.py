@@ -25,7 +25,8 @@ from typing import Any
 
 from lab.api import Answer, PrefectApiDriver
 from lab.prefect_server import PREFECT_VERSION, ROOT, FlowScript, PrefectServer, Worker
-from tools.recorded_world import QUICK_SERVICES, SETTLE_SECONDS, Row, World, build_world, wait_until
+from lab.waiting import PATIENCE_SECONDS, wait_until
+from tools.recorded_world import QUICK_SERVICES, Row, World, build_world
 
 FIXTURES = Path(__file__).resolve().parent.parent / 'prefect' / 'tests' / 'fixtures'
 CREDENTIALS = 'recorder:secret'
@@ -190,7 +191,7 @@ def run_worker(api: PrefectApiDriver, server: PrefectServer) -> None:
 def record_engine_runs(recorder: Recorder, api: PrefectApiDriver, server: PrefectServer) -> None:
     """Run the recorded flows and record their task runs and one event of each name."""
     with FlowScript(server.api_url, str(FIXTURES / 'recorded_flows.py')) as script:
-        if script.wait(SETTLE_SECONDS) != 0:
+        if script.wait(PATIENCE_SECONDS) != 0:
             raise RuntimeError(f'the recorded flows ended with an error:\n{script.process.log_tail()}')
     wait_until(lambda: 'prefect.flow-run.Failed' in names_of_events(api, 'recorded-parent'), 'the events of the flows')
     flows = {'name': {'any_': ['recorded-parent']}}

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lab.api import PrefectApiDriver
+from lab.waiting import wait_until
 
 # The foreman turns a silent worker OFFLINE and a pool NOT_READY; the persister writes the events.
 QUICK_SERVICES = {
     'PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS': '1',
     'PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL': '1',
 }
-SETTLE_SECONDS = 60.0
 
 # One object as the API gives it.
 Row = dict[str, Any]
@@ -260,12 +259,4 @@ def keep_polled(api: PrefectApiDriver, world: World) -> None:
         deployments = {row['id']: row['status'] for row in api.request('POST', '/deployments/filter')}
         return (workers[silent_worker], deployments[world.deployments['ready']]) == ('OFFLINE', 'READY')
 
-    wait_until(is_settled, 'the services of the server to settle')
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f'waited {SETTLE_SECONDS:.0f} s for {what}')
-        time.sleep(0.5)
+    wait_until(is_settled, 'the services of the server to settle', pause=0.5)

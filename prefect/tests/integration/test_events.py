@@ -16,7 +16,7 @@ from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.fault_proxy import Front
 from lab.prefect_server import PrefectServer
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 Row = dict[str, Any]
 

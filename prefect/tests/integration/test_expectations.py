@@ -11,7 +11,7 @@ import pytest
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 Schedule = dict[str, Any]
 # Between the time of a request and that of the check.
@@ -52,7 +52,7 @@ def planned(api: PrefectApiDriver, deployment: str) -> list[dict[str, Any]]:
         found = api.read_all('flow_runs/filter', {'flow_runs': criteria})
         return sorted(found, key=lambda run: str(run['expected_start_time']))
 
-    wait_until(runs, 'the scheduler', 90)
+    wait_until(runs, 'the scheduler')
     return runs()
 
 

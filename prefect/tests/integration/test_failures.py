@@ -31,10 +31,10 @@ from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.fault_proxy import JSON, Exchange, Fault, Front, answers, cut_in_half, reset
 from lab.prefect_server import ROOT, PrefectServer
+from lab.waiting import wait_until
 from tests.integration.certificates import Authority
 from tests.integration.error_texts import shown
 from tests.integration.leaks import leaks, listening
-from tests.integration.waiting import wait_until
 
 DOCUMENT = ROOT / 'docs' / 'failures.md'
 HEALTH = 'prefect.server.health'

@@ -14,7 +14,7 @@ from datadog_checks.prefect.collectors import freshness
 from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import FlowScript, PrefectServer
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 TAGGED = """
 import time

@@ -17,7 +17,7 @@ import pytest
 from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 Row = dict[str, Any]
 # How soon the server calls workers OFFLINE and deployments NOT_READY: by default after one or two minutes.

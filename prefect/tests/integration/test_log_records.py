@@ -18,7 +18,7 @@ from lab.fault_proxy import Exchange, Front
 from lab.journal import LOG_RECORDS
 from lab.prefect_server import PrefectServer
 from lab.run_checks import JOURNAL_NAME
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 FLOOD = 1_600
 PAGE = 200

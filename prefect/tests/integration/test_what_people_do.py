@@ -12,7 +12,7 @@ import pytest
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
-from tests.integration.waiting import wait_until
+from lab.waiting import wait_until
 
 RUNNING = {'type': 'RUNNING', 'name': 'Running'}
 
@@ -138,7 +138,7 @@ def test_served_deployments_have_the_status_of_now(api: PrefectApiDriver, runner
         criteria = {'id': {'any_': deployments}}
         return [row['status'] for row in api.read_all('deployments/filter', {'deployments': criteria})]
 
-    wait_until(lambda: statuses() == ['READY'] * 30, 'all deployments to be READY', 10)
+    wait_until(lambda: statuses() == ['READY'] * 30, 'all deployments to be READY')
     result = runner.run()
     assert [result.value('deployment.is_ready', deployment_id=item) for item in deployments] == [1] * 30
 
