@@ -14,10 +14,11 @@ from uuid import uuid4
 
 import pytest
 
-from lab.agent import CheckRunner
+from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
 from lab.waiting import wait_until
+from tests.integration.ages import age_in
 
 Row = dict[str, Any]
 # How soon the server calls workers OFFLINE and deployments NOT_READY: by default after one or two minutes.
@@ -72,11 +73,18 @@ class Shop:
         """What a new check says: the number of late runs by reason."""
         return {reason: value for (_, reason), value in self.values('flow_runs.late').items()}
 
-    def values(self, *series: str) -> dict[tuple[str, str | None], float]:
-        """The values of these series by series and reason. An age is turned into the time from which it counts."""
+    def check(self) -> CheckResult:
+        """What a new check says."""
+        check = CheckRunner({'prefect_url': self.url, 'late_start_threshold': 0})
+        result = check.run()
+        check.cancel()
+        assert result.error is None, result.error
+        return result
+
+    def values(self, *series: str, result: CheckResult | None = None) -> dict[tuple[str, str | None], float]:
+        """The values of these series by series and reason, in `result` or in that of a new check."""
         found: dict[tuple[str, str | None], float] = {}
-        result = CheckRunner({'prefect_url': self.url, 'late_start_threshold': 0}).run()
-        assert result.error is None
+        result = result or self.check()
         for point in result.points:
             tags = dict(tag.split(':', 1) for tag in point.tags)
             name = point.name.removeprefix('prefect.server.')
@@ -180,14 +188,13 @@ def test_full_deployment_takes_back_what_was_handed_out(server: PrefectServer, a
     answer = api.request('POST', f'flow_runs/{second}/set_state', {'state': {'type': 'PENDING'}})
     assert answer['state']['name'] == 'AwaitingConcurrencySlot'
     assert shop.poll() == set()
-    before = datetime.now(UTC)
-    ages = shop.values('flow_runs.late', 'flow_runs.late.max_age', 'flow_runs.awaiting_concurrency')
+    result = shop.check()
+    ages = shop.values('flow_runs.late', 'flow_runs.late.max_age', 'flow_runs.awaiting_concurrency', result=result)
     assert ages['flow_runs.late', 'deployment_limit'] == 1
     assert ages['flow_runs.awaiting_concurrency', None] == 1
     # It would be tried again in the future: the age is that of the wait.
     expected = datetime.fromisoformat(api.flow_run(second)['expected_start_time'])
-    waited = (before - expected).total_seconds(), (datetime.now(UTC) - expected).total_seconds()
-    assert waited[0] <= ages['flow_runs.late.max_age', 'deployment_limit'] <= waited[1]
+    assert ages['flow_runs.late.max_age', 'deployment_limit'] == age_in(result, expected)
 
 
 def test_slot_of_a_deployment_is_kept_while_a_run_is_cancelled(server: PrefectServer, api: PrefectApiDriver) -> None:
@@ -276,9 +283,8 @@ def test_ages_are_those_of_the_states_that_the_server_recorded(shop: Shop) -> No
         runs[name] = shop.ask_for_run()
         for state_type in state_types:
             shop.api.set_flow_run_state(runs[name], state_type)
-    before = datetime.now(UTC)
-    found = shop.values('flow_runs.cancelling', *(f'flow_runs.{name}.max_age' for name in lives))
-    after = datetime.now(UTC)
+    result = shop.check()
+    found = shop.values('flow_runs.cancelling', *(f'flow_runs.{name}.max_age' for name in lives), result=result)
     assert found.pop(('flow_runs.cancelling', None)) == 1
     assert len(found) == len(lives)
     for name, state_types in lives.items():
@@ -286,4 +292,4 @@ def test_ages_are_those_of_the_states_that_the_server_recorded(shop: Shop) -> No
         assert state['type'] == state_types[-1]
         entered = datetime.fromisoformat(state['timestamp'])
         age = found[f'flow_runs.{name}.max_age', None]
-        assert (before - entered).total_seconds() <= age <= (after - entered).total_seconds()
+        assert age == age_in(result, entered)
