@@ -7,12 +7,10 @@ client of its own and shares no code with this one, so that the two cannot be wr
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -27,17 +25,6 @@ TIMEOUT_SECONDS = 90.0
 # client tries again, too.
 # Of a minute and more: so long a server with SQLite may stand still on a busy machine, "database is locked".
 RETRY_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 15.0, 15.0, 15.0, 15.0)
-FLOW_RUN_STATE_TYPES = (
-    'SCHEDULED',
-    'PENDING',
-    'RUNNING',
-    'PAUSED',
-    'CANCELLING',
-    'COMPLETED',
-    'FAILED',
-    'CRASHED',
-    'CANCELLED',
-)
 TERMINAL_STATE_TYPES = frozenset({'COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED'})
 NOT_A_SUBFLOW = {'subflow_runs': {'exists_': False}}
 
@@ -49,14 +36,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: Any
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What happened on the server since it was made: finished runs by state type, and runs that started."""
-
-    finished: Mapping[str, int]
-    started: int
 
 
 class PrefectApiDriver:
@@ -105,6 +84,13 @@ class PrefectApiDriver:
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise RuntimeError(f'{method} {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
         return answer.body
+
+    def accepts(self, path: str, **body: object) -> bool:
+        """Whether the server knows the filters of a request that reads."""
+        answer = self.call('POST', path, body)
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY):
+            raise RuntimeError(f'POST {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
+        return answer.status == HTTPStatus.OK
 
     def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Read every page of a `/filter` endpoint; the page size is the server's own.
@@ -336,28 +322,3 @@ class PrefectApiDriver:
 
     def count_task_runs(self, **filters: Any) -> int:
         return int(self.request('POST', 'task_runs/count', filters))
-
-    def flow_run_totals(self) -> Totals:
-        """Count, from the states that each flow run went through, how often runs finished and how many started.
-
-        A run that was retried by hand finishes more than once. A terminal state right after another is no further end:
-        a client of 3.0 may send it twice.
-        """
-        finished: Counter[str] = Counter()
-        started = 0
-        body = {'flow_runs': {'state': {'type': {'any_': [t for t in FLOW_RUN_STATE_TYPES if t != 'SCHEDULED']}}}}
-        for flow_run in self.read_all('flow_runs/filter', body):
-            state_types = [state['type'] for state in self.flow_run_states(flow_run['id'])]
-            finished.update(
-                state_type
-                for previous, state_type in pairwise(state_types)
-                if state_type in TERMINAL_STATE_TYPES and previous not in TERMINAL_STATE_TYPES
-            )
-            started += 'RUNNING' in state_types
-        return Totals(finished, started)
-
-    def task_run_totals(self) -> Totals:
-        """Count task runs that ended by state type and those that started, without the stand-ins of subflows."""
-        task_runs = self.read_all('task_runs/filter', {'task_runs': NOT_A_SUBFLOW})
-        finished = Counter(run['state_type'] for run in task_runs if run['end_time'])
-        return Totals(finished, sum(run['run_count'] > 0 for run in task_runs))

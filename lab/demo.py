@@ -3,7 +3,7 @@
     python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 170]
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
-ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the counts, events
+ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the sums, events
 and log records that the check sent are those that the server tells at the end. All processes are stopped and all files
 removed, also on Ctrl-C.
 """
@@ -35,6 +35,8 @@ from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
 from lab.recording import DOCUMENTED, Recording
 from lab.report import as_json, full_report, make_console, overview, write_svg
+from lab.sums import Comparison, compare
+from lab.truth import Truth
 from lab.workload import TICK_SECONDS, Workload, WorkloadError
 
 CHECK_INTERVAL_SECONDS = 3.0
@@ -46,38 +48,15 @@ PLAIN_PROGRESS_SECONDS = 10.0
 EVENT_DELAY_SECONDS = 6
 # Clients send log records every 2 s.
 LOG_DELAY_SECONDS = 4
-# Of a failed comparison of events.
+# Of a failed comparison.
 SHOWN_DIFFERENCES = 10
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One number of the check beside the same number from the server."""
-
-    series: str
-    from_check: int
-    from_server: int
-
-    @property
-    def is_equal(self) -> bool:
-        return self.from_check == self.from_server
-
-
 def compare_with_server(recording: Recording, api: PrefectApiDriver) -> list[Comparison]:
-    """Compare what the check counted with what the server's own records of runs and states say."""
-    comparisons = []
-    for family, totals in (('flow_runs', api.flow_run_totals()), ('task_runs', api.task_run_totals())):
-        truth = {
-            f'{family}.completed.count': totals.finished['COMPLETED'],
-            f'{family}.failed.count': totals.finished['FAILED'],
-            f'{family}.crashed.count': totals.finished['CRASHED'],
-            f'{family}.cancelled.count': totals.finished['CANCELLED'],
-            f'{family}.throughput': totals.started,
-        }
-        for name, from_server in truth.items():
-            series = recording.get(f'prefect.server.{name}')
-            comparisons.append(Comparison(name, int(series.total) if series else 0, from_server))
-    return comparisons
+    """Compare what the check counted with what the server's own records of runs and states say, for every tag set."""
+    truth = Truth(api, late_start_threshold=LATE_START_THRESHOLD_SECONDS)
+    truth.add_all()
+    return list(compare(recording.sums, truth.sums))
 
 
 # Name, resource and second of an event: what the check sends carries no id of it.
@@ -167,14 +146,14 @@ def event_comparison_line(comparison: EventComparison) -> RenderableType:
 
 
 def comparison_line(comparisons: Sequence[Comparison]) -> RenderableType:
-    """Say that all counts agree, or which do not."""
-    wrong = [one for one in comparisons if not one.is_equal]
-    if not wrong:
-        sums = ', '.join(f'{one.series} {one.from_check}' for one in comparisons)
-        text = f'{len(comparisons)} of {len(comparisons)} counts equal what the server tells about its runs'
-        return Group(Text(text, style='bold green'), Text(f'  {sums}', style='dim'))
-    lines = [f'{one.series}: the check counted {one.from_check}, the server tells {one.from_server}' for one in wrong]
-    return Text('\n'.join(lines), style='bold red')
+    """Say that all sums agree, or which do not."""
+    lines = [line for one in comparisons for line in one.lines[:SHOWN_DIFFERENCES]]
+    if lines:
+        return Text('\n'.join(lines), style='bold red')
+    sums = ', '.join(f'{one.series} {one.counted:,.10g}' for one in comparisons)
+    number = len(comparisons)
+    text = f'{number} of {number} sums equal what the server tells about its runs, for every tag set'
+    return Group(Text(text, style='bold green'), Text(f'  {sums}', style='dim'))
 
 
 class Progress:
@@ -311,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     title = f'Prefect {version} at {server.api_url}, observed for {time.monotonic() - started_at:.0f} s'
     lines = [comparison_line(comparisons)]
-    numbers = {one.series: {'check': one.from_check, 'server': one.from_server} for one in comparisons}
+    numbers = {one.series: {'check': one.counted, 'server': one.happened} for one in comparisons}
     if events is not None:
         lines.append(event_comparison_line(events))
         numbers['events'] = {'check': events.sent.total(), 'server': events.happened.total()}
@@ -324,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.svg:
         write_svg(options.svg, overview(recording, title=title), *lines)
         console.print(f'The picture is in {options.svg}')
-    are_equal = all(one.is_equal for one in comparisons) and (events is None or events.is_equal)
+    are_equal = not any(one.differences for one in comparisons) and (events is None or events.is_equal)
     are_equal = are_equal and logs.is_equal
     is_good = not recording.missing and not recording.errors and are_equal
     return 0 if is_good else 1

@@ -18,32 +18,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# (series without its namespace, the tags that tell tag sets apart)
-Key = tuple[str, tuple[str, ...]]
-
-TAG_KEYS = ('deployment_name', 'flow_name', 'task_key', 'log_id')
-LOG_RECORDS = 'log records'
-AVERAGE, COUNT = '.avg', '.count'
+from lab.sums import LOG_RECORDS, Sums
 
 
 def digest_of(document: str) -> str:
     return hashlib.sha256(document.encode()).hexdigest()[:16] if document else ''
-
-
-def key_of(series: str, tags: Mapping[str, str | None]) -> Key:
-    """The key of a sum; tags without a value are left out, as the check does."""
-    return series, tuple(f'{name}:{tags[name]}' for name in TAG_KEYS if tags.get(name))
-
-
-def _key_of_sample(series: str, tags: Iterable[str]) -> Key:
-    pairs = (tag.partition(':') for tag in tags)
-    return key_of(series, {name: value for name, _, value in pairs})
 
 
 @dataclass(frozen=True)
@@ -82,22 +67,6 @@ class JournalWriter:
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         os.write(self._file, json.dumps(entry).encode() + b'\n')
-
-
-@dataclass
-class Sums:
-    """Counts, numbers of durations, and seconds of durations, by series and tag set.
-
-    `counts` holds the sums of the count series, of the `.count` gauges of durations, of events by name, and of log
-    records by id; `seconds` the sums of the durations, by the same keys.
-    """
-
-    counts: Counter[Key] = field(default_factory=Counter)
-    seconds: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add_duration(self, key: Key, seconds: float) -> None:
-        self.counts[key] += 1
-        self.seconds[key] += seconds
 
 
 class Journal:
@@ -163,12 +132,7 @@ class Journal:
     def _close_batch(self) -> None:
         """The batch is persisted: it counts."""
         self.batches += bool(self._batch)
-        for (series, tags), value in self._batch.items():
-            if series.endswith(AVERAGE):
-                count = series.removesuffix(AVERAGE) + COUNT
-                self.sums.seconds[_key_of_sample(count, tags)] += value * self._batch[count, tags]
-            else:
-                self.sums.counts[_key_of_sample(series, tags)] += int(value)
+        self.sums.add_samples(self._batch)
         self._batch = {}
         self._persisted, self._persisting = self._persisting, ''
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from datadog_checks.prefect.metrics import METRICS, MetricSpec
+from datadog_checks.prefect.metrics import METRICS, NAMESPACE, MetricSpec
 from lab.agent import CheckResult
+from lab.sums import Sums, adds_up
 
 # The series in three parts: those that are always on, those of the groups of the option `collect`, and those of the
 # check about itself.
@@ -119,6 +120,20 @@ class Recording:
     @property
     def undeclared(self) -> list[str]:
         return [name for name in self._series if name not in DECLARED]
+
+    @property
+    def sums(self) -> Sums:
+        """What has a sum that means something, added up over all runs."""
+        sums = Sums()
+        for result in self.results:
+            sums.add_samples(
+                {
+                    (point.name.removeprefix(f'{NAMESPACE}.'), point.tags): point.value
+                    for point in result.points
+                    if point.value and adds_up(point.name, is_count=point.type == 'count')
+                }
+            )
+        return sums
 
     @property
     def events(self) -> list[Mapping[str, Any]]:

@@ -24,10 +24,10 @@ from typing import Any
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect.metrics import LOGS_PENDING, NAMESPACE
 from lab.agent import AgentFiles, CheckResult, CheckRunner, LogFile
-from lab.journal import LOG_RECORDS, CheckRecord, JournalWriter
+from lab.journal import CheckRecord, JournalWriter
+from lab.sums import LOG_RECORDS, adds_up
 
 JOURNAL_NAME = 'journal.jsonl'
-DURATION_GAUGES = ('_duration.avg', '_duration.count')
 # What an event itself tells: the deployment of a task run is looked up, and may be gone by then.
 EVENT_TAGS = ('flow_name:', 'task_key:')
 # The server may show a task run after its first log record, so `task_key` is left out.
@@ -70,8 +70,8 @@ class Persistence:
         self.state_bytes = len(document)
 
     def sample(self, name: str, type_code: int, value: float, tags: Sequence[str]) -> None:
-        """Write down a value that adds up: a count, or the mean and the number of durations."""
-        if value and (type_code == aggregator.COUNT or name.endswith(DURATION_GAUGES)):
+        """Write down a value that adds up."""
+        if value and adds_up(name, is_count=type_code == aggregator.COUNT):
             self.journal.sample(name.removeprefix(f'{NAMESPACE}.'), tags, value)
             self._has_samples = True
 

@@ -37,11 +37,12 @@ from rich.text import Text
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
 from lab.fault_proxy import ByChance, Exchange, Front
-from lab.journal import Journal, Sums
+from lab.journal import Journal
 from lab.lives import FLOW_NAMES, Lives
 from lab.postgres import PostgresServer
 from lab.prefect_server import FlowScript, PrefectServer
 from lab.report import make_console
+from lab.sums import Comparison, compare
 from lab.truth import EXCLUDED_LOGGER, Truth
 
 EXERCISE_FLOWS = ('pipeline', 'regional', 'stubborn', 'hopeless')
@@ -69,8 +70,6 @@ SETTLE_SECONDS = 8.0
 LOG_OVERLAP_SECONDS = 120.0
 # For the lives that are open when the time is over, and for the last checks.
 GRACE_SECONDS = 120.0
-# Of the sum of many durations.
-TOLERANCE_SECONDS = 0.01
 # Tag sets of one series that are printed where they differ.
 MOST_PRINTED = 20
 
@@ -103,16 +102,6 @@ class SoakPlan:
     exercises: bool = True
     seed: int = 1
     prefix: str = 'soak-'
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One series: the sum over all checks and tag sets beside the truth, and the tag sets for which they differ."""
-
-    series: str
-    counted: float
-    happened: float
-    differences: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -297,29 +286,6 @@ class Soak:
         )
 
 
-def compare(counted: Sums, happened: Sums, flow_names: Sequence[str]) -> Iterable[Comparison]:
-    """Compare the sums of the flows of these names, tag set by tag set; both numbers and seconds."""
-    flow_tags = {f'flow_name:{name}' for name in flow_names}
-    parts = (
-        ('', counted.counts, happened.counts, 0.0),
-        (' seconds', counted.seconds, happened.seconds, TOLERANCE_SECONDS),
-    )
-    for suffix, by_check, by_server, tolerance in parts:
-        keys = sorted(key for key in by_check.keys() | by_server.keys() if flow_tags & set(key[1]))
-        for series in dict.fromkeys(series for series, _ in keys):
-            own = [key for key in keys if key[0] == series]
-            yield Comparison(
-                series=series.removesuffix('.count') + suffix if suffix else series,
-                counted=sum(by_check[key] for key in own),
-                happened=sum(by_server[key] for key in own),
-                differences=tuple(
-                    (' '.join(key[1]), by_check[key], by_server[key])
-                    for key in own
-                    if not math.isclose(by_check[key], by_server[key], rel_tol=0, abs_tol=tolerance)
-                ),
-            )
-
-
 def summary(result: Result) -> RenderableType:
     """Everything about one soak, for people."""
     return Group(_sums_table(result), *_differences(result), Text(''), _facts_table(result), _verdict(result))
@@ -339,8 +305,8 @@ def _sums_table(result: Result) -> Table:
 
 def _differences(result: Result) -> Iterable[Text]:
     for one in result.comparisons:
-        for tags, counted, happened in one.differences[:MOST_PRINTED]:
-            yield Text(f'{one.series} {tags}: counted {counted:g}, happened {happened:g}', style='red')
+        for line in one.lines[:MOST_PRINTED]:
+            yield Text(line, style='red')
 
 
 def _facts_table(result: Result) -> Table:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from lab.api import NOT_A_SUBFLOW, TERMINAL_STATE_TYPES, PrefectApiDriver
-from lab.journal import LOG_RECORDS, Sums, key_of
+from lab.sums import LOG_RECORDS, Sums, key_of
 
 Row = Mapping[str, Any]
 Tags = Mapping[str, str | None]
@@ -25,12 +25,17 @@ RUNS_PER_REQUEST = 20
 
 
 class Truth:
-    """Adds up the runs of the flows of these names. `flow_runs` and `task_runs` are how many runs that were."""
+    """Adds up the runs of the flows of these names, or of all. `flow_runs` and `task_runs` are how many that were."""
 
-    def __init__(self, api: PrefectApiDriver, flow_names: Sequence[str], *, late_start_threshold: float) -> None:
-        self.flow_names = list(flow_names)
+    def __init__(
+        self, api: PrefectApiDriver, flow_names: Sequence[str] | None = None, *, late_start_threshold: float
+    ) -> None:
+        self.flow_names = flow_names
+        self._criteria = {} if flow_names is None else {'flows': {'name': {'any_': list(flow_names)}}}
         self._api = api
         self._late_start_threshold = late_start_threshold
+        # A task run that its task left PAUSED has an end, too. A server without a filter on it does not list that one.
+        self._filters_task_runs_by_end = api.accepts('task_runs/count', task_runs={'end_time': {'is_null_': True}})
         self.sums = Sums()
         self.flow_runs = 0
         self.task_runs = 0
@@ -55,7 +60,7 @@ class Truth:
                     self.sums.counts[key_of(name, tags)] += 1
 
     def _add(self, criteria: Row) -> None:
-        criteria = {**criteria, 'flows': {'name': {'any_': self.flow_names}}}
+        criteria = {**criteria, **self._criteria}
         tags_by_id: dict[str, Tags] = {}
         names = _Names(self._api)
         for flow_run in self._api.read_all('flow_runs/filter', criteria):
@@ -68,7 +73,8 @@ class Truth:
         body = {**criteria, 'task_runs': NOT_A_SUBFLOW}
         task_runs = {task_run['id']: task_run for task_run in self._api.read_all('task_runs/filter', body)}
         for task_run in task_runs.values():
-            tags = {**tags_by_id[task_run['flow_run_id']], 'task_key': task_run['task_key']}
+            # That of a background task has no flow run.
+            tags = {**tags_by_id.get(task_run['flow_run_id'], {}), 'task_key': task_run['task_key']}
             self._add_task_run(task_run, task_runs, tags)
         ids = list(tags_by_id)
         for start in range(0, len(ids), RUNS_PER_REQUEST):
@@ -108,8 +114,10 @@ class Truth:
 
     def _add_task_run(self, task_run: Row, task_runs: Mapping[str, Row], tags: Tags) -> None:
         self.task_runs += 1
-        if task_run['end_time']:
-            self._add_end('task_runs', task_run['state_type'], tags)
+        has_ended = task_run['state_type'] in TERMINAL_STATE_TYPES
+        if task_run['end_time'] and (has_ended or self._filters_task_runs_by_end):
+            if has_ended:
+                self._add_end('task_runs', task_run['state_type'], tags)
             if task_run['run_count']:
                 duration = key_of('task_runs.execution_duration.count', tags)
                 self.sums.add_duration(duration, task_run['total_run_time'])
@@ -122,7 +130,7 @@ class Truth:
             for parameter, entries in task_run['task_inputs'].items()
             if parameter != '__parents__'
             for entry in entries
-            if entry['input_type'] == 'task_run' and task_runs[entry['id']]['end_time']
+            if entry['input_type'] == 'task_run' and entry['id'] in task_runs and task_runs[entry['id']]['end_time']
         ]
         if upstream_ends:
             wait = (start - max(upstream_ends)).total_seconds()

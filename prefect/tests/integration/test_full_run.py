@@ -8,9 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from io import StringIO
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from datadog_checks.prefect.api.versions import (
     TASK_RUN_END_FILTER,
     differences,
 )
+from datadog_checks.prefect.metrics import METRICS
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.demo import (
@@ -42,6 +41,7 @@ from lab.demo import (
 )
 from lab.prefect_server import PrefectServer, prefect_version
 from lab.recording import DOCUMENTED, OWN, Recording
+from lab.sums import AVERAGE, FAMILIES, Comparison, adds_up
 from lab.timeline import Timeline
 from lab.workload import ABANDONED_FLOW, Workload
 from tests.integration.ages import CLOCK_SECONDS, age_in
@@ -80,7 +80,7 @@ class FullRun:
     recording: Recording
     last: CheckResult
     filtered: Mapping[str, CheckResult]
-    counts_agree: Mapping[str, tuple[int, int]]
+    comparisons: list[Comparison]
     events: EventComparison
     log_records: LogComparison
     events_of_workers: list[Row]
@@ -102,46 +102,12 @@ class FullRun:
         """The value that the last check gave to a series for these tags."""
         return self.last.value(series, **tags)
 
-    def counted(self, series: str) -> Counter[str]:
-        """The sum of a count over all checks, by flow name."""
-        sums: Counter[str] = Counter()
-        for result in self.recording.results:
-            for point in result.points:
-                if point.name == f'prefect.server.{series}' and point.value:
-                    sums[tag(point.tags, 'flow_name')] += int(point.value)
-        return sums
-
-    def total_seconds(self, series: str) -> dict[str, float]:
-        """The sum of all durations of a series over all checks, by flow name: mean times number of samples."""
-        parts: dict[tuple[int, tuple[str, ...]], dict[str, float]] = defaultdict(dict)
-        for number, result in enumerate(self.recording.results):
-            for point in result.points:
-                if point.name.startswith(f'prefect.server.{series}.'):
-                    parts[number, point.tags][point.name.rsplit('.', 1)[1]] = point.value
-        sums: dict[str, float] = defaultdict(float)
-        for (_, tags), part in parts.items():
-            assert part['median'] <= part['95percentile'] <= part['max']
-            assert part['avg'] <= part['max']
-            sums[tag(tags, 'flow_name')] += part['avg'] * part['count']
-        return sums
-
     def flow_name(self, flow_run: Row) -> str:
         return self.flows[flow_run['flow_id']]
-
-    def flow_name_of_task_run(self, task_run: Row) -> str:
-        """'' for a background task."""
-        return next((self.flow_name(run) for run in self.flow_runs if run['id'] == task_run['flow_run_id']), '')
 
 
 def tag(tags: tuple[str, ...], key: str) -> str:
     return next((value for name, _, value in (item.partition(':') for item in tags) if name == key), '')
-
-
-def is_accepted(api: PrefectApiDriver, path: str, **body: Row) -> bool:
-    """Whether the server knows the filters of a request."""
-    answer = api.call('POST', path, body)
-    assert answer.status in (HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY), answer
-    return answer.status == HTTPStatus.OK
 
 
 def moment(text: str) -> datetime:
@@ -201,9 +167,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                     flow_runs={'start_time': {'after_': '2000-01-01T00:00:00Z', 'is_null_': True}}
                 )
                 > 0,
-                filters_task_runs_by_end=is_accepted(
-                    api, 'task_runs/count', task_runs={'end_time': {'is_null_': True}}
-                ),
+                filters_task_runs_by_end=api.accepts('task_runs/count', task_runs={'end_time': {'is_null_': True}}),
                 logs={
                     name: path.read_text() for name, path in ({'server': server.log_path} | workload.log_paths).items()
                 },
@@ -211,9 +175,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                     name: api.count_events([f'prefect.automation.{name}'])
                     for name in ('triggered', 'action.executed', 'action.failed')
                 },
-                counts_agree={
-                    one.series: (one.from_check, one.from_server) for one in compare_with_server(recording, api)
-                },
+                comparisons=compare_with_server(recording, api),
                 filtered={kind: other.run() for kind, other in filtered.items()},
                 now=now,
             )
@@ -313,10 +275,28 @@ def test_server_lacks_what_is_declared_for_its_version(full_run: FullRun) -> Non
     assert {item for item, lacks in lacking.items() if lacks} == set(differences(prefect_version()))
 
 
-def test_counts_equal_the_records_of_the_server(full_run: FullRun) -> None:
-    assert {name: check for name, (check, _) in full_run.counts_agree.items()} == {
-        name: server for name, (_, server) in full_run.counts_agree.items()
+def test_sums_are_those_of_the_server_for_every_tag_set(full_run: FullRun) -> None:
+    assert [line for one in full_run.comparisons for line in one.lines] == []
+    counts = {
+        name
+        for name, spec in METRICS.items()
+        if name.startswith(FAMILIES) and adds_up(name, is_count=spec.type == 'count') and not name.endswith(AVERAGE)
     }
+    assert {one.series for one in full_run.comparisons if not one.series.endswith(' seconds')} == counts
+    assert all(one.happened for one in full_run.comparisons)
+
+
+def test_percentiles_lie_in_their_order(full_run: FullRun) -> None:
+    parts: dict[tuple[int, str, tuple[str, ...]], dict[str, float]] = defaultdict(dict)
+    for number, result in enumerate(full_run.recording.results):
+        for point in result.points:
+            name, _, part = point.name.rpartition('.')
+            if name.endswith('_duration'):
+                parts[number, name, point.tags][part] = point.value
+    assert parts
+    for part in parts.values():
+        assert part['median'] <= part['95percentile'] <= part['max']
+        assert part['avg'] <= part['max']
 
 
 def test_each_event_of_the_server_is_sent_once(full_run: FullRun) -> None:
@@ -382,17 +362,6 @@ def test_events_of_task_runs_carry_the_tags_of_their_flow_runs(full_run: FullRun
         assert keys >= {'deployment_name', 'work_pool_name', 'work_queue_name', 'flow_name', 'task_key', 'team'}
 
 
-def test_flow_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
-    for state_type in TERMINAL:
-        ends = Counter(
-            full_run.flow_name(run)
-            for run in full_run.flow_runs
-            for previous, state in pairwise(full_run.states[run['id']])
-            if state['type'] == state_type and previous['type'] not in TERMINAL
-        )
-        assert full_run.counted(f'flow_runs.{state_type.lower()}.count') == ends
-
-
 def failures(full_run: FullRun, series: str, reason: str = '') -> Counter[str]:
     """The sums of what failed over all checks: by reason, or those of one reason by flow."""
     sums: Counter[str] = Counter()
@@ -400,12 +369,6 @@ def failures(full_run: FullRun, series: str, reason: str = '') -> Counter[str]:
         if name == f'prefect.server.{series}' and reason in ('', tag(tags, 'failure_reason')):
             sums[tag(tags, 'flow_name' if reason else 'failure_reason')] += int(value)
     return sums
-
-
-def test_reasons_of_failures_add_up_to_what_failed(full_run: FullRun) -> None:
-    for family in ('flow_runs', 'task_runs'):
-        failed, crashed = (full_run.counted(f'{family}.{name}.count') for name in ('failed', 'crashed'))
-        assert full_run.counted(f'{family}.failures.count') == failed + crashed
 
 
 def test_flow_runs_failed_for_what_was_done_to_them(full_run: FullRun) -> None:
@@ -463,97 +426,6 @@ def test_background_tasks_wait_until_somebody_listens(full_run: FullRun) -> None
     assert most == {listening: 1, waiting[0]['task_key']: 0}
     peaks = full_run.recording.get('prefect.server.task_runs.scheduled').tracks
     assert max(track.peak for tags, track in peaks.items() if tag(tags, 'task_name') == 'make_thumbnail') == 3
-
-
-def test_flow_runs_that_started_late_are_counted_by_flow(full_run: FullRun) -> None:
-    late = Counter(
-        full_run.flow_name(run)
-        for run in full_run.flow_runs
-        if run['run_count']
-        and (moment(run['start_time']) - moment(run['expected_start_time'])).total_seconds()
-        > LATE_START_THRESHOLD_SECONDS
-    )
-    assert full_run.counted('flow_runs.late_start.count') == late
-
-
-def test_execution_durations_add_up_to_the_time_in_running(full_run: FullRun) -> None:
-    expected: dict[str, float] = defaultdict(float)
-    for run in full_run.flow_runs:
-        running = 0.0
-        states = full_run.states[run['id']]
-        for state, following in pairwise(states):
-            if state['type'] == 'RUNNING':
-                running += (moment(following['timestamp']) - moment(state['timestamp'])).total_seconds()
-            if following['type'] in TERMINAL and state['type'] not in TERMINAL and running:
-                expected[full_run.flow_name(run)] += running
-
-    assert full_run.total_seconds('flow_runs.execution_duration') == pytest.approx(expected, abs=0.01)
-
-
-def test_queue_waits_add_up_to_the_delays_of_the_starts(full_run: FullRun) -> None:
-    expected: dict[str, float] = defaultdict(float)
-    for run in full_run.flow_runs:
-        if run['run_count']:
-            wait = moment(run['start_time']) - moment(run['expected_start_time'])
-            expected[full_run.flow_name(run)] += max(0.0, wait.total_seconds())
-
-    assert full_run.total_seconds('flow_runs.queue_wait_duration') == pytest.approx(expected, abs=0.01)
-
-
-def test_retry_gaps_add_up_to_the_time_in_awaiting_retry(full_run: FullRun) -> None:
-    expected: dict[str, float] = defaultdict(float)
-    for run in full_run.flow_runs:
-        waiting_since = None
-        for state in full_run.states[run['id']]:
-            if state['name'] == 'AwaitingRetry':
-                waiting_since = waiting_since or moment(state['timestamp'])
-            elif state['type'] == 'RUNNING' and waiting_since:
-                gap = moment(state['timestamp']) - waiting_since
-                expected[full_run.flow_name(run)] += gap.total_seconds()
-                waiting_since = None
-            elif state['type'] in TERMINAL:
-                waiting_since = None
-
-    assert full_run.total_seconds('flow_runs.retry_gaps_duration') == pytest.approx(expected, abs=0.01)
-
-
-def test_task_runs_that_ended_are_counted_by_flow(full_run: FullRun) -> None:
-    for state_type in TERMINAL:
-        ends = Counter(
-            full_run.flow_name_of_task_run(run)
-            for run in full_run.task_runs
-            if run['state_type'] == state_type and run['end_time']
-        )
-        assert full_run.counted(f'task_runs.{state_type.lower()}.count') == ends
-
-
-def test_task_run_durations_add_up_to_the_time_in_running(full_run: FullRun) -> None:
-    expected: dict[str, float] = defaultdict(float)
-    for run in full_run.task_runs:
-        # A task run that its task left PAUSED has an end, too. A server without a filter on it does not list that one.
-        is_listed = run['state_type'] in TERMINAL or full_run.filters_task_runs_by_end
-        if run['end_time'] and run['run_count'] and is_listed:
-            expected[full_run.flow_name_of_task_run(run)] += run['total_run_time']
-
-    assert full_run.total_seconds('task_runs.execution_duration') == pytest.approx(expected, abs=0.01)
-
-
-def test_dependency_waits_add_up_to_the_time_since_the_last_upstream(full_run: FullRun) -> None:
-    ends = {run['id']: moment(run['end_time']) for run in full_run.task_runs if run['end_time']}
-    expected: dict[str, float] = defaultdict(float)
-    for run in full_run.task_runs:
-        upstream = [
-            ends[entry['id']]
-            for parameter, entries in run['task_inputs'].items()
-            if parameter != '__parents__'
-            for entry in entries
-            if entry['input_type'] == 'task_run' and entry['id'] in ends
-        ]
-        if run['run_count'] and upstream:
-            wait = moment(run['start_time']) - max(upstream)
-            expected[full_run.flow_name_of_task_run(run)] += max(0.0, wait.total_seconds())
-
-    assert full_run.total_seconds('task_runs.dependency_wait_duration') == pytest.approx(expected, abs=0.01)
 
 
 def test_health_and_every_collector_are_well(full_run: FullRun) -> None:

@@ -15,9 +15,9 @@ from lab.agent import CheckRunner
 from lab.api import PrefectApiDriver
 from lab.check_process import CheckProcess
 from lab.fault_proxy import Exchange, Front
-from lab.journal import LOG_RECORDS
 from lab.prefect_server import PrefectServer
 from lab.run_checks import JOURNAL_NAME
+from lab.sums import LOG_RECORDS
 from lab.waiting import wait_until
 
 FLOOD = 1_600
