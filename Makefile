@@ -143,11 +143,16 @@ soak: env-live ## every run counted once, for a while, through faults and kills:
 	@$(DEV) -m lab.soak --minutes $(or $(MINUTES),20) $(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 
 .PHONY: bench
-bench: env-live env-bench ## what a check costs on servers of several sizes: BENCH='tiny large' FORMER=commit DATABASE=PostgreSQL
+bench: env-live env-bench ## what a check costs on servers of several sizes: BENCH='tiny large' MINUTES=10 FORMER=commit DATABASE=PostgreSQL
 	@$(DEV) -m benchmarks $(if $(BENCH),--sizes $(BENCH)) $(if $(FORMER),--former $(FORMER)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(filter PostgreSQL,$(DATABASE)),--postgresql)
 	@$(if $(BENCH)$(filter PostgreSQL,$(DATABASE)),,.envs/bench/bin/python -m benchmarks.plot .benchmarks/results.json \
 		docs/images/scale.png && $(DEV) -m benchmarks.pages)
+
+.PHONY: plans
+plans: env-live ## how SQLite and PostgreSQL look up what a check asks for, on a huge server: writes docs/scale.md
+	@$(DEV) -m benchmarks.plans
 
 .PHONY: metadata
 metadata: env-dev ## metadata.csv and the metric tables are as declared

@@ -1,6 +1,7 @@
 """Measure what a check costs, show a table and write JSON: `make bench`.
 
-python -m benchmarks [--sizes tiny large] [--postgresql] [--output .benchmarks/results.json] [--former COMMIT]
+python -m benchmarks [--sizes tiny large] [--postgresql] [--minutes 10] [--output .benchmarks/results.json]
+    [--former COMMIT]
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--postgresql', action='store_true', help='the servers use PostgreSQL, not SQLite')
     parser.add_argument('--output', type=Path, help='for the results as JSON')
     parser.add_argument('--former', metavar='COMMIT', help='measure the check of that commit, too')
+    parser.add_argument('--minutes', type=float, default=0.0, help='of steady checks, for a soak')
     options = parser.parse_args(arguments)
     # What is started here stops with this process, however it is asked to.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured: dict[str, Costs] = {}
     with tempfile.TemporaryDirectory(prefix='prefect-bench-') as folder:
         former = extract(options.former, Path(folder) / 'former') if options.former else None
-        bench = Bench(Path(folder), console.print, former, on_postgresql=options.postgresql)
+        bench = Bench(Path(folder), console.print, former, minutes=options.minutes, on_postgresql=options.postgresql)
         for name in options.sizes:
             measured[name] = bench.measure(name, SIZES[name], with_changes=name == CHANGING and not options.postgresql)
             results.write(path, bench.database, measured)

@@ -23,8 +23,8 @@ from lab.postgres import PostgresServer
 from lab.prefect_server import PrefectServer
 
 # How far a check ever reads back: the overlap of its streams, and the interval before it.
-_PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
-_STEADY_CHECKS = 11
+PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
+_LEAST_STEADY_CHECKS = 11
 _DISTURBED_CHECKS = 2
 _FORMER_CHECKS = 7
 # A check of the naive plan, and a server that reads its future for the first time, may take some of this.
@@ -42,6 +42,7 @@ class Cost:
     server_seconds: float
     own_seconds: float = 0.0
     peak_bytes: int = 0
+    resident_bytes: int = 0
     state_bytes: int = 0
     samples: int = 0
 
@@ -73,8 +74,9 @@ class Costs:
     """The costs on one server.
 
     `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
-    check, `counted` what they counted of the flow runs and task runs that `ended`. `former` is a steady check of
-    another commit. `changes` are the seconds until `flow_runs.scheduled` was right again, by what happened.
+    check, `memory` what the process has after each of them, `counted` what they counted of the flow runs and task runs
+    that `ended`. `former` is a steady check of another commit. `changes` are the seconds until `flow_runs.scheduled`
+    was right again, by what happened.
     """
 
     start: list[Cost]
@@ -86,6 +88,7 @@ class Costs:
     naive: Cost
     former: Cost | None = None
     changes: dict[str, float] = field(default_factory=dict)
+    memory: list[int] = field(default_factory=list)
 
     @property
     def time_to_floor(self) -> float:
@@ -101,12 +104,20 @@ class Bench:
     """Measures servers of different sizes, one after the other.
 
     `report` gets a line of text at each step. `former` is the folder with the package of another commit, to measure its
-    check, too. `database` is what the servers use; the version of PostgreSQL is in it once a server has been measured.
+    check, too. Steady checks are measured for so many `minutes`, at least eleven of them. `database` is what the
+    servers use, with the version of PostgreSQL once a server has been measured.
     """
 
     def __init__(
-        self, folder: Path, report: Callable[[str], None], former: Path | None = None, *, on_postgresql: bool = False
+        self,
+        folder: Path,
+        report: Callable[[str], None],
+        former: Path | None = None,
+        *,
+        minutes: float = 0.0,
+        on_postgresql: bool = False,
     ) -> None:
+        self._steady_checks = max(_LEAST_STEADY_CHECKS, round(60 * minutes / INTERVAL_SECONDS))
         self._on_postgresql = on_postgresql
         self.database = 'PostgreSQL' if on_postgresql else 'SQLite'
         self._former = former
@@ -145,7 +156,7 @@ class Bench:
             measurement = _Measurement(
                 server.api_url, processes, activity, lambda text: self._report(f'{name}: {text}')
             )
-            costs = measurement.costs(changes)
+            costs = measurement.costs(self._steady_checks, changes)
             return replace(costs, former=measurement.former_cost(self._former)) if self._former else costs
 
 
@@ -163,13 +174,13 @@ class _Measurement:
         # The last run of a check.
         self._last = Run()
 
-    def costs(self, changes: Changes | None) -> Costs:
+    def costs(self, steady_checks: int, changes: Changes | None) -> Costs:
         with Subject('check', self._api_url) as check, Subject('naive', self._api_url) as naive:
-            self._activity.play_back(_PAST_SECONDS)
+            self._activity.play_back(PAST_SECONDS)
             self._next_interval = time.monotonic() + INTERVAL_SECONDS
             start = self._start(check)
             counted, ended = self._last.ended, self._activity.ended()
-            pairs = [self._steady(check, number) for number in range(_STEADY_CHECKS)]
+            pairs = [self._steady(check, number, steady_checks) for number in range(steady_checks)]
             steady, floor = (typical(side) for side in zip(*pairs, strict=True))
             counted = {kind: number - counted[kind] for kind, number in self._last.ended.items()}
             ended = self._activity.ended() - ended
@@ -177,7 +188,8 @@ class _Measurement:
             self._live()
             everything = self._cost(naive)
             requests = [cost.requests for cost, _ in pairs]
-            costs = Costs(start, requests, counted, dict(ended), steady, floor, everything)
+            memory = [cost.resident_bytes for cost, _ in pairs]
+            costs = Costs(start, requests, counted, dict(ended), steady, floor, everything, memory=memory)
             return replace(costs, changes=self._changes(check, changes)) if changes else costs
 
     def former_cost(self, package: Path) -> Cost:
@@ -213,8 +225,8 @@ class _Measurement:
                 raise RuntimeError(f'flow_runs.scheduled is not right after {_PATIENCE_SECONDS:.0f} s')
         return costs
 
-    def _steady(self, check: Subject, number: int) -> tuple[Cost, Cost]:
-        self._report(f'steady check {number + 1} of {_STEADY_CHECKS}')
+    def _steady(self, check: Subject, number: int, of_them: int) -> tuple[Cost, Cost]:
+        self._report(f'steady check {number + 1} of {of_them}')
         self._work_a_while()
         self._live()
         run, cost = self._measured(check)
@@ -281,6 +293,7 @@ class _Measurement:
             server_seconds=self._server_cpu() - busy,
             own_seconds=run.own_cpu_seconds,
             peak_bytes=run.peak_bytes,
+            resident_bytes=run.resident_bytes,
             state_bytes=run.state_bytes,
             samples=run.samples,
         )

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from benchmarks import results
 from benchmarks.measure import Costs
-from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, SIZES, TASK_RUNS_PER_FLOW_RUN
+from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, MOST, SIZES, TASK_RUNS_PER_FLOW_RUN
 from tools.marked import with_part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +33,9 @@ _COLUMNS = (
 )
 
 
-def summary(costs: Costs) -> str:
-    """Some lines for a newcomer, about a size that people may have."""
+def summary(measured: Mapping[str, Costs]) -> str:
+    """Some lines for a newcomer, about a size that people may have, and about the most that is measured."""
+    costs = measured[CHANGING]
     size, steady, naive = SIZES[CHANGING], costs.steady, costs.naive
     task_runs = FLOW_RUNS_PER_INTERVAL * TASK_RUNS_PER_FLOW_RUN
     requests, times = fmean(costs.requests), naive.seconds / steady.seconds
@@ -52,8 +53,21 @@ def summary(costs: Costs) -> str:
         f'- takes {slower:.0f} % longer than sending the same requests and ignoring the answers',
         f'- needs {_megabytes(steady.peak_bytes)} of memory; paging through everything needs '
         f'{_megabytes(naive.peak_bytes)}',
+        *(_of_most(measured[MOST]) if MOST in measured else ()),
     )
     return '\n'.join(lines)
+
+
+def _of_most(costs: Costs) -> Iterator[str]:
+    size, steady = SIZES[MOST], costs.steady
+    yield ''
+    yield (
+        f'With {size.work_pools} work pools, {size.deployments:,} deployments, {size.future_runs:,} scheduled runs, '
+        f'{size.live_flow_runs:,} live flow runs and {size.live_task_runs:,} live task runs a check sends '
+        f'{fmean(costs.requests):.0f} requests, receives {_megabytes(steady.wire_bytes)}, uses '
+        f'{steady.processor_seconds:.1f} s of processor time together with the server, and needs '
+        f'{_megabytes(steady.peak_bytes)} of memory.'
+    )
 
 
 def tables(machine: str, measured: Mapping[str, Costs]) -> str:
@@ -96,7 +110,7 @@ def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
 
 def main() -> None:
     machine, measured = results.read(results.PATH)
-    for name, part in (('README.md', summary(measured[CHANGING])), ('docs/scale.md', tables(machine, measured))):
+    for name, part in (('README.md', summary(measured)), ('docs/scale.md', tables(machine, measured))):
         page = ROOT / name
         page.write_text(with_part(page.read_text(), WRITER, part))
 

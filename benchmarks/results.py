@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Cost, Costs
+from benchmarks.sizes import SIZES
 from lab.prefect_server import PREFECT_VERSION
 
 # Where `make bench` leaves them.
@@ -32,8 +33,12 @@ def machine(database: str) -> str:
 
 
 def write(path: Path, database: str, results: Mapping[str, Costs]) -> None:
+    """Write down what was measured; other sizes stay as they were measured before on this machine and server."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {'machine': machine(database), 'sizes': {name: asdict(costs) for name, costs in results.items()}}
+    former = json.loads(path.read_text()) if path.exists() else {}
+    sizes = former['sizes'] if former.get('machine') == machine(database) else {}
+    sizes |= {name: asdict(costs) for name, costs in results.items()}
+    document = {'machine': machine(database), 'sizes': {name: sizes[name] for name in SIZES if name in sizes}}
     path.write_text(json.dumps(document, indent=1) + '\n')
 
 

@@ -43,8 +43,8 @@ SIZES = {
     'live': Size(50, 1_000, 0, live_flow_runs=5_000, live_task_runs=20_000),
     'huge': Size(500, 10_000, 300_000, queues_per_pool=3, live_flow_runs=5_000, live_task_runs=20_000),
 }
-# The size whose scheduled runs are added to and deleted from.
-CHANGING = 'large'
+# The size whose scheduled runs are added to and deleted from, and the one with most of all.
+CHANGING, MOST = 'large', 'huge'
 
 
 @dataclass(frozen=True)

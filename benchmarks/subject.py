@@ -30,7 +30,6 @@ _ENDS = {
     for kind in ('flow_runs', 'task_runs')
     for state in ('completed', 'failed', 'crashed', 'cancelled')
 }
-_PEAK = 'VmHWM:'
 
 
 @dataclass
@@ -46,6 +45,7 @@ class Run:
     connections: int = 0
     wire_bytes: int = 0
     peak_bytes: int = 0
+    resident_bytes: int = 0
     state_bytes: int = 0
     samples: int = 0
     scheduled: dict[str, int] = field(default_factory=dict)
@@ -101,10 +101,10 @@ class Check:
         self._state_bytes = len(document)
 
 
-def peak_memory() -> int:
-    """The most memory that this process ever had, in bytes, by Linux."""
+def memory(line_name: str) -> int:
+    """The memory of this process in bytes, by Linux: VmHWM is the most that it ever had, VmRSS what it has."""
     lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(_PEAK))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(line_name))
 
 
 def measured(call: Callable[[Run], None]) -> Run:
@@ -115,7 +115,7 @@ def measured(call: Callable[[Run], None]) -> Run:
         run.seconds, run.own_cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     run.requests = traffic.requests
     run.connections, run.wire_bytes = traffic.connections, traffic.bytes
-    run.peak_bytes = peak_memory()
+    run.peak_bytes, run.resident_bytes = memory('VmHWM:'), memory('VmRSS:')
     return run
 
 

@@ -44,7 +44,8 @@ def show(console: Console, machine: str, results: Mapping[str, Costs]) -> None:
             f'{name}: all is reported after {len(costs.start)} checks, the longest takes {longest:.1f} s. A steady '
             f'check takes {fmean(costs.requests):.0f} requests on average, {max(costs.requests)} at most. '
             + ', '.join(f'{costs.counted[kind]:,} of {number:,} {kind}' for kind, number in costs.ended.items())
-            + ' that ended were counted.'
+            + ' that ended were counted. After the first of these checks the process had '
+            f'{costs.memory[0] / 1e6:.0f} MB, after the last {costs.memory[-1] / 1e6:.0f} MB.'
         )
         for what, seconds in costs.changes.items():
             console.print(f'flow_runs.scheduled was right again {seconds:.0f} s after: {what}')
