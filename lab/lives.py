@@ -49,9 +49,10 @@ class Deployment:
 class Lives:
     """Opens lives at a rate and lets each go on when its time has come; one request at a time.
 
-    `prefix` comes before every name, so that several observers may use one server. `may_be_deleted(moment)` tells
-    whether a run that has ended by then (epoch seconds) has been counted, and `before_deletion(flow_run_id)` is called
-    when it is about to go. `log_delay` is by how many seconds log records may show late, 0 for none of them.
+    `prefix` comes before every name, so that several observers may use one server. `is_counted(moment)` tells whether a
+    run that has ended by then (epoch seconds) has been counted, and `before_deletion(flow_run_id)` is called when it is
+    about to go. `log_delay` is by how many seconds log records may show late, 0 for none of them.
+    `keeps_unstarted_ends` says whether the server still shows that a run ended without a start once it is retried.
     """
 
     def __init__(
@@ -60,14 +61,15 @@ class Lives:
         *,
         prefix: str,
         seed: int,
-        may_be_deleted: Callable[[float], bool],
+        is_counted: Callable[[float], bool],
         before_deletion: Callable[[str], None],
         log_delay: float,
+        keeps_unstarted_ends: bool,
     ) -> None:
         self._api = api
         self._random = random.Random(seed)
         self._prefix = prefix
-        self._may_be_deleted = may_be_deleted
+        self._is_counted = is_counted
         self._before_deletion = before_deletion
         self._log_delay = log_delay
         # The server drops the log records of these with them.
@@ -91,7 +93,8 @@ class Lives:
             self._is_retried_by_itself,
             self._is_retried_by_itself,
             self._is_retried_by_hand,
-            self._is_retried_by_hand_without_having_run,
+            # Of this one no check may have seen the end, or one that was killed.
+            *([self._is_retried_by_hand_without_having_run] if keeps_unstarted_ends else []),
             self._pauses,
             self._has_a_subflow,
             self._logs_late,
@@ -375,7 +378,7 @@ class Lives:
         self._to_be_deleted.add(flow_run)
         yield from self._run_to(flow_run, self._random.choice(('COMPLETED', 'FAILED')))
         ended = time.time()
-        while not self._may_be_deleted(ended):
+        while not self._is_counted(ended):
             yield 1.0
         self._before_deletion(flow_run)
         self._api.delete_flow_run(flow_run)

@@ -34,6 +34,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from datadog_checks.prefect.api.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, differences
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
 from lab.fault_proxy import ByChance, Exchange, Front
@@ -163,9 +164,10 @@ class Soak:
                 api,
                 prefix=plan.prefix,
                 seed=plan.seed,
-                may_be_deleted=lambda ended: self._reads_since(ended) > 0,
+                is_counted=lambda ended: self._reads_since(ended) > 0,
                 before_deletion=self._truth.add_run,
                 log_delay=plan.log_delay,
+                keeps_unstarted_ends=ENDS_OF_UNSTARTED_FLOW_RUNS not in differences(api.version()),
             )
             self._lives.set_up()
             stack.enter_context(self._checks)

@@ -335,19 +335,18 @@ def waiting(history: History) -> int:
 
 
 def longest(history: History) -> float:
-    """Seconds from the first check until the last change of any run has happened."""
-    return max(
-        (
-            life.expected
-            + life.starts_after
-            + life.runs_for * (len(life.retries) + 2)
-            + sum(life.retries)
-            + (life.retried_by_hand or 0)
-            + sum(task.starts_after + task.runs_for for task in life.tasks)
-            for life in history.runs
-        ),
-        default=0,
+    """Seconds from the first check until the last change of any run, or the last event of a burst, has happened."""
+    runs = (
+        life.expected
+        + life.starts_after
+        + life.runs_for * (len(life.retries) + 2)
+        + sum(life.retries)
+        + (life.retried_by_hand or 0)
+        + sum(task.starts_after + task.runs_for for task in life.tasks)
+        for life in history.runs
     )
+    bursts = (burst.second + burst.number * burst.gap / 1000 for burst in history.bursts)
+    return max([*runs, *bursts, 0.0])
 
 
 seconds = st.integers(min_value=1, max_value=60)
@@ -413,6 +412,18 @@ floods = st.builds(
 )
 
 
+# Bursts that end long after they began, so that some of their events show minutes later.
+LONG_BURSTS = History(
+    runs=(),
+    checks=(),
+    bursts=(
+        Burst(second=81, number=25, gap=50, delay=54),
+        Burst(second=92, number=12, gap=0, delay=97),
+        Burst(second=297, number=149, gap=900, delay=61),
+    ),
+    events_per_check=100,
+)
+
 # Pages torn between ties, some of them late, before the place where a run of the check leaves the rest to the next.
 TORN_TIES = History(
     runs=(),
@@ -453,6 +464,7 @@ def test_the_sum_over_all_checks_of_an_old_server_is_what_happened(history: Hist
 @thorough
 @given(floods)
 @example(TORN_TIES)
+@example(LONG_BURSTS)
 def test_each_event_is_sent_once_in_a_flood_too(history: History) -> None:
     counted, happened = ({key: sums[key] for key in sums if key[0] in EVENTS} for sums in observe(history))
 

@@ -38,7 +38,8 @@ TASK_RUN_END_FILTER = Difference(
 ENDS_OF_UNSTARTED_FLOW_RUNS = Difference(
     (3, 6, 14),
     'the end of flow runs that were cancelled or crashed before they started',
-    'the time of their last state counts, if they were due a day ago or later',
+    'the time of their last state counts, if they were due a day ago or later. If a person retries one, its end and '
+    'the wait for the next attempt count if a check has seen it before it starts',
 )
 START_FILTER_OF_UNSTARTED_FLOW_RUNS = Difference(
     (3, 4, 1),

@@ -37,6 +37,8 @@ class InventoryMemory:
         self.task_run_ends: RecentCache[str, datetime] = RecentCache(_CAPACITY, _LIFETIME)
         # Flow runs that ended, and whose rows may hide a state, as they were read last.
         self.interrupted: RecentCache[str, FlowRun] = RecentCache(_CAPACITY, _LIFETIME)
+        # Flow runs that were seen to have ended without a start: such an end may be gone from the row with a retry.
+        self.ended_unstarted: RecentCache[str, None] = RecentCache(_CAPACITY, _LIFETIME)
         # The flow run that each subflow belongs to, by the id of the subflow; of those that live.
         self.parents: dict[str, str] = {}
 
@@ -45,4 +47,5 @@ class InventoryMemory:
         self.known_runs.go_on(now)
         self.task_run_ends.go_on(now)
         self.interrupted.go_on(now)
+        self.ended_unstarted.go_on(now)
         self.server_facts.state_times.go_on(now)

@@ -84,7 +84,7 @@ class Runs:
             finished = self._read_flow_runs(body, FLOW_RUNS_BY_END)
             self._finished[time_range] = [*finished, *self._ended_unstarted_in(time_range)]
             for flow_run in self._finished[time_range]:
-                if flow_run.was_interrupted:
+                if self._was_interrupted(flow_run):
                     self._memory.interrupted[flow_run.id] = flow_run
         return self._finished[time_range]
 
@@ -135,8 +135,8 @@ class Runs:
         """
         if is_anew or self._ends_read_since is None or self._ends_read_since > everything.since:
             self.finished_flow_runs(everything)
-        live = (run for run in (*self.live_flow_runs(), *self.restarting_flow_runs()) if run.was_interrupted)
-        return [*self._memory.interrupted.values(), *live]
+        live = [*self.live_flow_runs(), *self.restarting_flow_runs()]
+        return [*self._memory.interrupted.values(), *(run for run in live if self._was_interrupted(run))]
 
     def flow_run_states(self, flow_run: FlowRun) -> list[FlowRunState]:
         """All states of a flow run, ascending by time, read after it was found in its state.
@@ -323,6 +323,19 @@ class Runs:
         has_filter = self._client.has(START_FILTER_OF_UNSTARTED_FLOW_RUNS)
         return FLOW_RUNS_BY_START if has_filter else FLOW_RUNS_BY_EXPECTED_START
 
+    def _was_interrupted(self, run: FlowRun) -> bool:
+        """Whether it may have left a state that its row hides, as the row tells, or what was seen of the run before.
+
+        A server that notes no end of a run that never started shows nothing of it any more once the run is retried.
+        """
+        ended_unstarted = self._memory.ended_unstarted
+        waits_unstarted = run.start_time is None and run.state_name == AWAITING_RETRY
+        if waits_unstarted or (run.start_time is not None and run.id in ended_unstarted):
+            # Known for as long as it is met.
+            ended_unstarted[run.id] = None
+            return True
+        return run.was_interrupted
+
     def _ended_unstarted_in(self, time_range: TimeRange) -> list[FlowRun]:
         runs = self._ended_unstarted()
         return [run for run in runs if run.ended_at is not None and time_range.holds(run.ended_at)]
@@ -334,7 +347,10 @@ class Runs:
         if self._client.has(ENDS_OF_UNSTARTED_FLOW_RUNS):
             return []
         body = queries.flow_runs_ended_unstarted(self._selection.server_filter(), self._now - _UNSTARTED_DUE)
-        return self._read_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START)
+        runs = self._read_flow_runs(body, FLOW_RUNS_BY_EXPECTED_START)
+        for run in runs:
+            self._memory.ended_unstarted[run.id] = None
+        return runs
 
     def _read_flow_runs(self, body: Body, order: TimeOrder) -> list[FlowRun]:
         return self._selection.allowed(self._client.flow_runs(body, order))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -787,3 +788,38 @@ def test_end_and_start_that_a_quick_retry_by_hand_hides_are_counted(fake: FakePr
     assert found['flow_runs.cancelled.count'] == 1
     assert found['flow_runs.completed.count'] == 1
     assert found['flow_runs.retry_gaps_duration.max'] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize('seen', ['when it had ended', 'while it waited for the next attempt'])
+def test_what_a_retry_hides_of_an_end_without_a_start_counts_if_it_was_seen_before_on_an_old_server(
+    fake: FakePrefect, bench: Bench, seen: str
+) -> None:
+    """Nothing of the end is left on the row. Another run, which ended so and is not retried, costs no request."""
+    fake.version = '3.6.13'
+    bench.client.version()
+    flow = fake.add_flow()
+    collectors = (StartedFlowRuns(), FinishedFlowRuns(), RetryGaps())
+    sums: Counter[str] = Counter()
+
+    def check(second: float) -> None:
+        fake.now = at(second)
+        for collector in collectors:
+            sums.update({name: value for (name, _), value in bench.follow(collector).items()})
+
+    check(0)
+    fake.set_flow_run_state(fake.add_flow_run(flow=flow, at=at(1)), 'CANCELLED', at=at(2))
+    run = fake.add_flow_run(flow=flow, at=at(1))
+    fake.set_flow_run_state(run, 'CRASHED', at=at(3))
+    if seen == 'when it had ended':
+        check(4)
+    fake.set_flow_run_state(run, 'SCHEDULED', 'AwaitingRetry', at=at(5))
+    for second in range(7, 1990, 60):
+        check(second)
+    fake.set_flow_run_state(run, 'RUNNING', at=at(2000))
+    fake.set_flow_run_state(run, 'COMPLETED', at=at(2001))
+    check(2005)
+    assert sums['flow_runs.crashed.count'] == sums['flow_runs.cancelled.count'] == 1
+    assert sums['flow_runs.completed.count'] == sums['flow_runs.throughput'] == 1
+    assert sums['flow_runs.execution_duration.max'] == sums['flow_runs.retry_gaps_duration.count'] == 1
+    assert sums['flow_runs.retry_gaps_duration.max'] == 1995
+    assert {exchange.query['flow_run_id'] for exchange in sent(fake, '/flow_run_states/')} == {run['id']}
