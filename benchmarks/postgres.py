@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from psycopg.types.string import TextLoader
 
 from benchmarks import seed
-from lab.postgres import PostgresServer
+from lab.postgres import HOST, PostgresServer
 from lab.prefect_server import PrefectServer
 
 # Times of SQLite are in UTC. Its connections do not check foreign keys either: states are written before their runs.
@@ -74,7 +74,9 @@ def fill(cluster: PostgresServer, path: Path) -> None:
 
 
 def _connection(cluster: PostgresServer) -> Connection[dict[str, Any]]:
-    return connect(host=str(cluster.folder), user='prefect', dbname='postgres', options=_OPTIONS, row_factory=dict_row)
+    return connect(
+        host=HOST, port=cluster.port, user='prefect', dbname='postgres', options=_OPTIONS, row_factory=dict_row
+    )
 
 
 def _tables(target: Connection[dict[str, Any]]) -> dict[str, dict[str, str]]:

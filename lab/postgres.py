@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for Prefect servers: one process tree, reached by a socket in its temporary folder.
+"""A real PostgreSQL server for Prefect servers: one process tree, on the loopback interface.
 
 The programs are those of the operating system. Where they are missing, `missing()` says so. They refuse to run as root;
 then they run as the user `postgres`, whom their package makes.
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from lab.processes import GuardedProcess
+from lab.processes import GuardedProcess, free_port
 
 USER = 'postgres'
+HOST = '127.0.0.1'
 # Debian and its kin have a folder for each version, and none of them on PATH.
 DEBIAN_FOLDERS = Path('/usr/lib/postgresql')
 START_SECONDS = 60.0
 PROBE_SECONDS = 0.2
 # What is lost when the machine fails is of no interest here.
-SETTINGS = {'fsync': 'off', 'full_page_writes': 'off', 'synchronous_commit': 'off', 'listen_addresses': ''}
+SETTINGS = {'fsync': 'off', 'full_page_writes': 'off', 'synchronous_commit': 'off', 'listen_addresses': HOST}
 
 
 def missing() -> str | None:
@@ -56,6 +57,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self._process: GuardedProcess | None = None
         self._folder: Path | None = None
+        self.port = free_port()
 
     @property
     def folder(self) -> Path:
@@ -65,8 +67,11 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """The value for PREFECT_API_DATABASE_CONNECTION_URL."""
-        return f'postgresql+asyncpg://prefect@/postgres?host={self.folder}'
+        """The value for PREFECT_API_DATABASE_CONNECTION_URL.
+
+        By a socket some Prefect (3.4.25) does not hear of new automations: it looks for the host before the path only.
+        """
+        return f'postgresql+asyncpg://prefect@{HOST}:{self.port}/postgres'
 
     def start(self) -> Self:
         """Start the server and return when it takes connections.
@@ -81,7 +86,8 @@ class PostgresServer:
             if os.geteuid() == 0:
                 shutil.chown(self._folder, USER)
             self._make_database(programs)
-            options = [word for name, value in SETTINGS.items() for word in ('-c', f'{name}={value}')]
+            settings = {**SETTINGS, 'port': str(self.port)}
+            options = [word for name, value in settings.items() for word in ('-c', f'{name}={value}')]
             self._process = GuardedProcess(
                 self._as_user([programs / 'postgres', '-D', 'data', '-k', self._folder, *options]),
                 environment=self._environment(),
@@ -110,7 +116,7 @@ class PostgresServer:
     def _wait_until_ready(self, programs: Path, process: GuardedProcess) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.is_running:
-            if self._run([programs / 'pg_isready', '-h', self.folder], check=False):
+            if self._run([programs / 'pg_isready', '-h', HOST, '-p', str(self.port)], check=False):
                 return
             time.sleep(PROBE_SECONDS)
         raise RuntimeError(f'PostgreSQL takes no connections:\n{process.log_tail()}')

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Self
 
 import requests
 
-from lab.processes import GuardedProcess
+from lab.processes import GuardedProcess, free_port
 
 PREFECT_VERSION = '3.8.8'
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,13 +55,6 @@ def prefect_version() -> str:
 def release(version: str) -> tuple[int, ...]:
     """Return the numbers of a version, to compare it with others."""
     return tuple(int(part) for part in version.split('.'))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class _PrefectProcess:
@@ -165,7 +157,7 @@ class PrefectServer(_PrefectProcess):
         self._with_services = with_services
         self._database_url = database_url
         self._start_seconds = start_seconds
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
