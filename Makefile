@@ -76,8 +76,9 @@ test-others: ## what .ci/run does after `make test`: slow tests, PostgreSQL, the
 .PHONY: test-all
 test-all: test ## `make test`, all versions of Prefect on both databases, long histories, a soak: more than an hour
 	@mkdir -p .envs && rm -f $(STAGES) .envs/*.skipped
-	@$(MAKE) $(LANES) $(addprefix stage-,test-matrix slow histories postgresql unit-oldest-base unit-newest-base); \
-		status=$$?; $(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
+	@status=0; $(MAKE) --no-print-directory stage-test-matrix || status=1; \
+		$(MAKE) $(LANES) $(addprefix stage-,slow histories postgresql unit-oldest-base unit-newest-base) || status=1; \
+		$(MAKE) --no-print-directory stage-soak MINUTES=5 || status=1; $(SUMMARY); exit $$status
 
 TIMED = started=$$(date +%s); \
 	$(if $(filter $*,$(FIRST)),,nice -n 5) $(MAKE) --no-print-directory $* && result=passed || result=FAILED; \

@@ -12,9 +12,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datadog_checks.prefect.api.versions import OLDEST
 from lab import postgres
@@ -25,27 +27,38 @@ TESTS = ROOT / 'prefect' / 'tests' / 'integration'
 FULL_RUN = TESTS / 'test_full_run.py'
 EXACTLY_ONCE = TESTS / 'test_exactly_once_live.py'
 UNSUPPORTED = TESTS / 'test_unsupported_version.py'
+DATABASES = ('SQLite', 'PostgreSQL')
+
+
+class Part(NamedTuple):
+    """Tests of one file, of which `database` selects those of one database."""
+
+    tests: Path
+    database: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """Tests to run on one version, of which `database` selects those of one database."""
+    """What to run on one version. Its parts go side by side: they wait for servers most of the time."""
 
     version: str
-    tests: tuple[Path, ...]
-    database: str | None = None
+    parts: Sequence[Part]
 
-    def run(self, *, quiet: bool) -> tuple[bool, float]:
-        """Return whether all tests passed, and the seconds. If `quiet`, what they print comes at their end."""
+    def run(self) -> tuple[bool, float]:
+        """Return whether all tests passed, and the seconds. What they print comes at their end."""
         started = time.monotonic()
         environment = os.environ | {'PREFECT_ENV': str(ensure(f'prefect-{self.version}'))}
-        selection = ['-k', self.database] if self.database else []
-        together = ['-n', str(len(self.tests)), '--dist', 'loadscope'] if len(self.tests) > 1 else []
-        command = [sys.executable, '-m', 'pytest', '-q', *selection, *together, *map(str, self.tests)]
-        output = subprocess.PIPE if quiet else None
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
-        print(f'Prefect {self.version}\n{done.stdout or ""}{done.stderr or ""}', end='', flush=True)
-        return done.returncode == 0, time.monotonic() - started
+
+        def run_part(part: Part) -> bool:
+            selection = ['-k', part.database] if part.database else []
+            command = [sys.executable, '-m', 'pytest', '-q', *selection, str(part.tests)]
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            print(f'Prefect {self.version}: {part.tests.stem}\n{done.stdout}{done.stderr}', end='', flush=True)
+            return done.returncode == 0
+
+        with ThreadPoolExecutor(len(self.parts)) as executor:
+            has_passed = [*executor.map(run_part, self.parts)]
+        return all(has_passed), time.monotonic() - started
 
 
 def known_versions() -> list[str]:
@@ -60,11 +73,13 @@ def supported_versions() -> list[str]:
 
 def job_for(version: str, *, is_short: bool, database: str | None) -> Job:
     if release(version) < OLDEST:
-        return Job(version, (UNSUPPORTED,))
+        return Job(version, [Part(UNSUPPORTED)])
     if not is_short:
-        return Job(version, (FULL_RUN, EXACTLY_ONCE), database)
+        databases = [database] if database else DATABASES
+        return Job(version, [Part(FULL_RUN, database), *(Part(EXACTLY_ONCE, name) for name in databases)])
     is_newest = version == supported_versions()[-1]
-    return Job(version, (FULL_RUN,), database or ('PostgreSQL' if is_newest and not postgres.missing() else 'SQLite'))
+    one = 'PostgreSQL' if is_newest and not postgres.missing() else 'SQLite'
+    return Job(version, [Part(FULL_RUN, database or one)])
 
 
 def main() -> int:
@@ -73,7 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tools.matrix', description='The full run on other versions.')
     parser.add_argument('versions', nargs='*', metavar='VERSION', help=f'one of {", ".join([*known, *words])}')
     parser.add_argument('--short', action='store_true', help='the full run only, on one database')
-    parser.add_argument('--database', choices=['SQLite', 'PostgreSQL'], help='this database only')
+    parser.add_argument('--database', choices=DATABASES, help='this database only')
     parser.add_argument('--jobs', type=int, default=1, help='how many versions to run at the same time (default: 1)')
     options = parser.parse_args()
     versions = [words.get(name, name) for name in options.versions or known]
@@ -81,7 +96,7 @@ def main() -> int:
         parser.error(f'{", ".join(unknown)} is none of {", ".join([*known, *words])}')
     jobs = [job_for(version, is_short=options.short, database=options.database) for version in versions]
     with ThreadPoolExecutor(options.jobs) as executor:
-        results = list(executor.map(lambda job: job.run(quiet=options.jobs > 1), jobs))
+        results = list(executor.map(Job.run, jobs))
     for job, (has_passed, seconds) in zip(jobs, results, strict=True):
         print(f'Prefect {job.version:8}{"passed" if has_passed else "FAILED"} in {seconds:.0f} s')
     return 0 if all(has_passed for has_passed, _ in results) else 1
