@@ -22,46 +22,52 @@ from lab import postgres
 from lab.prefect_server import PrefectServer
 from tests.fake_prefect import FakePrefect
 
-INTEGRATION = Path(__file__).parent / 'integration'
+TESTS = Path(__file__).parent
+INTEGRATION = TESTS / 'integration'
 # Modules with nothing to gain from another Python or another version of datadog-checks-base: they read files of this
 # repository, or prove over many runs of the check what the other modules touch on each Python.
 ONE_PYTHON = {
-    'test_dashboards',
-    'test_datadog_evaluation',
-    'test_datadog_queries',
-    'test_deploying',
-    'test_environments',
     'test_exactly_once',
-    'test_future_runs',
-    'test_import',
-    'test_layers',
-    'test_lint',
-    'test_log_file',
-    'test_log_pipeline',
-    'test_logs',
-    'test_metadata',
-    'test_monitors',
-    'test_monitors_alert',
-    'test_packaging',
-    'test_pages',
-    'test_preview',
-    'test_scale',
-    'test_verdicts',
+    'unit/inventory/test_future_runs',
+    'unit/test_dashboards',
+    'unit/test_datadog_evaluation',
+    'unit/test_datadog_queries',
+    'unit/test_deploying',
+    'unit/test_environments',
+    'unit/test_import',
+    'unit/test_layers',
+    'unit/test_lint',
+    'unit/test_log_file',
+    'unit/test_log_pipeline',
+    'unit/test_logs',
+    'unit/test_metadata',
+    'unit/test_monitors',
+    'unit/test_monitors_alert',
+    'unit/test_packaging',
+    'unit/test_pages',
+    'unit/test_preview',
+    'unit/test_scale',
+    'unit/test_verdicts',
 }
 # Modules that wait for minutes, or make hundreds of attacks: `make test` leaves them to `.ci/run`.
-SLOW = {'test_background_services', 'test_event_services', 'test_heartbeats', 'test_hostile_server'}
+SLOW = {
+    'integration/test_background_services',
+    'integration/test_event_services',
+    'integration/test_heartbeats',
+    'integration/test_hostile_server',
+}
 # Modules to begin with, so that at the end nobody waits for one of them.
 LONGEST = (
-    'test_full_run',
-    'test_exactly_once_live',
-    'test_event_services',
-    'test_background_services',
-    'test_hostile_server',
-    'test_expectations',
-    'test_failures',
-    'test_state',
-    'test_ways_in',
-    'test_events',
+    'integration/test_full_run',
+    'integration/test_exactly_once_live',
+    'integration/test_event_services',
+    'integration/test_background_services',
+    'integration/test_hostile_server',
+    'integration/test_expectations',
+    'integration/test_failures',
+    'integration/test_state',
+    'integration/test_ways_in',
+    'integration/test_events',
 )
 
 # The same few examples each time, and none that was kept from another run. A test of which an example is cheap takes
@@ -81,11 +87,16 @@ settings.load_profile('bounded')
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker('integration' if INTEGRATION in item.path.parents else 'unit')
-        if item.path.stem in ONE_PYTHON:
+        if _module(item) in ONE_PYTHON:
             item.add_marker('one_python')
-        if item.path.stem in SLOW:
+        if _module(item) in SLOW:
             item.add_marker('slow')
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: LONGEST.index(_module(item)) if _module(item) in LONGEST else len(LONGEST))
+
+
+def _module(item: pytest.Item) -> str:
+    """Its path below this folder: there are modules of the same name in several folders."""
+    return item.path.relative_to(TESTS).with_suffix('').as_posix()
 
 
 def pytest_collection_finish() -> None:

@@ -530,3 +530,31 @@ def test_example_loads_with_every_option_of_our_own_uncommented() -> None:
     booleans = ('collect_events', 'collect_logs', 'report_idle')
     for option in ('collect', 'event_names', 'log_level', 'log_overlap', *booleans, *numbers):
         assert getattr(load(**instance), option) == getattr(defaults, option), option
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        pytest.param(
+            {'auth_type': 'basic', 'username': 'me'},
+            '`username` and `password` must be set both or none',
+            id='half a login',
+        ),
+        pytest.param(
+            {'auth_string': 'a:b', 'username': 'me', 'password': 'x'},
+            '`auth_string` stands for `username` and `password`',
+            id='two logins',
+        ),
+        pytest.param(
+            {'tls_private_key': '.'}, '`tls_private_key` is of no use without `tls_cert`', id='key without certificate'
+        ),
+        pytest.param({'tls_cert': '/not/there.pem'}, 'names a file that is not there', id='no such file'),
+        pytest.param(
+            {'tls_cert': '-----BEGIN CERTIFICATE-----'},
+            'must be the path of a file and not what is in it',
+            id='content of a file',
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_an_error_that_says_why(options: dict[str, Any], words: str) -> None:
+    assert words in str(error_of(**options))

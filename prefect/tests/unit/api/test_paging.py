@@ -14,6 +14,7 @@ from datadog_checks.prefect.api.paging import (
     FLOW_RUNS_BY_END,
     FLOW_RUNS_BY_NEXT_START,
     FLOW_RUNS_BY_START,
+    LOGS_BY_TIME,
     TASK_RUNS_BY_END,
     TOO_LARGE,
     PagingError,
@@ -457,3 +458,20 @@ def test_row_with_an_id_of_another_kind_blinds_no_other(odd: object) -> None:
     rows = listed({'id': 'a', 'start_time': format_time(at(1))}, {'id': odd}, {'id': 'b'})
     pages = pages_by_time(lambda body: rows, 'flow_runs', {}, FLOW_RUNS_BY_START, PAGE)
     assert list(pages) == [rows]
+
+
+def test_list_of_ties_that_always_lacks_a_row_is_left_after_three_more_reads() -> None:
+    moment = format_time(at(0))
+    rows = listed(*({'id': key, 'timestamp': moment} for key in 'abcd'))
+    begun = 0
+
+    def fetch(body: Row) -> list[Any]:
+        nonlocal begun
+        begun += body.get('offset') == 0
+        if body.get('logs', {}).get('timestamp', {}).get('after_', moment) > moment:
+            return []
+        # The database orders the ties so that two pages are the same.
+        return rows[:2] if body.get('offset', 0) < 4 else []
+
+    assert ids(pages_by_time(fetch, 'logs', {}, LOGS_BY_TIME, 2)) == ['a', 'b']
+    assert begun == 4

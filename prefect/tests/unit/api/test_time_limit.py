@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from weakref import ReferenceType, ref
 
 import pytest
 
+from datadog_checks.prefect.api import time_limit
 from datadog_checks.prefect.api.time_limit import BoundedCaller, TimeLimit, TookTooLong
 
 
@@ -87,3 +89,12 @@ class TestDeadline:
 
     def test_is_never_before_the_first_run(self) -> None:
         assert TimeLimit(30).deadline(0.4) > time.monotonic() + 1000
+
+
+def test_thread_that_has_nothing_to_do_ends_and_the_next_call_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, '_IDLE_SECONDS', 0.05)
+    caller = BoundedCaller()
+    first = caller.call(threading.current_thread, 5)
+    first.join(5)
+    assert not first.is_alive()
+    assert caller.call(threading.current_thread, 5) is not first

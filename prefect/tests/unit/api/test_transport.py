@@ -73,6 +73,23 @@ class TestStatus:
     ) -> None:
         assert type(refused(fake, transport, FakeResponse.of({}, status))) is kind
 
+    def test_server_that_has_had_enough_is_asked_no_more_until_the_next_run(
+        self, fake: FakePrefect, transport: Transport
+    ) -> None:
+        refused(fake, transport, FakeResponse.of({}, 429))
+        answer(fake, None)
+        with pytest.raises(PrefectApiError, match=r'^POST /flow_runs/filter: HTTP 429, '):
+            transport.get('/health')
+        assert len(fake.requests) == 1
+        transport.start_run()
+        assert transport.post('/flow_runs/filter', {'limit': 1}) == []
+
+    @pytest.mark.parametrize('status', [403, 500, 503])
+    def test_other_error_holds_up_no_other_request(self, fake: FakePrefect, transport: Transport, status: int) -> None:
+        refused(fake, transport, FakeResponse.of({}, status))
+        answer(fake, None)
+        assert transport.post('/flow_runs/filter', {'limit': 1}) == []
+
     @pytest.mark.parametrize('status', [429, 503])
     def test_retry_after_is_told(self, fake: FakePrefect, transport: Transport, status: int) -> None:
         error = refused(fake, transport, FakeResponse(status, b'{}', {'Retry-After': '17'}))
@@ -177,6 +194,13 @@ class TestBounds:
             read('x' * 8 * 2**20)
         # Whoever has short ones is not blinded.
         read(*['x' * 200] * 1000)
+
+    def test_log_record_of_ten_megabytes_is_read_though_each_character_takes_two_in_json(
+        self, fake: FakePrefect, transport: Transport
+    ) -> None:
+        answer(fake, FakeResponse(200, b'[{"message": "' + rb'\n' * 10 * 2**20 + b'"}]'))
+        (record,) = transport.post('/logs/filter', {'limit': 1})
+        assert len(record['message']) == 10 * 2**20
 
     def test_page_with_more_than_8_mb_of_names_is_read_in_parts(self, transport: Transport) -> None:
         odd = MalformedRow({'id': '1', 'parameters': [{}] * 200_000})

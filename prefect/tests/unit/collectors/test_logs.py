@@ -132,6 +132,21 @@ class TestPages:
         found += follow(bench, 30)
         assert sorted(messages(found)) == sorted(expected)
 
+    def test_after_a_longer_outage_no_more_than_max_catchup_is_read(
+        self, fake: FakePrefect, new_bench: NewBench, flow_run: Row
+    ) -> None:
+        """A run that could read nothing leaves the cursor where it was."""
+        bench = new_bench(max_catchup=600)
+        follow(bench, 0)
+        fake.fault = failing(LOGS)
+        for seconds in range(15, 1500, 15):
+            with pytest.raises(PrefectApiError):
+                follow(bench, seconds)
+        fake.fault = None
+        fake.add_log(flow_run, at=at(300), message='too old')
+        fake.add_log(flow_run, at=at(1400), message='new')
+        assert messages(follow(bench, 1500)) == ['new']
+
     @pytest.mark.parametrize('restarts', [False, True])
     def test_server_that_answers_few_requests_in_a_run_is_read_to_the_end(
         self, fake: FakePrefect, bench: Bench, flow_run: Row, restarts: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 import pytest
@@ -208,3 +208,18 @@ def test_what_was_listed_in_this_run_is_not_asked_for_again(
     assert directory.itself.list_again(directory.client, ids) == {}
     assert set(directory.itself.as_of_now(directory.client, ids)) == set(ids)
     assert bodies(fake, LISTED) == []
+
+
+@pytest.mark.parametrize('deleted', [[0], [4], [8], [0, 8], [3, 4, 5], range(8), range(9)], ids=str)
+def test_of_many_only_those_that_are_deleted_are_forgotten(
+    fake: FakePrefect, directory: Directory, monkeypatch: pytest.MonkeyPatch, deleted: Collection[int]
+) -> None:
+    monkeypatch.setattr(deployments, '_LISTED_AT_ONCE', 5)
+    rows = add_in_turn(fake, '012345678')
+    directory.names()
+    for number in deleted:
+        fake.remove(rows[number])
+
+    assert directory.names() == [str(number) for number in range(9) if number not in deleted]
+    # Nothing is listed for it but the newest edit.
+    assert directory.requests()[0] == 1

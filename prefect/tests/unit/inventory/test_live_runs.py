@@ -255,3 +255,14 @@ def test_filter_on_deployments_keeps_what_is_remembered_apart(fake: FakePrefect,
         fake.add_flow_run(deployment=deployments[0], state=RUNNING)
         fake.add_flow_run(deployment=deployments[1], state=RUNNING)
         assert len(bench.context().inventory.live_flow_runs()) == 26 + number
+
+
+@pytest.mark.parametrize('number', [29, 30])
+def test_as_many_as_are_remembered_are_read(
+    fake: FakePrefect, prefect_url: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(live_runs, '_CAPACITY', 30)
+    fake.default_limit = 20
+    for _ in range(number):
+        fake.add_flow_run(state=RUNNING)
+    assert len(Bench(fake, prefect_url).context().inventory.live_flow_runs()) == number
