@@ -75,8 +75,8 @@ class Costs:
 
     `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
     check, `memory` what the process has after each of them, `counted` what they counted of the flow runs and task runs
-    that `ended`. `former` is a steady check of another commit. `changes` are the seconds until `flow_runs.scheduled`
-    was right again, by what happened.
+    that `ended`. `naive` is None where it takes more than ten minutes. `former` is a steady check of another commit.
+    `changes` are the seconds until `flow_runs.scheduled` was right again, by what happened.
     """
 
     start: list[Cost]
@@ -85,10 +85,18 @@ class Costs:
     ended: dict[str, int]
     steady: Cost
     floor: Cost
-    naive: Cost
+    naive: Cost | None
     former: Cost | None = None
     changes: dict[str, float] = field(default_factory=dict)
     memory: list[int] = field(default_factory=list)
+
+    @property
+    def naive_times(self) -> tuple[float, ...]:
+        """The seconds and the processor seconds of the naive plan in those of a steady check; none without it."""
+        if self.naive is None:
+            return ()
+        seconds, processor_seconds = self.naive.seconds, self.naive.processor_seconds
+        return seconds / self.steady.seconds, processor_seconds / self.steady.processor_seconds
 
     @property
     def time_to_floor(self) -> float:
@@ -186,7 +194,8 @@ class _Measurement:
             ended = self._activity.ended() - ended
             self._report('the naive plan')
             self._live()
-            everything = self._cost(naive)
+            run, cost = self._measured(naive)
+            everything = None if run.error else cost
             requests = [cost.requests for cost, _ in pairs]
             memory = [cost.resident_bytes for cost, _ in pairs]
             costs = Costs(start, requests, counted, dict(ended), steady, floor, everything, memory=memory)
@@ -298,7 +307,7 @@ class _Measurement:
             samples=run.samples,
         )
         if run.error:
-            self._report(f'the check says: {run.error}')
+            self._report(f'{subject.kind} says: {run.error}')
         return run, cost
 
     def _server_cpu(self) -> float:

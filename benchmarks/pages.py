@@ -8,6 +8,7 @@ from statistics import fmean
 
 from benchmarks import results
 from benchmarks.measure import Costs
+from benchmarks.naive import LIMIT_SECONDS
 from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, MOST, SIZES, TASK_RUNS_PER_FLOW_RUN
 from tools.marked import with_part
 
@@ -37,10 +38,10 @@ def summary(measured: Mapping[str, Costs]) -> str:
     """Some lines for a newcomer, about a size that people may have, and about the most that is measured."""
     costs = measured[CHANGING]
     size, steady, naive = SIZES[CHANGING], costs.steady, costs.naive
+    assert naive is not None
     task_runs = FLOW_RUNS_PER_INTERVAL * TASK_RUNS_PER_FLOW_RUN
-    requests, times = fmean(costs.requests), naive.seconds / steady.seconds
+    requests, (times, processor_times) = fmean(costs.requests), costs.naive_times
     slower = 100 * (costs.time_to_floor - 1)
-    processor_times = naive.processor_seconds / steady.processor_seconds
     lines = (
         f'On a server with {size.work_pools} work pools, {size.deployments:,} deployments and {size.future_runs:,} '
         'scheduled runs,',
@@ -102,8 +103,8 @@ def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
             f'{steady.peak_bytes / 1e6:.0f}',
             f'{len(costs.start)}',
             f'{max(cost.seconds for cost in costs.start):.1f}',
-            f'{naive.seconds / steady.seconds:.0f} x',
-            f'{naive.processor_seconds / steady.processor_seconds:.0f} x',
+            *(f'{times:.0f} x' for times in costs.naive_times),
+            *([] if naive else [f'over {LIMIT_SECONDS:.0f} s', '']),
         )
         yield f'| {" | ".join(cells)} |'
 

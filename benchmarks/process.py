@@ -20,6 +20,7 @@ class Subject:
 
     def __init__(self, kind: str, api_url: str, package: Path | None = None) -> None:
         """`package` is another folder than the present one from which the check is taken."""
+        self.kind = kind
         self._command = [sys.executable, '-m', 'benchmarks.subject', kind, api_url]
         self._environment = {**os.environ, 'PYTHONPATH': str(package)} if package else None
         self._process: subprocess.Popen[str] | None = None

@@ -125,7 +125,10 @@ def main(arguments: list[str]) -> int:
     naive = NaivePlan(api_url)
 
     def read_everything(run: Run) -> None:
-        run.samples = naive.run()
+        try:
+            run.samples = naive.run()
+        except TimeoutError as error:
+            run.error = str(error)
 
     for line in sys.stdin:
         if line.strip() == 'age' and check is not None:

@@ -61,12 +61,11 @@ def _rows(name: str, costs: Costs) -> Iterator[list[str]]:
         f'{costs.steady.seconds / costs.floor.seconds:.2f}',
         f'{costs.time_to_floor:.2f}',
         f'{costs.steady.processor_seconds / costs.floor.processor_seconds:.2f}',
-        f'{costs.naive.seconds / costs.steady.seconds:.1f}',
-        f'{costs.naive.processor_seconds / costs.steady.processor_seconds:.1f}',
+        *(f'{times:.1f}' for times in costs.naive_times),
     ]
     live = f', {size.live_task_runs:,} live task runs' if size.live_task_runs else ''
     yield [f'{size.future_runs:,} future runs{live}', 'its floor', *_figures(costs.floor)]
-    yield [f'{size.history:,} finished runs', 'naive plan', *_figures(costs.naive)]
+    yield [f'{size.history:,} finished runs', *(['naive plan', *_figures(costs.naive)] if costs.naive else [])]
     if costs.former:
         yield ['', 'other commit', *_figures(costs.former)]
 
