@@ -1,6 +1,6 @@
 """`make demo`: a real Prefect server at work, and what the Datadog Agent would receive from it.
 
-    python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 170]
+    python -m lab.demo [--no-collect-events] [--json] [--svg PATH] [--seconds 400]
 
 It starts a Prefect server, gives it work (see `workload.py`), runs the check every few seconds as the Agent would, and
 ends with a report. It exits with 0 only if every documented series was seen, no check failed, and the sums, events
@@ -240,7 +240,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     parser.add_argument('--svg', type=Path, metavar='PATH', help='draw the report as a picture, too')
     parser.add_argument(
-        '--seconds', type=float, default=170.0, help='give up when the work takes longer (default: 170)'
+        '--seconds', type=float, default=400.0, help='give up when the work takes longer (default: 400)'
     )
     return parser.parse_args(arguments)
 

@@ -137,7 +137,7 @@ class Workload:
         *,
         python: Path | None = None,
         settings: Mapping[str, str] | None = None,
-        limit_seconds: float = 170.0,
+        limit_seconds: float = 400.0,
     ) -> None:
         self._api_url = api_url
         self._python = python
