@@ -27,7 +27,7 @@ PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
 _LEAST_STEADY_CHECKS = 11
 _DISTURBED_CHECKS = 2
 _FORMER_CHECKS = 7
-# A check of the naive plan, and a server that reads its future for the first time, may take some of this.
+# A server that reads its future for the first time may take some of this.
 _PATIENCE_SECONDS = 600.0
 
 
@@ -92,7 +92,7 @@ class Costs:
 
     @property
     def naive_times(self) -> tuple[float, ...]:
-        """The seconds and the processor seconds of the naive plan in those of a steady check; none without it."""
+        """The naive plan takes as long as so many steady checks, by the clock and by the processor; () if given up."""
         if self.naive is None:
             return ()
         seconds, processor_seconds = self.naive.seconds, self.naive.processor_seconds
@@ -143,8 +143,7 @@ class Bench:
             path.unlink()
         shutil.copy(self._template, self._database)
         with seed.connected(self._database) as database:
-            samples = seed.read_samples(database)
-            seed.seed(database, size)
+            samples = seed.seed(database, size)
         changes = Changes(self._database, samples, size) if with_changes else None
         with ExitStack() as stack:
             connect: Connect = partial(seed.connected, self._database)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from benchmarks import results
 from benchmarks.measure import Costs
 from benchmarks.naive import LIMIT_SECONDS
 from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, MOST, SIZES, TASK_RUNS_PER_FLOW_RUN
-from tools.marked import with_part
+from lab.prefect_server import ROOT
+from tools.marked import table, with_part
 
-ROOT = Path(__file__).resolve().parent.parent
 WRITER = 'make bench'
 _COLUMNS = (
     'work pools',
@@ -74,7 +73,7 @@ def _of_most(costs: Costs) -> Iterator[str]:
 def tables(machine: str, measured: Mapping[str, Costs]) -> str:
     """What each measured server costs, and how soon a change of the scheduled runs is seen."""
     deployments = SIZES[CHANGING].deployments
-    lines = [f'| {" | ".join(_COLUMNS)} |', '|' + '---|' * len(_COLUMNS), *_rows(measured), '']
+    lines = [table(_COLUMNS, _rows(measured)), '']
     if changes := measured[CHANGING].changes:
         lines += [f'With {deployments:,} deployments, `flow_runs.scheduled` is right again', '']
         lines += [*(f'- {seconds:.0f} s after: {what}' for what, seconds in changes.items()), '']
@@ -85,10 +84,10 @@ def _megabytes(number: int) -> str:
     return f'{number / 1e6:,.1f} MB' if number < 10e6 else f'{number / 1e6:,.0f} MB'
 
 
-def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
+def _rows(measured: Mapping[str, Costs]) -> Iterator[Sequence[str]]:
     for name, costs in measured.items():
         size, steady, naive = SIZES[name], costs.steady, costs.naive
-        cells = (
+        yield (
             f'{size.work_pools:,}',
             f'{size.deployments:,}',
             f'{size.future_runs:,}',
@@ -106,7 +105,6 @@ def _rows(measured: Mapping[str, Costs]) -> Iterator[str]:
             *(f'{times:.0f} x' for times in costs.naive_times),
             *([] if naive else [f'over {LIMIT_SECONDS:.0f} s', '']),
         )
-        yield f'| {" | ".join(cells)} |'
 
 
 def main() -> None:

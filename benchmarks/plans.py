@@ -17,10 +17,10 @@ from benchmarks.activity import Activity, Connect
 from benchmarks.measure import PAST_SECONDS
 from benchmarks.sizes import SIZES, Size
 from lab.postgres import PostgresServer, missing
+from lab.prefect_server import ROOT
 from lab.queries import Objects, Plan, Request, explain, of_all
-from tools.marked import with_part
+from tools.marked import table, with_part
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'scale.md'
 WRITER = 'make plans'
 # With a longer past, of which some requests read a part.
@@ -76,11 +76,9 @@ def cells(plans: Sequence[Plan]) -> tuple[str, str]:
     return ', '.join(dict.fromkeys(means(plans[0]))), f'{sum(plan.milliseconds for plan in plans):.1f}'
 
 
-def table(names: Iterable[str], *databases: Sequence[Sequence[Plan]]) -> str:
-    lines = [f'| {" | ".join(_COLUMNS)} |', '|' + '---|' * len(_COLUMNS)]
-    for name, *plans in zip(names, *databases, strict=True):
-        lines.append(f'| {name} | {" | ".join(cell for found in plans for cell in cells(found))} |')
-    return '\n'.join(lines)
+def table_of(names: Iterable[str], *databases: Sequence[Sequence[Plan]]) -> str:
+    rows = zip(names, *databases, strict=True)
+    return table(_COLUMNS, ([name, *(cell for found in plans for cell in cells(found))] for name, *plans in rows))
 
 
 def main() -> int:
@@ -88,24 +86,22 @@ def main() -> int:
         print(problem, file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    size = SIZE
     with tempfile.TemporaryDirectory(prefix='prefect-bench-') as name, PostgresServer() as cluster:
         folder = Path(name)
         path = folder / 'prefect.db'
         seed.make_template(path)
         with seed.connected(path) as database:
-            samples = seed.read_samples(database)
-            seed.seed(database, size)
+            samples = seed.seed(database, SIZE)
         connect: Connect = partial(seed.connected, path)
-        Activity(connect, samples, size).play_back(PAST_SECONDS)
+        Activity(connect, samples, SIZE).play_back(PAST_SECONDS)
         postgres.fill(cluster, path)
-        examples = of_all(objects(size), datetime.now(UTC))
+        examples = of_all(objects(SIZE), datetime.now(UTC))
         requests = {name: some for name, some in examples.items() if name not in _NOT_SEEDED}
         all_of_them = [request for some in requests.values() for request in some]
         on_sqlite = explain(all_of_them, folder)
         on_postgresql = explain(all_of_them, folder, cluster.url)
         machine = results.machine(f'SQLite and {postgres.name(cluster)}')
-    part = f'{table(labels(requests), on_sqlite, on_postgresql)}\n\nMeasured on {machine}.'
+    part = f'{table_of(labels(requests), on_sqlite, on_postgresql)}\n\nMeasured on {machine}.'
     PAGE.write_text(with_part(PAGE.read_text(), WRITER, part))
     return 0
 

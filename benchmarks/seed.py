@@ -121,7 +121,7 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
             yield database
 
 
-def read_samples(database: sqlite3.Connection) -> Samples:
+def _read_samples(database: sqlite3.Connection) -> Samples:
     def one(table: str, where: str = 'true') -> Row:
         return dict(database.execute(f'SELECT * FROM {table} WHERE {where}').fetchone())
 
@@ -145,9 +145,9 @@ def read_samples(database: sqlite3.Connection) -> Samples:
     )
 
 
-def seed(database: sqlite3.Connection, size: Size) -> None:
-    """Fill a copy of the template."""
-    samples = read_samples(database)
+def seed(database: sqlite3.Connection, size: Size) -> Samples:
+    """Fill a copy of the template. The result is what was in it."""
+    samples = _read_samples(database)
     now = time.time()
     database.execute('PRAGMA foreign_keys = OFF')
     indexes = _drop_indexes(database)
@@ -182,6 +182,7 @@ def seed(database: sqlite3.Connection, size: Size) -> None:
         database.execute(f"DELETE FROM {table} WHERE id NOT LIKE 'b01%'")
     for index in indexes:
         database.execute(index)
+    return samples
 
 
 def add_future_runs(

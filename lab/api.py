@@ -82,15 +82,18 @@ class PrefectApiDriver:
                 break
             time.sleep(pause)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise RuntimeError(f'{method} {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
+            raise self._unexpected(method, path, answer)
         return answer.body
 
     def accepts(self, path: str, **body: object) -> bool:
         """Whether the server knows the filters of a request that reads."""
         answer = self.call('POST', path, body)
         if answer.status not in (HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY):
-            raise RuntimeError(f'POST {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
+            raise self._unexpected('POST', path, answer)
         return answer.status == HTTPStatus.OK
+
+    def _unexpected(self, method: str, path: str, answer: Answer) -> RuntimeError:
+        return RuntimeError(f'{method} {self.url}/{path} answered {answer.status}: {str(answer.body)[:500]}')
 
     def read_all(self, path: str, body: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Read every page of a `/filter` endpoint; the page size is the server's own.

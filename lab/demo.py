@@ -37,7 +37,7 @@ from lab.recording import DOCUMENTED, Recording
 from lab.report import as_json, full_report, make_console, overview, write_svg
 from lab.sums import Comparison, compare
 from lab.truth import Truth
-from lab.workload import TICK_SECONDS, Workload, WorkloadError
+from lab.workload import LIMIT_SECONDS, TICK_SECONDS, Workload, WorkloadError
 
 CHECK_INTERVAL_SECONDS = 3.0
 LATE_START_THRESHOLD_SECONDS = 2
@@ -240,7 +240,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     parser.add_argument('--svg', type=Path, metavar='PATH', help='draw the report as a picture, too')
     parser.add_argument(
-        '--seconds', type=float, default=400.0, help='give up when the work takes longer (default: 400)'
+        '--seconds',
+        type=float,
+        default=LIMIT_SECONDS,
+        help=f'give up when the work takes longer (default: {LIMIT_SECONDS:.0f})',
     )
     return parser.parse_args(arguments)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,14 +159,6 @@ def of_others(objects: Objects, now: datetime) -> Mapping[str, list[Request]]:
 def of_all(objects: Objects, now: datetime) -> Mapping[str, list[Request]]:
     """One or a few requests for each function of `api.queries`, by its name."""
     return {**of_flow_runs(objects, now), **of_task_runs(objects, now), **of_others(objects, now)}
-
-
-def named_indexes(name: str) -> list[str]:
-    """The indexes of SQLite that the docstring of a function names before it explains."""
-    text = inspect.getdoc(getattr(queries, name)) or ''
-    claim = re.split('[.,:;]', text.partition('\nIndex: ')[2])[0]
-    names: list[str] = re.findall(r'(?:ix|uq)_\w+|primary key', claim)
-    return names
 
 
 def explain(requests: Iterable[Request], home: Path, database_url: str | None = None) -> list[list[Plan]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 
 def with_part(page: str, writer: str, part: str) -> str:
     """The page with what is between the two marks of `writer` replaced; raises ValueError without exactly one pair."""
@@ -9,3 +11,9 @@ def with_part(page: str, writer: str, part: str) -> str:
     before, rest = page.split(begin)
     _, after = rest.split(end)
     return f'{before}{begin}\n\n{part.strip()}\n\n{end}{after}'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    head, *body = (f'| {" | ".join(cells)} |' for cells in (columns, *rows))
+    return '\n'.join([head, '|' + '---|' * len(columns), *body])

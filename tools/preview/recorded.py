@@ -23,8 +23,6 @@ EVENT_NAMES = {
         r'^prefect\.(deployment|work-pool|work-queue|automation)\.(created|updated|deleted)$',
     ]
 }
-# Nothing is compared here, so a busy machine may take its time.
-LIMIT_SECONDS = 400.0
 
 
 def record_demo() -> Timeline:
@@ -32,7 +30,7 @@ def record_demo() -> Timeline:
     recording = Recording()
     with (
         PrefectServer() as server,
-        Workload(server.api_url, settings=LOG_SETTINGS, limit_seconds=LIMIT_SECONDS) as workload,
+        Workload(server.api_url, settings=LOG_SETTINGS) as workload,
     ):
         workload.set_up()
         runner = CheckRunner(

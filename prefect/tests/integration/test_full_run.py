@@ -50,7 +50,7 @@ from tools.dashboards.files import DASHBOARDS, FOLDER
 from tools.preview.contents import unexplained, widgets
 
 Row = dict[str, Any]
-# What passes between a run's change of state and the check that tells of it.
+# A run may change its state this long before a check sees it.
 SECONDS = 5.0
 # The kinds of events that the stories of the workload lead to.
 FLOW_RUN_EVENTS = (
@@ -68,9 +68,6 @@ FILTERS = {
     },
     'exclude': {'work_pool_name': '^unattended$', 'work_queue_name': '^reports$', 'deployment_name': '^every-'},
 }
-
-# The work takes a minute and a half, on a machine that is busy with others some times that.
-LIMIT_SECONDS = 400.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             'collect_events': True,
             'collect_logs': True,
         }
-        with Workload(server.api_url, limit_seconds=LIMIT_SECONDS) as workload:
+        with Workload(server.api_url) as workload:
             workload.set_up()
             runner = CheckRunner(instance)
             filtered = {
@@ -449,7 +446,7 @@ def test_worker_is_online_and_its_heartbeat_is_young(full_run: FullRun) -> None:
     names = {'work_pool_name': 'workshop', 'worker_id': worker['id'], 'worker_name': worker['name']}
     assert full_run.gauge('work_pool.worker.is_online', **names) == (worker['status'] == 'ONLINE') == 1
     # There is one every 10 s, which a busy server may take in late.
-    assert -CLOCK_SECONDS <= full_run.gauge('work_pool.worker.heartbeat_age_seconds', **names) < 30
+    assert -CLOCK_SECONDS <= full_run.gauge('work_pool.worker.heartbeat_age_seconds', **names) < 25
 
 
 def test_work_queues_are_in_the_state_that_the_server_tells(full_run: FullRun) -> None:

@@ -82,7 +82,7 @@ class Shop:
         return result
 
     def values(self, *series: str, result: CheckResult | None = None) -> dict[tuple[str, str | None], float]:
-        """The values of these series by series and reason, in `result` or in that of a new check."""
+        """What a check, by default a new one, says of these series: the values by series and reason."""
         found: dict[tuple[str, str | None], float] = {}
         result = result or self.check()
         for point in result.points:
@@ -194,7 +194,7 @@ def test_full_deployment_takes_back_what_was_handed_out(server: PrefectServer, a
     assert ages['flow_runs.awaiting_concurrency', None] == 1
     # It would be tried again in the future: the age is that of the wait.
     expected = datetime.fromisoformat(api.flow_run(second)['expected_start_time'])
-    assert ages['flow_runs.late.max_age', 'deployment_limit'] == age_in(result, expected)
+    assert ages['flow_runs.late.max_age', 'deployment_limit'] == age_in(result, expected, 0.0)
 
 
 def test_slot_of_a_deployment_is_kept_while_a_run_is_cancelled(server: PrefectServer, api: PrefectApiDriver) -> None:
@@ -292,4 +292,4 @@ def test_ages_are_those_of_the_states_that_the_server_recorded(shop: Shop) -> No
         assert state['type'] == state_types[-1]
         entered = datetime.fromisoformat(state['timestamp'])
         age = found[f'flow_runs.{name}.max_age', None]
-        assert age == age_in(result, entered)
+        assert age == age_in(result, entered, 0.0)
