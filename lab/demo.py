@@ -150,7 +150,7 @@ def comparison_line(comparisons: Sequence[Comparison]) -> RenderableType:
     lines = [line for one in comparisons for line in one.lines[:SHOWN_DIFFERENCES]]
     if lines:
         return Text('\n'.join(lines), style='bold red')
-    sums = ', '.join(f'{one.series} {one.counted:,.10g}' for one in comparisons)
+    sums = ', '.join(f'{one.series} {round(one.counted, 1):,.10g}' for one in comparisons)
     number = len(comparisons)
     text = f'{number} of {number} sums equal what the server tells about its runs, for every tag set'
     return Group(Text(text, style='bold green'), Text(f'  {sums}', style='dim'))
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(as_json(recording) | {'compared_with_server': numbers}, indent=2))
     else:
-        console.print(full_report(recording, title=title, wants_all=True), *lines)
+        console.print(full_report(recording, title=title, wants_all=True), *lines, sep='\n')
     if options.svg:
         write_svg(options.svg, overview(recording, title=title), *lines)
         console.print(f'The picture is in {options.svg}')
