@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks.former import extract
 from benchmarks.measure import Bench, Costs
-from benchmarks.sizes import CHANGING, SIZES
+from benchmarks.sizes import SIZES
 from benchmarks.table import show
 from lab.postgres import missing
 from lab.report import make_console
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         former = extract(options.former, Path(folder) / 'former') if options.former else None
         bench = Bench(Path(folder), console.print, former, minutes=options.minutes, on_postgresql=options.postgresql)
         for name in options.sizes:
-            measured[name] = bench.measure(name, SIZES[name], with_changes=name == CHANGING and not options.postgresql)
+            measured[name] = bench.measure(name, SIZES[name])
             results.write(path, bench.database, measured)
     if not console.is_terminal:
         console.width = _WIDTH

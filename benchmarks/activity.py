@@ -18,6 +18,8 @@ from uuid import uuid4
 from benchmarks.seed import DEPLOYMENT, FLOW, QUEUE, Row, Samples, python_id
 from benchmarks.sizes import FLOW_RUNS_PER_INTERVAL, INTERVAL_SECONDS, TASK_RUNS_PER_FLOW_RUN, Size
 
+# The series of live runs that there are on the servers: each is the number of rows of a table in a state.
+LIVE = ('flow_runs.running', 'flow_runs.paused', 'task_runs.pending', 'task_runs.running', 'task_runs.paused')
 _HALF_OF_TASK_RUNS = TASK_RUNS_PER_FLOW_RUN // 2
 
 
@@ -83,6 +85,10 @@ class Activity:
                     self._begin_task_runs(database, run, now)
                     self._running.append(run)
 
+    def begin_anew(self) -> None:
+        """Play on where the database is another one now: what was begun in the former one never ends."""
+        self._running = []
+
     def poll(self) -> None:
         """Only this: workers say that they are there, and ask for work."""
         with self._connect() as database:
@@ -90,16 +96,16 @@ class Activity:
 
     def _poll(self, database: Database, now: datetime) -> None:
         """Workers say that they are there, and ask for work."""
-        database.execute('UPDATE worker SET last_heartbeat_time = ?', (_stored(now),))
-        database.execute('UPDATE work_queue SET last_polled = ?', (_stored(now),))
-        database.execute('UPDATE deployment SET last_polled = ?', (_stored(now),))
+        database.execute('UPDATE worker SET last_heartbeat_time = ?', (stored(now),))
+        database.execute('UPDATE work_queue SET last_polled = ?', (stored(now),))
+        database.execute('UPDATE deployment SET last_polled = ?', (stored(now),))
 
     def _start(self, database: Database, began: datetime, now: datetime) -> list[_FlowRun]:
         """Start what was due in the interval, and by hand as many more as there are to be in one."""
         due = database.execute(
             "SELECT id, deployment_id, next_scheduled_start_time FROM flow_run WHERE state_type = 'SCHEDULED' "
             'AND next_scheduled_start_time <= ? ORDER BY next_scheduled_start_time LIMIT ?',
-            (_stored(now), FLOW_RUNS_PER_INTERVAL),
+            (stored(now), FLOW_RUNS_PER_INTERVAL),
         ).fetchall()
         runs = []
         for number in range(FLOW_RUNS_PER_INTERVAL):
@@ -118,7 +124,7 @@ class Activity:
             if is_second_attempt:
                 self._enter(database, run, 'SCHEDULED', 'AwaitingRetry', run.start + (second - run.start) / 2)
                 state = self._enter(database, run, 'RUNNING', 'Running', second)
-            start_times = {'start_time': _stored(run.start), 'next_scheduled_start_time': None}
+            start_times = {'start_time': stored(run.start), 'next_scheduled_start_time': None}
             _update(database, 'flow_run', run.id, state | start_times | {'run_count': 1 + is_second_attempt})
             runs.append(run)
         return runs
@@ -131,14 +137,14 @@ class Activity:
             sample['deployment_id']: python_id(DEPLOYMENT, run.deployment),
             sample['work_queue_id']: python_id(QUEUE, pool),
         }
-        times = {'expected_start_time': _stored(run.expected), 'created': _stored(run.expected), 'end_time': None}
+        times = {'expected_start_time': stored(run.expected), 'created': stored(run.expected), 'end_time': None}
         return _copy(sample, ids) | times | {'id': run.id, 'idempotency_key': None, 'total_run_time': timedelta()}
 
     def _enter(self, database: Database, run: _FlowRun, type: str, name: str, at: datetime) -> Row:  # noqa: A002
         """A flow run enters a state; what that changes in its row."""
         sample = self._samples.finished_states['COMPLETED']
         state = _copy(sample, {sample['flow_run_id']: run.id})
-        state |= {'id': str(uuid4()), 'type': type, 'name': name, 'timestamp': _stored(at), 'created': _stored(at)}
+        state |= {'id': str(uuid4()), 'type': type, 'name': name, 'timestamp': stored(at), 'created': stored(at)}
         insert(database, 'flow_run_state', state)
         return _state_columns(state)
 
@@ -151,14 +157,14 @@ class Activity:
         last_end = began
         step = (end - began) / max(1, len(run.open_task_runs))
         for task_run in run.open_task_runs:
-            start = task_run['start_time'] or _stored(last_end)
+            start = task_run['start_time'] or stored(last_end)
             last_end += step
             state = self._enter_task(database, task_run['id'], run.id, 'COMPLETED', last_end)
-            times = {'start_time': start, 'end_time': _stored(last_end), 'run_count': 1}
+            times = {'start_time': start, 'end_time': stored(last_end), 'run_count': 1}
             total = {'total_run_time': last_end - _read(start)}
             _update(database, 'task_run', task_run['id'], state | times | total)
         state = self._enter(database, run, *type_and_name, end)
-        times = {'end_time': _stored(end), 'total_run_time': end - run.start}
+        times = {'end_time': stored(end), 'total_run_time': end - run.start}
         _update(database, 'flow_run', run.id, state | times)
 
     def _begin_task_runs(
@@ -171,11 +177,11 @@ class Activity:
             start, end = run.start + step * number, run.start + step * (number + 1)
             row = self._task_run_row(run, number, upstream)
             if number < of_them:
-                times = {'start_time': _stored(start), 'end_time': _stored(end), 'run_count': 1}
+                times = {'start_time': stored(start), 'end_time': stored(end), 'run_count': 1}
                 row |= times | {'total_run_time': step}
                 row |= self._enter_task(database, row['id'], run.id, 'COMPLETED', end)
             elif number < of_them + 2:
-                row |= {'start_time': _stored(until - step / 2), 'end_time': None, 'run_count': 1}
+                row |= {'start_time': stored(until - step / 2), 'end_time': None, 'run_count': 1}
                 row |= self._enter_task(database, row['id'], run.id, 'RUNNING', until - step / 2)
                 run.open_task_runs.append(row)
             else:
@@ -196,14 +202,14 @@ class Activity:
             'task_key': f'step-{number}',
             'dynamic_key': str(number),
             'task_inputs': inputs,
-            'expected_start_time': _stored(run.start),
+            'expected_start_time': stored(run.start),
             'total_run_time': timedelta(),
         }
 
     def _enter_task(self, database: Database, task_run_id: str, run_id: str, type: str, at: datetime) -> Row:  # noqa: A002
         sample = self._samples.task_run_state
         ids = {sample['task_run_id']: task_run_id, self._samples.task_run['flow_run_id']: run_id}
-        state = _copy(sample, ids) | {'id': str(uuid4()), 'type': type, 'name': type.title(), 'timestamp': _stored(at)}
+        state = _copy(sample, ids) | {'id': str(uuid4()), 'type': type, 'name': type.title(), 'timestamp': stored(at)}
         insert(database, 'task_run_state', state)
         return _state_columns(state)
 
@@ -214,6 +220,20 @@ class Activity:
                 "SELECT deployment_id, count(*) AS runs FROM flow_run WHERE state_type = 'SCHEDULED' GROUP BY 1"
             ).fetchall()
         return {row['deployment_id']: row['runs'] for row in rows}
+
+    def live(self) -> dict[str, int]:
+        """The truth that the series of LIVE are to tell, 0 left out. Task runs of a flow run that ended are dead."""
+        with self._connect() as database:
+            flow_runs = database.execute(
+                "SELECT 'flow_runs' AS kind, state_type, count(*) AS runs FROM flow_run "
+                "WHERE state_type IN ('RUNNING', 'PAUSED') GROUP BY 2"
+            ).fetchall()
+            task_runs = database.execute(
+                "SELECT 'task_runs' AS kind, task_run.state_type, count(*) AS runs FROM task_run "
+                "JOIN flow_run ON flow_run.id = flow_run_id WHERE flow_run.state_type = 'RUNNING' "
+                "AND task_run.state_type IN ('PENDING', 'RUNNING', 'PAUSED') GROUP BY 2"
+            ).fetchall()
+        return {f'{row["kind"]}.{row["state_type"].lower()}': row['runs'] for row in (*flow_runs, *task_runs)}
 
     def ended(self) -> Counter[str]:
         """How many flow runs and task runs there are that have ended."""
@@ -257,7 +277,7 @@ def _update(database: Database, table: str, key: str, changes: dict[str, Any]) -
     database.execute(f'UPDATE {table} SET {assignments} WHERE id = ?', (*changes.values(), key))
 
 
-def _stored(time: datetime) -> str:
+def stored(time: datetime) -> str:
     """A time as the server stores it."""
     return time.strftime('%Y-%m-%d %H:%M:%S.%f')
 

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
 from benchmarks import postgres, seed
 from benchmarks.activity import Activity, Connect
-from benchmarks.changes import Changes
+from benchmarks.changes import LiveChanges, ScheduledChanges
 from benchmarks.floor import replay
 from benchmarks.process import Subject, cpu_seconds
-from benchmarks.sizes import INTERVAL_SECONDS, Size
+from benchmarks.sizes import CHANGING, FAR, INTERVAL_SECONDS, LIVING, Size
 from benchmarks.subject import Run
 from lab.postgres import PostgresServer
 from lab.prefect_server import PrefectServer
@@ -27,13 +28,21 @@ PAST_SECONDS = 120 + 3 * INTERVAL_SECONDS
 _LEAST_STEADY_CHECKS = 11
 _DISTURBED_CHECKS = 2
 _FORMER_CHECKS = 7
+# A server on another continent, and how many checks of it are measured.
+DELAY_SECONDS = 0.3
+_FAR_CHECKS = 8
 # A server that reads its future for the first time may take some of this.
 _PATIENCE_SECONDS = 600.0
+
+Changes = ScheduledChanges | LiveChanges
 
 
 @dataclass
 class Cost:
-    """What one check costs. Bytes are those on the wire; `own_` and `server_` seconds are those of a processor."""
+    """What one check costs. Bytes are those on the wire; `own_` and `server_` seconds are those of a processor.
+
+    `failed` are the collectors that failed, or for which there was no time.
+    """
 
     requests: int
     wire_bytes: int
@@ -45,6 +54,7 @@ class Cost:
     resident_bytes: int = 0
     state_bytes: int = 0
     samples: int = 0
+    failed: list[str] = field(default_factory=list)
 
     @property
     def processor_seconds(self) -> float:
@@ -75,8 +85,9 @@ class Costs:
 
     `start` are the checks after a start, up to the one that reports all there is. `requests` are those of each steady
     check, `memory` what the process has after each of them, `counted` what they counted of the flow runs and task runs
-    that `ended`. `naive` is None where it takes more than ten minutes. `former` is a steady check of another commit.
-    `changes` are the seconds until `flow_runs.scheduled` was right again, by what happened.
+    that `ended`. `naive` is None where it takes more than five minutes. `former` is a steady check of another commit.
+    `changes` are the seconds until all numbers of runs were right again, by what happened. `far` are steady checks
+    when each request takes `DELAY_SECONDS` more.
     """
 
     start: list[Cost]
@@ -89,6 +100,21 @@ class Costs:
     former: Cost | None = None
     changes: dict[str, float] = field(default_factory=dict)
     memory: list[int] = field(default_factory=list)
+    far: list[Cost] = field(default_factory=list)
+
+    @property
+    def far_line(self) -> str:
+        """What a far server costs, and what a check had no time for, in a sentence."""
+        rows = [set(cost.failed) for cost in self.far]
+        failed = [len(row) for row in rows]
+        again = set().union(*(one & next_one for one, next_one in pairwise(rows)))
+        left_out = f'{min(failed)} to {max(failed)} collectors were left out in each, '
+        left_out += f'{", ".join(sorted(again))} twice in a row' if again else 'none twice in a row'
+        seconds = [cost.seconds for cost in self.far]
+        return (
+            f'{fmean(seconds):.1f} s for a check, {max(seconds):.1f} s at most. In {len(rows)} checks '
+            f'{left_out if any(failed) else "no collector was left out"}.'
+        )
 
     @property
     def naive_times(self) -> tuple[float, ...]:
@@ -133,45 +159,62 @@ class Bench:
         self._database = folder / 'server.db'
         self._report = report
 
-    def measure(self, name: str, size: Size, *, with_changes: bool = False) -> Costs:
+    def measure(self, name: str, size: Size) -> Costs:
         """The costs of a server of that size, which is made and stopped again. Changes are for SQLite only."""
         if not self._template.exists():
             self._report('a real server makes its schema')
             seed.make_template(self._template)
         self._report(f'{name}: rows for {size}')
-        for path in self._database.parent.glob(f'{self._database.name}*'):
-            path.unlink()
-        shutil.copy(self._template, self._database)
+        self._put(self._template)
         with seed.connected(self._database) as database:
             samples = seed.seed(database, size)
-        changes = Changes(self._database, samples, size) if with_changes else None
         with ExitStack() as stack:
             connect: Connect = partial(seed.connected, self._database)
             url = f'sqlite+aiosqlite:///{self._database}'
-            processes = []
+            databases = []
             if self._on_postgresql:
                 self._report(f'{name}: PostgreSQL starts and takes the rows')
                 cluster = stack.enter_context(PostgresServer())
                 postgres.fill(cluster, self._database)
                 connect, url = partial(postgres.connected, cluster), cluster.url
-                processes.append(postgres.process_id(cluster))
+                databases.append(postgres.process_id(cluster))
                 self.database = postgres.name(cluster)
             self._report(f'{name}: the server starts')
             server = stack.enter_context(PrefectServer(settings=seed.SETTINGS, database_url=url))
-            processes.append(server.pid)
             activity = Activity(connect, samples, size)
             measurement = _Measurement(
-                server.api_url, processes, activity, lambda text: self._report(f'{name}: {text}')
+                server.api_url,
+                lambda: [server.pid, *databases],
+                activity,
+                lambda text: self._report(f'{name}: {text}'),
             )
-            costs = measurement.costs(self._steady_checks, changes)
+
+            def put_back(backup: Path) -> None:
+                server.stop()
+                self._put(backup)
+                server.start()
+                activity.begin_anew()
+
+            changes: Changes | None = None
+            if name == CHANGING and not self._on_postgresql:
+                changes = ScheduledChanges(self._database, samples, size)
+            elif name == LIVING and not self._on_postgresql:
+                changes = LiveChanges(self._database, put_back)
+            costs = measurement.costs(self._steady_checks, changes, is_far=name in FAR)
             return replace(costs, former=measurement.former_cost(self._former)) if self._former else costs
+
+    def _put(self, database: Path) -> None:
+        """Have a copy of it in the place of the server's, without the log of changes that was beside that."""
+        for path in self._database.parent.glob(f'{self._database.name}*'):
+            path.unlink()
+        shutil.copy(database, self._database)
 
 
 class _Measurement:
-    """On one server; `processes` are the ids of its process, and of PostgreSQL's first one where it has that."""
+    """On one server; `processes` gives the ids of its process, and of PostgreSQL's first one where it has that."""
 
     def __init__(
-        self, api_url: str, processes: Sequence[int], activity: Activity, report: Callable[[str], None]
+        self, api_url: str, processes: Callable[[], Sequence[int]], activity: Activity, report: Callable[[str], None]
     ) -> None:
         self._api_url = api_url
         self._processes = processes
@@ -181,7 +224,7 @@ class _Measurement:
         # The last run of a check.
         self._last = Run()
 
-    def costs(self, steady_checks: int, changes: Changes | None) -> Costs:
+    def costs(self, steady_checks: int, changes: Changes | None, *, is_far: bool) -> Costs:
         with Subject('check', self._api_url) as check, Subject('naive', self._api_url) as naive:
             self._activity.play_back(PAST_SECONDS)
             self._next_interval = time.monotonic() + INTERVAL_SECONDS
@@ -197,7 +240,8 @@ class _Measurement:
             everything = None if run.error else cost
             requests = [cost.requests for cost, _ in pairs]
             memory = [cost.resident_bytes for cost, _ in pairs]
-            costs = Costs(start, requests, counted, dict(ended), steady, floor, everything, memory=memory)
+            far = self._far(check) if is_far else []
+            costs = Costs(start, requests, counted, dict(ended), steady, floor, everything, memory=memory, far=far)
             return replace(costs, changes=self._changes(check, changes)) if changes else costs
 
     def former_cost(self, package: Path) -> Cost:
@@ -230,7 +274,7 @@ class _Measurement:
             if len(costs) == 1:
                 check.age()
             if time.monotonic() > deadline:
-                raise RuntimeError(f'flow_runs.scheduled is not right after {_PATIENCE_SECONDS:.0f} s')
+                raise RuntimeError(f'the numbers of runs are not right after {_PATIENCE_SECONDS:.0f} s')
         return costs
 
     def _steady(self, check: Subject, number: int, of_them: int) -> tuple[Cost, Cost]:
@@ -247,6 +291,16 @@ class _Measurement:
         floor = Cost(len(run.requests), cost.wire_bytes, 1, seconds, self._server_cpu() - busy)
         return cost, floor
 
+    def _far(self, check: Subject) -> list[Cost]:
+        check.delay(DELAY_SECONDS)
+        costs = []
+        for number in range(_FAR_CHECKS):
+            self._report(f'check {number + 1} of {_FAR_CHECKS} with {DELAY_SECONDS} s more for each request')
+            self._live()
+            costs.append(self._cost(check))
+        check.delay(0)
+        return costs
+
     def _work_a_while(self) -> None:
         """Some requests of the last steady check once more; how many is left to chance.
 
@@ -257,13 +311,7 @@ class _Measurement:
 
     def _changes(self, check: Subject, changes: Changes) -> dict[str, float]:
         """How long it takes until the numbers are right again, in seconds."""
-        calls: dict[str, Callable[[], None]] = {
-            'one run of one deployment deleted, one of another added': changes.add_and_delete_one,
-            '10 runs of each deployment added': lambda: changes.add_to_all(10),
-            'a third of the runs of each deployment deleted': changes.delete_a_third,
-            'all runs of all deployments deleted': changes.delete_all,
-        }
-        return {what: self._seconds_until_right(check, what, change) for what, change in calls.items()}
+        return {what: self._seconds_until_right(check, what, change) for what, change in changes.all().items()}
 
     def _seconds_until_right(self, check: Subject, what: str, change: Callable[[], None]) -> float:
         self._report(what)
@@ -276,7 +324,7 @@ class _Measurement:
             if is_right:
                 return seconds
             if seconds > _PATIENCE_SECONDS:
-                raise RuntimeError(f'{what}: flow_runs.scheduled is not right after {seconds:.0f} s')
+                raise RuntimeError(f'{what}: the numbers of runs are not right after {seconds:.0f} s')
 
     def _live(self) -> None:
         """Let the interval pass; what happened in it is there at once, and a check comes right after it."""
@@ -285,7 +333,7 @@ class _Measurement:
         self._activity.play()
 
     def _is_right(self, run: Run) -> bool:
-        return run.scheduled == self._activity.scheduled_by_deployment()
+        return run.scheduled == self._activity.scheduled_by_deployment() and run.live == self._activity.live()
 
     def _cost(self, subject: Subject) -> Cost:
         return self._measured(subject)[1]
@@ -304,10 +352,11 @@ class _Measurement:
             resident_bytes=run.resident_bytes,
             state_bytes=run.state_bytes,
             samples=run.samples,
+            failed=run.failed,
         )
         if run.error:
             self._report(f'{subject.kind} says: {run.error}')
         return run, cost
 
     def _server_cpu(self) -> float:
-        return sum(map(cpu_seconds, self._processes))
+        return sum(map(cpu_seconds, self._processes()))

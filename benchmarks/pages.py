@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from benchmarks import results
-from benchmarks.measure import Costs
+from benchmarks.measure import DELAY_SECONDS, Costs
 from benchmarks.naive import LIMIT_SECONDS
 from benchmarks.sizes import CHANGING, FLOW_RUNS_PER_INTERVAL, MOST, SIZES, TASK_RUNS_PER_FLOW_RUN
 from lab.prefect_server import ROOT
@@ -72,11 +72,16 @@ def _of_most(costs: Costs) -> Iterator[str]:
 
 def tables(machine: str, measured: Mapping[str, Costs]) -> str:
     """What each measured server costs, and how soon a change of the scheduled runs is seen."""
-    deployments = SIZES[CHANGING].deployments
     lines = [table(_COLUMNS, _rows(measured)), '']
-    if changes := measured[CHANGING].changes:
-        lines += [f'With {deployments:,} deployments, `flow_runs.scheduled` is right again', '']
-        lines += [*(f'- {seconds:.0f} s after: {what}' for what, seconds in changes.items()), '']
+    for name, costs in measured.items():
+        if costs.changes:
+            size = SIZES[name]
+            what = f'{size.live_task_runs:,} live' if size.live_task_runs else f'{size.future_runs:,} scheduled'
+            lines += [f'With {what} runs, the numbers of runs are right again', '']
+            lines += [*(f'- {seconds:.0f} s after: {what}' for what, seconds in costs.changes.items()), '']
+    if far := [(SIZES[name], costs.far_line) for name, costs in measured.items() if costs.far]:
+        lines += [f'With {1_000 * DELAY_SECONDS:.0f} ms more for each request, as over a WAN', '']
+        lines += [*(f'- {size.deployments:,} deployments: {line}' for size, line in far), '']
     return '\n'.join([*lines, f'Measured on {machine}.'])
 
 

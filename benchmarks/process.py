@@ -39,6 +39,10 @@ class Subject:
         """See `subject.Check.age`."""
         self._say('age')
 
+    def delay(self, seconds: float) -> None:
+        """From now on each request takes so much longer."""
+        self._say(f'delay {seconds}')
+
     def _say(self, word: str) -> None:
         assert self._started.stdin is not None
         self._started.stdin.write(f'{word}\n')

@@ -49,6 +49,6 @@ def read(path: Path) -> tuple[str, dict[str, Costs]]:
 
 def _costs(row: Mapping[str, Any]) -> Costs:
     costs: dict[str, Any] = {name: Cost(**row[name]) for name in ('steady', 'floor')}
-    costs['start'] = [Cost(**cost) for cost in row['start']]
+    costs |= {name: [Cost(**cost) for cost in row[name]] for name in ('start', 'far')}
     costs |= {name: Cost(**row[name]) if row[name] else None for name in ('naive', 'former')}
     return Costs(**{**row, **costs})

@@ -43,8 +43,10 @@ SIZES = {
     'live': Size(50, 1_000, 0, live_flow_runs=5_000, live_task_runs=20_000),
     'huge': Size(500, 10_000, 300_000, queues_per_pool=3, live_flow_runs=5_000, live_task_runs=20_000),
 }
-# The size whose scheduled runs are added to and deleted from, and the one with most of all.
-CHANGING, MOST = 'large', 'huge'
+# The size whose scheduled runs are changed, the one whose live runs are, and the one with most of all.
+CHANGING, LIVING, MOST = 'large', 'live', 'huge'
+# Those that are measured as far ones, too.
+FAR = (CHANGING, MOST)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.subject check|naive API_URL
 
-For each line on standard input it runs once and answers with one line of JSON, a `Run`; it ends when the input does.
+For each line `run` on standard input it runs once and answers with one line of JSON, a `Run`; it ends when the input
+does. After `delay 0.3` each request takes 0.3 s more. For `age` see `Check.age`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.activity import LIVE
 from benchmarks.naive import NaivePlan
 from benchmarks.traffic import Request, counted_traffic
 from datadog_checks.base.stubs import aggregator, datadog_agent
 from datadog_checks.prefect import PrefectCheck
-from datadog_checks.prefect.metrics import FLOW_RUNS_SCHEDULED, NAMESPACE
-from datadog_checks.prefect.tags import DEPLOYMENT_ID
+from datadog_checks.prefect.metrics import COLLECTOR_SUCCESS, FLOW_RUNS_SCHEDULED, NAMESPACE
+from datadog_checks.prefect.tags import COLLECTOR, DEPLOYMENT_ID
 
 _SCHEDULED = f'{NAMESPACE}.{FLOW_RUNS_SCHEDULED.name}'
+_SUCCESS = f'{NAMESPACE}.{COLLECTOR_SUCCESS.name}'
+_LIVE = {f'{NAMESPACE}.{name}': name for name in LIVE}
 _ENDS = {
     f'{NAMESPACE}.{kind}.{state}.count': kind
     for kind in ('flow_runs', 'task_runs')
@@ -36,7 +40,8 @@ _ENDS = {
 class Run:
     """One run of a subject: seconds, bytes, numbers of things.
 
-    `scheduled`: `flow_runs.scheduled` by deployment. `ended`: the flow runs and task runs that were counted so far.
+    `scheduled`: `flow_runs.scheduled` by deployment. `live`: the sums of the series in `activity.LIVE`. `ended`: the
+    flow runs and task runs that were counted so far. `failed`: the collectors that failed.
     """
 
     seconds: float = 0.0
@@ -49,7 +54,9 @@ class Run:
     state_bytes: int = 0
     samples: int = 0
     scheduled: dict[str, int] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
     error: str = ''
 
 
@@ -61,7 +68,9 @@ class Check:
         self._check.check_id = 'prefect:benchmark'
         self._samples = 0
         self._scheduled: Counter[str] = Counter()
+        self._live: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
+        self._failed: list[str] = []
         self._cache: dict[str, str] = {}
         self._state_bytes = 0
         aggregator.submit_metric = self._submit_metric  # type: ignore[method-assign]
@@ -71,11 +80,15 @@ class Check:
     def run(self, run: Run) -> None:
         self._samples = 0
         self._scheduled.clear()
+        self._live.clear()
+        self._failed.clear()
         answer = self._check.run()
         run.error = json.loads(answer)[0]['message'] if answer else ''
         run.samples = self._samples
         run.scheduled = {key: number for key, number in self._scheduled.items() if number}
+        run.live = {name: number for name, number in self._live.items() if number}
         run.ended = dict(self._ended)
+        run.failed = sorted(self._failed)
         run.state_bytes = self._state_bytes
 
     def age(self) -> None:
@@ -91,8 +104,11 @@ class Check:
     ) -> None:
         self._samples += 1
         if name == _SCHEDULED:
-            deployment = next((tag for tag in tags if tag.startswith(f'{DEPLOYMENT_ID}:')), '')
-            self._scheduled[deployment.partition(':')[2]] += int(value)
+            self._scheduled[_value_of(DEPLOYMENT_ID, tags)] += int(value)
+        elif name == _SUCCESS and not value:
+            self._failed.append(_value_of(COLLECTOR, tags))
+        elif name in _LIVE:
+            self._live[_LIVE[name]] += int(value)
         elif name in _ENDS:
             self._ended[_ENDS[name]] += int(value)
 
@@ -101,15 +117,19 @@ class Check:
         self._state_bytes = len(document)
 
 
+def _value_of(key: str, tags: list[str]) -> str:
+    return next((tag.partition(':')[2] for tag in tags if tag.startswith(f'{key}:')), '')
+
+
 def memory(line_name: str) -> int:
     """The memory of this process in bytes, by Linux: VmHWM is the most that it ever had, VmRSS what it has."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(line_name))
 
 
-def measured(call: Callable[[Run], None]) -> Run:
+def measured(call: Callable[[Run], None], delay_seconds: float) -> Run:
     run = Run()
-    with counted_traffic() as traffic:
+    with counted_traffic(delay_seconds) as traffic:
         began, cpu = time.perf_counter(), time.process_time()
         call(run)
         run.seconds, run.own_cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
@@ -123,6 +143,7 @@ def main(arguments: list[str]) -> int:
     name, api_url = arguments
     check = Check(api_url) if name == 'check' else None
     naive = NaivePlan(api_url)
+    delay_seconds = 0.0
 
     def read_everything(run: Run) -> None:
         try:
@@ -131,10 +152,14 @@ def main(arguments: list[str]) -> int:
             run.error = str(error)
 
     for line in sys.stdin:
-        if line.strip() == 'age' and check is not None:
+        word, *numbers = line.split()
+        if word == 'delay':
+            delay_seconds = float(numbers[0])
+        elif word == 'age' and check is not None:
             check.age()
-            continue
-        print(json.dumps(asdict(measured(check.run if check else read_everything))), flush=True)
+        else:
+            run = measured(check.run if check else read_everything, delay_seconds)
+            print(json.dumps(asdict(run)), flush=True)
     return 0
 
 

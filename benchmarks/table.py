@@ -8,7 +8,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Cost, Costs
+from benchmarks.measure import DELAY_SECONDS, Cost, Costs
 from benchmarks.sizes import SIZES
 
 
@@ -47,8 +47,10 @@ def show(console: Console, machine: str, results: Mapping[str, Costs]) -> None:
             + ' that ended were counted. After the first of these checks the process had '
             f'{costs.memory[0] / 1e6:.0f} MB, after the last {costs.memory[-1] / 1e6:.0f} MB.'
         )
+        if costs.far:
+            console.print(f'With {DELAY_SECONDS} s more for each request: {costs.far_line}')
         for what, seconds in costs.changes.items():
-            console.print(f'flow_runs.scheduled was right again {seconds:.0f} s after: {what}')
+            console.print(f'The numbers of runs were right again {seconds:.0f} s after: {what}')
 
 
 def _rows(name: str, costs: Costs) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,12 +44,13 @@ class Traffic:
 
 
 @contextmanager
-def counted_traffic() -> Iterator[Traffic]:
-    """Count all requests that go through the library `requests` meanwhile."""
+def counted_traffic(delay_seconds: float = 0.0) -> Iterator[Traffic]:
+    """Count all requests that go through the library `requests` meanwhile. Each takes so much longer, as over a WAN."""
     traffic = Traffic()
     send, connect = HTTPAdapter.send, HTTPConnection.connect
 
     def counting_send(self: HTTPAdapter, request: PreparedRequest, **options: Any) -> Response:
+        time.sleep(delay_seconds)
         answer = send(self, request, **options)
         traffic.add(request, answer)
         return answer
