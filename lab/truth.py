@@ -126,11 +126,11 @@ class Truth:
         start = _time(task_run['start_time'])
         self._add_start('task_runs', (start - _time(task_run['expected_start_time'])).total_seconds(), tags)
         upstream_ends = [
-            _time(task_runs[entry['id']]['end_time'])
+            ended_at
             for parameter, entries in task_run['task_inputs'].items()
             if parameter != '__parents__'
             for entry in entries
-            if entry['input_type'] == 'task_run' and entry['id'] in task_runs and task_runs[entry['id']]['end_time']
+            if entry['input_type'] == 'task_run' and (ended_at := _ended_at(task_runs.get(entry['id'])))
         ]
         if upstream_ends:
             wait = (start - max(upstream_ends)).total_seconds()
@@ -160,6 +160,15 @@ class _Names:
         if identity not in self._names:
             self._names[identity] = self._api.request('GET', f'{collection}/{identity}')['name']
         return self._names[identity]
+
+
+def _ended_at(task_run: Row | None) -> datetime | None:
+    """When it ended. A server may give no end to one that never started: then it is the time of its terminal state."""
+    if task_run is None:
+        return None
+    if task_run['end_time'] is None and task_run['state_type'] in TERMINAL_STATE_TYPES:
+        return _time(task_run['state']['timestamp'])
+    return _time(task_run['end_time']) if task_run['end_time'] else None
 
 
 def _time(text: str) -> datetime:

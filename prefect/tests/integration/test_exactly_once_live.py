@@ -49,8 +49,8 @@ def test_every_stream_had_something_to_count(result: Result) -> None:
         'task_runs.dependency_wait_duration.count',
         'log records',
     }
-    # Some 300 on a quiet machine.
-    assert result.flow_runs >= 100
+    # Some 300 on a quiet machine, 90 on a full one with an old server.
+    assert result.flow_runs >= 50
 
 
 def test_each_kill_repeats_at_most_the_batch_that_was_not_persisted(result: Result) -> None:

@@ -373,6 +373,11 @@ class TaskRun:
     total_run_time: Seconds = 0.0
     upstream_ids: Annotated[tuple[str, ...], at('task_inputs'), PlainValidator(_upstream_ids)] = ()
 
+    @property
+    def ended_at(self) -> datetime | None:
+        """`end_time`, or the time of the terminal state: before 3.6.14 if unstarted, before 3.1.0 if timed out."""
+        return self.state_time if self.end_time is None and self.state_type in TERMINAL_STATE_TYPES else self.end_time
+
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:

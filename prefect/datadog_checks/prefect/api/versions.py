@@ -37,9 +37,9 @@ TASK_RUN_END_FILTER = Difference(
 )
 ENDS_OF_UNSTARTED_FLOW_RUNS = Difference(
     (3, 6, 14),
-    'the end of flow runs that were cancelled or crashed before they started',
+    'the end of flow runs that were cancelled or crashed before they started, and of such task runs',
     'the time of their last state counts, if they were due a day ago or later. If a person retries one, its end and '
-    'the wait for the next attempt count if a check has seen it before it starts',
+    'the wait for the next attempt count if a check has seen it before it starts. Such task runs are left out',
 )
 START_FILTER_OF_UNSTARTED_FLOW_RUNS = Difference(
     (3, 4, 1),

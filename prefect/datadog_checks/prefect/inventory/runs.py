@@ -252,8 +252,8 @@ class Runs:
     def remember_ends(self, task_runs: Iterable[TaskRun]) -> None:
         """Spare a later question for the ends of these task runs."""
         for task_run in task_runs:
-            if task_run.end_time is not None:
-                self._memory.task_run_ends[task_run.id] = task_run.end_time
+            if (ended_at := task_run.ended_at) is not None:
+                self._memory.task_run_ends[task_run.id] = ended_at
 
     def is_known_to_have_ended(self, task_run_id: str) -> bool:
         return task_run_id in self._memory.task_run_ends

@@ -492,6 +492,20 @@ class TestDependencyWait:
         found = {second: self.follow(fake, bench, collector, second) for second in (15, 100, 130, 145, 160, 400)}
         assert {second: nonempty for second, nonempty in found.items() if nonempty} == {145: {'throughput': 1}}
 
+    @pytest.mark.parametrize('before', [(), ('RUNNING',)], ids=['unstarted', 'timed out'])
+    def test_upstream_to_which_an_old_server_gives_no_end_ended_with_its_last_state(
+        self, fake: FakePrefect, bench: Bench, collector: StartedTaskRuns, flow_run: Row, before: tuple[str, ...]
+    ) -> None:
+        """Before 3.6.14 one that never started, and before 3.1.0 one that exceeded its timeout."""
+        fake.version = '3.0.11'
+        upstream = fake.add_task_run(flow_run=flow_run, at=at(1))
+        for state_type in (*before, 'FAILED'):
+            fake.set_task_run_state(upstream, state_type, at=at(4))
+        upstream['end_time'] = None
+        self.load(fake, flow_run, 10, upstream)
+        found = self.follow(fake, bench, collector, 15)
+        assert found == {'throughput': 1, **dict.fromkeys(('avg', 'median', '95percentile', 'max'), 6), 'count': 1}
+
     def test_wait_goes_by_the_upstreams_that_are_known(
         self, fake: FakePrefect, bench: Bench, collector: StartedTaskRuns, flow_run: Row
     ) -> None:
