@@ -18,9 +18,8 @@ from uuid import uuid4
 import requests
 
 from lab.prefect_server import FLOWS_FOLDER
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE_SECONDS, wait_until
 
-TIMEOUT_SECONDS = 90.0
 # A server with SQLite answers 503 to a write that another write got in the way of (SQLITE_BUSY_SNAPSHOT); Prefect's own
 # client tries again, too.
 # Of a minute and more: so long a server with SQLite may stand still on a busy machine, "database is locked".
@@ -67,7 +66,7 @@ class PrefectApiDriver:
         """Send one request to `path` (below /api); return the answer, with any status."""
         body = {} if body is None and method == 'POST' else body
         url = f'{self.url}/{path.removeprefix("/")}'
-        response = self._session.request(method, url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+        response = self._session.request(method, url, json=body, headers=headers, timeout=PATIENCE_SECONDS)
         try:
             decoded = response.json() if response.content else None
         except requests.JSONDecodeError:

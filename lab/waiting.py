@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# A server that waits for a lock of SQLite does nothing else for 60 s (3.8.8).
+# A server that waits for a lock of SQLite does nothing else for 60 s, and on a full machine once more (3.8.8).
 PATIENCE_SECONDS = 150.0
 
 
