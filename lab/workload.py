@@ -23,8 +23,8 @@ WORK_POOL = 'workshop'
 UNATTENDED_WORK_POOL = 'unattended'
 PAUSED_WORK_POOL = 'mothballed'
 SETTLE_SECONDS = 3
-# The work takes a minute and a half, on a machine that is busy with others some times that.
-LIMIT_SECONDS = 400.0
+# The work takes a minute and a half, on a machine that is busy with others five times that.
+LIMIT_SECONDS = 600.0
 # If the background tasks have not ended after so long, the story asks for one more.
 THUMBNAIL_SECONDS = 60.0
 TICK_SECONDS = 0.5
