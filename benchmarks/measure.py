@@ -234,13 +234,13 @@ class _Measurement:
             steady, floor = (typical(side) for side in zip(*pairs, strict=True))
             counted = {kind: number - counted[kind] for kind, number in self._last.ended.items()}
             ended = self._activity.ended() - ended
+            far = self._far(check) if is_far else []
             self._report('the naive plan')
             self._live()
             run, cost = self._measured(naive)
             everything = None if run.error else cost
             requests = [cost.requests for cost, _ in pairs]
             memory = [cost.resident_bytes for cost, _ in pairs]
-            far = self._far(check) if is_far else []
             costs = Costs(start, requests, counted, dict(ended), steady, floor, everything, memory=memory, far=far)
             return replace(costs, changes=self._changes(check, changes)) if changes else costs
 
