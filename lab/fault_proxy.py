@@ -14,7 +14,7 @@ import ssl
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,10 +46,11 @@ class Exchange(BaseHTTPRequestHandler):
         super().setup()
         self.front = self.server.front
         self.front.connections_made += 1
-        self._upstream = HTTPConnection(*self.front.upstream, timeout=UPSTREAM_SECONDS)
+        self._upstreams = [HTTPConnection(*address, timeout=UPSTREAM_SECONDS) for address in self.front.upstreams]
 
     def finish(self) -> None:
-        self._upstream.close()
+        for upstream in self._upstreams:
+            upstream.close()
         with contextlib.suppress(OSError):
             super().finish()
 
@@ -71,18 +72,19 @@ class Exchange(BaseHTTPRequestHandler):
         return urlsplit(self.path).path.removeprefix(self.front.path)
 
     def ask(self) -> Answer:
-        """The answer of the server behind."""
+        """The answer of the server behind, or of one of its replicas."""
+        upstream = self.front.random.choice(self._upstreams)
         path = self.front.upstream_path + self.path.removeprefix(self.front.path)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
         for is_last in (False, True):
             try:
-                self._upstream.request(self.command, path, self.content or None, headers | {'Host': 'behind.example'})
-                response = self._upstream.getresponse()
+                upstream.request(self.command, path, self.content or None, headers | {'Host': 'behind.example'})
+                response = upstream.getresponse()
                 kept = {name: value for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP}
                 return Answer(response.status, kept, response.read())
             except (OSError, HTTPException):
                 # The server may have closed a connection that was idle. The requests of the check only read.
-                self._upstream.close()
+                upstream.close()
                 if is_last:
                     raise
         raise AssertionError('unreachable')
@@ -185,12 +187,24 @@ class ByChance:
 
 
 class Front:
-    """Listens on a free loopback port. `url` is a value for `prefect_url`; `path` replaces the server's own `/api`."""
+    """Listens on a free loopback port. `url` is a value for `prefect_url`; `path` replaces the server's own `/api`.
 
-    def __init__(self, target_url: str, *, tls: ssl.SSLContext | None = None, path: str | None = None) -> None:
+    Of a server and its replicas each request meets another one, as it falls.
+    """
+
+    def __init__(
+        self,
+        target_url: str,
+        *,
+        replicas: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+        path: str | None = None,
+    ) -> None:
         target = urlsplit(target_url)
-        self.upstream = (target.hostname or '', target.port or 80)
+        targets = [target, *map(urlsplit, replicas)]
+        self.upstreams = [(one.hostname or '', one.port or 80) for one in targets]
         self.upstream_path = target.path
+        self.random = random.Random(len(targets))
         self.path = target.path if path is None else path
         self.tls = tls
         self.fault: Fault = Exchange.pass_on

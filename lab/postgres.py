@@ -52,9 +52,14 @@ def _programs() -> Path | None:
 
 
 class PostgresServer:
-    """`postgres` with an empty database, in a temporary folder that is removed when it is stopped."""
+    """`postgres` with an empty database, in a temporary folder that is removed when it is stopped.
 
-    def __init__(self) -> None:
+    A standby of another one has what that has, `lag_seconds` later, and can only be read.
+    """
+
+    def __init__(self, *, standby_of: PostgresServer | None = None, lag_seconds: float = 0.0) -> None:
+        self._primary = standby_of
+        self._lag_seconds = lag_seconds
         self._process: GuardedProcess | None = None
         self._folder: Path | None = None
         self.port = free_port()
@@ -87,6 +92,8 @@ class PostgresServer:
                 shutil.chown(self._folder, USER)
             self._make_database(programs)
             settings = {**SETTINGS, 'port': str(self.port)}
+            if self._primary is not None:
+                settings['recovery_min_apply_delay'] = f'{self._lag_seconds * 1000:.0f}ms'
             options = [word for name, value in settings.items() for word in ('-c', f'{name}={value}')]
             self._process = GuardedProcess(
                 self._as_user([programs / 'postgres', '-D', 'data', '-k', self._folder, *options]),
@@ -110,8 +117,12 @@ class PostgresServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make_database(self, programs: Path) -> None:
-        options = ['--username=prefect', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync']
-        self._run([programs / 'initdb', '-D', 'data', *options])
+        if self._primary is None:
+            options = ['--username=prefect', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync']
+            self._run([programs / 'initdb', '-D', 'data', *options])
+        else:
+            options = ['-h', HOST, '-p', str(self._primary.port), '-U', 'prefect', '--checkpoint=fast', '--no-sync']
+            self._run([programs / 'pg_basebackup', '-D', 'data', *options, '--write-recovery-conf'])
 
     def _wait_until_ready(self, programs: Path, process: GuardedProcess) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,6 +1,6 @@
 """`make soak`: runs without end, faults without end, and at the end the sums are those of the server.
 
-    python -m lab.soak [--minutes 10] [--lives 1] [--faults 0.03] [--seed 1] [--postgresql] [--json PATH]
+    python -m lab.soak [--minutes 10] [--lives 1] [--faults 0.03] [--seed 1] [--postgresql] [--lag 1] [--json PATH]
 
 A real Prefect server; flow runs that are driven through their lives over the REST API (`lives.py`) and real flows with
 tasks, dependencies and retries (`flows/exercises.py`); the check every second through a proxy that resets, delays, cuts
@@ -42,6 +42,7 @@ from lab.journal import Journal
 from lab.lives import FLOW_NAMES, Lives
 from lab.postgres import PostgresServer
 from lab.prefect_server import FlowScript, PrefectServer
+from lab.replica import replica_behind
 from lab.report import make_console
 from lab.sums import Comparison, compare
 from lab.truth import EXCLUDED_LOGGER, Truth
@@ -132,10 +133,18 @@ class Result:
 
 
 class Soak:
-    """One observation of one server. `report` is told now and then how far it is."""
+    """One observation of one server, and of its `replicas`. `report` is told now and then how far it is."""
 
-    def __init__(self, api_url: str, plan: SoakPlan, report: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        plan: SoakPlan,
+        report: Callable[[str], None] = lambda text: None,
+        *,
+        replicas: Sequence[str] = (),
+    ) -> None:
         self._api_url = api_url
+        self._replicas = replicas
         self._plan = plan
         self._report = report
         self._random = random.Random(plan.seed)
@@ -148,7 +157,7 @@ class Soak:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='prefect-lab-soak-')))
             api = stack.enter_context(PrefectApiDriver(self._api_url))
             self._faults = ByChance(plan.fault_rate, plan.seed, DELAY_SECONDS)
-            self._front = stack.enter_context(Front(self._api_url))
+            self._front = stack.enter_context(Front(self._api_url, replicas=self._replicas))
             instance = {
                 'prefect_url': self._front.url,
                 'late_start_threshold': LATE_START_THRESHOLD_SECONDS,
@@ -400,6 +409,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--faults', type=float, default=0.03, help='part of the requests that meet one (default: 0.03)')
     parser.add_argument('--seed', type=int, default=1, help='of all that is left to chance (default: 1)')
     parser.add_argument('--postgresql', action='store_true', help='the server uses PostgreSQL, not SQLite')
+    parser.add_argument(
+        '--lag',
+        type=float,
+        metavar='SECONDS',
+        help='with PostgreSQL: every second request meets a replica behind by that',
+    )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures to a file, too')
     options = parser.parse_args(arguments)
     plan = SoakPlan(
@@ -410,9 +425,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         progress('Starting a Prefect server')
         with ExitStack() as stack:
-            database_url = stack.enter_context(PostgresServer()).url if options.postgresql else None
-            server = stack.enter_context(PrefectServer(database_url=database_url))
-            result = Soak(server.api_url, plan, progress).run()
+            cluster = stack.enter_context(PostgresServer()) if options.postgresql or options.lag else None
+            server = stack.enter_context(PrefectServer(database_url=cluster.url if cluster else None))
+            replicas = []
+            if cluster and options.lag:
+                replicas.append(stack.enter_context(replica_behind(cluster, options.lag)).api_url)
+            result = Soak(server.api_url, plan, progress, replicas=replicas).run()
     except (SoakError, RuntimeError, OSError) as error:
         console.print(f'The soak did not come to its end: {error}', style='red', markup=False)
         return 1

@@ -12,9 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,34 +29,21 @@ DATABASES = ('SQLite', 'PostgreSQL')
 
 
 class Part(NamedTuple):
-    """Tests of one file, of which `database` selects those of one database."""
-
-    tests: Path
-    database: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to run on one version. Its parts go side by side: they wait for servers most of the time."""
+    """Tests of one file on one version, of which `database` selects those of one database."""
 
     version: str
-    parts: Sequence[Part]
+    tests: Path
+    database: str | None = None
 
     def run(self) -> tuple[bool, float]:
         """Return whether all tests passed, and the seconds. What they print comes at their end."""
         started = time.monotonic()
         environment = os.environ | {'PREFECT_ENV': str(ensure(f'prefect-{self.version}'))}
-
-        def run_part(part: Part) -> bool:
-            selection = ['-k', part.database] if part.database else []
-            command = [sys.executable, '-m', 'pytest', '-q', *selection, str(part.tests)]
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-            print(f'Prefect {self.version}: {part.tests.stem}\n{done.stdout}{done.stderr}', end='', flush=True)
-            return done.returncode == 0
-
-        with ThreadPoolExecutor(len(self.parts)) as executor:
-            has_passed = [*executor.map(run_part, self.parts)]
-        return all(has_passed), time.monotonic() - started
+        selection = ['-k', self.database] if self.database else []
+        command = [sys.executable, '-m', 'pytest', '-q', *selection, str(self.tests)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        print(f'Prefect {self.version}: {self.tests.stem}\n{done.stdout}{done.stderr}', end='', flush=True)
+        return done.returncode == 0, time.monotonic() - started
 
 
 def known_versions() -> list[str]:
@@ -71,15 +56,15 @@ def supported_versions() -> list[str]:
     return [version for version in known_versions() if release(version) >= OLDEST]
 
 
-def job_for(version: str, *, is_short: bool, database: str | None) -> Job:
+def parts_for(version: str, *, is_short: bool, database: str | None) -> list[Part]:
     if release(version) < OLDEST:
-        return Job(version, [Part(UNSUPPORTED)])
+        return [Part(version, UNSUPPORTED)]
     if not is_short:
         databases = [database] if database else DATABASES
-        return Job(version, [Part(FULL_RUN, database), *(Part(EXACTLY_ONCE, name) for name in databases)])
+        return [Part(version, FULL_RUN, database), *(Part(version, EXACTLY_ONCE, name) for name in databases)]
     is_newest = version == supported_versions()[-1]
     one = 'PostgreSQL' if is_newest and not postgres.missing() else 'SQLite'
-    return Job(version, [Part(FULL_RUN, database or one)])
+    return [Part(version, FULL_RUN, database or one)]
 
 
 def main() -> int:
@@ -89,16 +74,20 @@ def main() -> int:
     parser.add_argument('versions', nargs='*', metavar='VERSION', help=f'one of {", ".join([*known, *words])}')
     parser.add_argument('--short', action='store_true', help='the full run only, on one database')
     parser.add_argument('--database', choices=DATABASES, help='this database only')
-    parser.add_argument('--jobs', type=int, default=1, help='how many versions to run at the same time (default: 1)')
+    parser.add_argument('--jobs', type=int, default=2, help='how many parts to run at the same time (default: 2)')
     options = parser.parse_args()
     versions = [words.get(name, name) for name in options.versions or known]
     if unknown := [version for version in versions if version not in known]:
         parser.error(f'{", ".join(unknown)} is none of {", ".join([*known, *words])}')
-    jobs = [job_for(version, is_short=options.short, database=options.database) for version in versions]
+    parts = [
+        part for version in versions for part in parts_for(version, is_short=options.short, database=options.database)
+    ]
+    # They wait for servers most of the time; three at once were too much for SQLite on two cores.
     with ThreadPoolExecutor(options.jobs) as executor:
-        results = list(executor.map(Job.run, jobs))
-    for job, (has_passed, seconds) in zip(jobs, results, strict=True):
-        print(f'Prefect {job.version:8}{"passed" if has_passed else "FAILED"} in {seconds:.0f} s')
+        results = list(executor.map(Part.run, parts))
+    for part, (has_passed, seconds) in zip(parts, results, strict=True):
+        what = ' '.join(filter(None, [part.tests.stem, part.database]))
+        print(f'Prefect {part.version:8}{what:40}{"passed" if has_passed else "FAILED"} in {seconds:.0f} s')
     return 0 if all(has_passed for has_passed, _ in results) else 1
 
 

@@ -51,8 +51,9 @@ _EXIT = re.compile(
     r'(?P<code>-?\d{1,10})\b'
 )
 _INFRASTRUCTURE = re.compile(
-    r'Failed to submit flow run to infrastructure: |Submission failed\. |Flow run submission failed: '
-    r'|Flow run process could not be started:|Flow run could not start: '
+    r'Failed to submit flow run to infrastructure: |Flow run could not be submitted to infrastructure\b'
+    r'|Submission failed\. |Flow run submission failed: |Flow run bundle could not be created: '
+    r'|Flow run process could not be started:|Flow run could not start: |Flow run execution failed$'
     r'|Request failed while attempting to contact the server: |Request to \S+ failed: '
 )
 _ABORTED = re.compile(

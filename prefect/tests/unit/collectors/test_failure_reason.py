@@ -44,6 +44,11 @@ MESSAGES = [
     ('CRASHED', f'{CRASH}-11. Process exited with an unexpected status code.', 'exit_code_-11'),
     ('CRASHED', f'{CRASH}4123456789. Process exited with an unexpected status code.', 'exit_code_other'),
     ('CRASHED', 'Failed to submit flow run to infrastructure: ObjectNotFound: Block not found', 'infrastructure'),
+    # A worker of 3.0, and one of 3.2 or 3.4.
+    ('CRASHED', 'Flow run could not be submitted to infrastructure', 'infrastructure'),
+    ('CRASHED', "Flow run could not be submitted to infrastructure:\nKeyError('alice')", 'infrastructure'),
+    ('CRASHED', 'Flow run bundle could not be created: OSError: [Errno 28] No space left on device', 'infrastructure'),
+    ('CRASHED', 'Flow run execution failed', 'infrastructure'),
     ('FAILED', "Submission failed. KeyError: 'alice'", 'infrastructure'),
     ('CRASHED', 'Flow run could not start: unhandled errors in a TaskGroup (1 sub-exception)', 'infrastructure'),
     ('CRASHED', "Flow run process could not be started:\nFileNotFoundError('alice')", 'infrastructure'),
