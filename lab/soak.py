@@ -37,6 +37,7 @@ from rich.text import Text
 from datadog_checks.prefect.api.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, differences
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
+from lab.demo import LOG_OVERLAP_SECONDS
 from lab.fault_proxy import ByChance, Exchange, Front
 from lab.journal import Journal
 from lab.lives import FLOW_NAMES, Lives
@@ -68,8 +69,6 @@ MOST_OPEN_LIVES = 60
 LOOK_SECONDS = 2.0
 # The server writes task runs a moment after they ended, and events every 5 s.
 SETTLE_SECONDS = 8.0
-# Default of `log_overlap`.
-LOG_OVERLAP_SECONDS = 120.0
 # For the lives that are open when the time is over, and for the last checks.
 GRACE_SECONDS = 120.0
 # Tag sets of one series that are printed where they differ.

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -82,8 +83,8 @@ NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
 ABANDONED_FLOW = 'abandoned'
 # Heartbeats of a real process are 30 s apart at the least.
 BEAT_SECONDS = 2
-# Enough for a check to see it on a busy machine too.
-LOST_SECONDS = 45
+# Beside the intervals without a beat. Enough for a check to see it on a busy machine too.
+LOST_SECONDS = 40
 
 ORDERS = Deployment(
     'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
@@ -333,7 +334,8 @@ class Workload:
         """a long flow run takes longer than its deployment says, and is cancelled by hand"""
         flow_run = self._ask_for(BACKFILL)
         yield from self._until(flow_run, 'RUNNING')
-        yield from self._pause(4)
+        # Its deployment says two seconds, and checks are three apart.
+        yield from self._pause(8)
         self._api.cancel_flow_run(flow_run)
         self._state_types[flow_run] = 'CANCELLING'
         yield from self._until(flow_run, 'CANCELLED')
@@ -446,11 +448,13 @@ class Workload:
         flow = self._api.request('POST', 'flows/', {'name': ABANDONED_FLOW})['id']
         running = {'type': 'RUNNING', 'name': 'Running'}
         flow_run = self._api.request('POST', 'flow_runs/', {'flow_id': flow, 'state': running})['id']
+        beats = []
         for _ in range(4):
             yield from self._pause(BEAT_SECONDS)
             self._api.send_flow_run_heartbeat(flow_run)
-        # The server writes them down every 5 s, and three intervals later the run is lost.
-        yield from self._pause(LOST_SECONDS)
+            beats.append(time.monotonic())
+        # The server writes them down every 5 s. Three intervals later, long ones on a full machine, the run is lost.
+        yield from self._pause(LOST_SECONDS + 3 * max(later - earlier for earlier, later in pairwise(beats)))
         self._api.set_flow_run_state(flow_run, 'CRASHED', force=True)
         while self._api.count_events(['prefect.automation.action.failed']) == 0:
             yield from self._pause(1)

@@ -37,6 +37,7 @@ from lab.demo import (
     compare_events,
     compare_logs,
     compare_with_server,
+    last_check,
     observe,
 )
 from lab.prefect_server import PrefectServer, prefect_version
@@ -137,10 +138,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Their second and last check, at the end, catches up with everything.
             assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
-            api.wait_for_events()
-            now = datetime.now(UTC)
-            last = runner.run()
-            recording.add(last)
+            last = last_check(recording, runner, api)
             flow_runs = api.read_all('flow_runs/filter')
             yield FullRun(
                 recording=recording,
@@ -174,7 +172,7 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
                 },
                 comparisons=compare_with_server(recording, api),
                 filtered={kind: other.run() for kind, other in filtered.items()},
-                now=now,
+                now=datetime.fromtimestamp(last.began, UTC),
             )
 
 
