@@ -325,6 +325,31 @@ def test_replica_that_is_a_second_behind() -> None:
         assert reader.count_flow_runs() < api.count_flow_runs()
 
 
+@pytest.mark.postgresql
+def test_work_queues_of_one_name_on_several_pages() -> None:
+    """PostgreSQL orders them anew for each page, and hides some. A check knows of those by the last one."""
+    if problem := postgres.missing():
+        pytest.skip(problem)
+    settings = {'PREFECT_SERVER_API_DEFAULT_LIMIT': '20'}
+    with (
+        postgres.PostgresServer() as cluster,
+        PrefectServer(settings=settings, database_url=cluster.url, with_services=False) as server,
+        PrefectApiDriver(server.api_url) as api,
+        Front(server.api_url) as front,
+    ):
+        names = {f'pool-{number:03}' for number in range(100)}
+        for name in sorted(names):
+            api.create_work_pool(name)
+        check = new_check(front.url)
+        for _ in range(5):
+            good_run(check)
+        front.requests.clear()
+        queues = [point for point in good_run(check).points if point.name == 'prefect.server.work_queue.is_paused']
+        assert len(queues) == len(names)
+        # Six pages, the last without a row, and of twenty ids each those that did not show.
+        assert front.requests.count('POST /work_queues/filter') <= 6 + 5
+
+
 def assert_each_run_counts_once(front: Front, writers: Sequence[PrefectApiDriver], reader: PrefectApiDriver) -> None:
     """Of runs that begin and end between checks; `reader` asks the replica that is last to know of them."""
     check = new_check(front.url)

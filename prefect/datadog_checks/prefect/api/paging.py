@@ -7,7 +7,7 @@ time that fill more than a page are read by id, which is unique.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -183,14 +183,19 @@ def pages_newest_first(
 
 
 def rows_by_offset(
-    fetch: Fetch[R], body: Body, page_size: int, is_enough: Callable[[R], bool] | None = None
+    fetch: Fetch[R],
+    body: Body,
+    page_size: int,
+    is_enough: Callable[[R], bool] | None = None,
+    look_up: Callable[[Collection[str]], list[R]] | None = None,
 ) -> list[R]:
     """All rows of `body`, each once, for a list whose sort is fixed and has ties (work queues: all named 'default').
 
     A page whose last row `is_enough` is the last that is read: what comes after it is of no interest.
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
-    the list is read again, cut at other places, until as many rows are known as were counted.
+    `look_up` gets the ids that were seen, and gives what else is known. If that is not all, the list is read again, cut
+    at other places, until as many rows are known as were counted.
     """
     seen: set[str] = set()
     found: list[R] = []
@@ -206,6 +211,8 @@ def rows_by_offset(
                 raise PagingError('the pages repeat')
             if is_enough is not None and rows and is_enough(rows[-1]):
                 break
+        if attempt == 0 and look_up is not None and len(seen) + without_id < counted:
+            found += _unseen(look_up(seen), seen)
         if len(seen) + without_id >= counted:
             break
     return found

@@ -32,7 +32,7 @@ from datadog_checks.prefect.api.times import RESOLUTION, format_time
 
 Body = dict[str, Any]
 Criteria = dict[str, Any]
-Table = Literal['deployments', 'flows', 'flow_runs', 'task_runs', 'logs']
+Table = Literal['deployments', 'flows', 'flow_runs', 'task_runs', 'logs', 'work_queues']
 
 _TERMINAL = tuple(sorted(TERMINAL_STATE_TYPES))
 _ALL_STATE_TYPES = ('SCHEDULED', *LIVE_STATE_TYPES, *_TERMINAL)

@@ -38,7 +38,16 @@ class Inventory:
         counted_event_names: Collection[str] = (),
     ) -> None:
         memory.go_on(now)
-        selection = Selection(client, filters, memory.deployments, memory.flows, memory.workers, now, worker_retention)
+        selection = Selection(
+            client,
+            filters,
+            memory.deployments,
+            memory.flows,
+            memory.workers,
+            memory.work_queue_ids,
+            now,
+            worker_retention,
+        )
         tagging = Tagging(client, selection, memory.known_runs, prefect_tags)
         runs = Runs(client, selection, memory, now)
         facts = ServerFacts(client, runs.met_flow_runs, memory.server_facts, now, log)

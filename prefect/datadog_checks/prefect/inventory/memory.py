@@ -28,6 +28,7 @@ class InventoryMemory:
         self.flows = FlowDirectory()
         self.server_facts = ServerFactsMemory()
         self.workers = WorkerDirectory()
+        self.work_queue_ids: set[str] = set()
         self.future_runs = FutureRuns()
         self.live_flow_runs: LiveRuns[FlowRun] = LiveRuns()
         # Of those that belong to a flow run, and of the others.

@@ -35,6 +35,7 @@ class Selection:
         deployments: DeploymentDirectory,
         flows: FlowDirectory,
         workers: WorkerDirectory,
+        work_queue_ids: set[str],
         now: datetime,
         worker_retention: timedelta,
     ) -> None:
@@ -42,10 +43,11 @@ class Selection:
         self._directory = deployments
         self._flows = flows
         self._workers = workers
+        self._known_queue_ids = work_queue_ids
         self._now = now
         self._worker_retention = worker_retention
         self.filters = filters
-        self.all_work_queues = Lazy(client.work_queues)
+        self.all_work_queues = Lazy(self._read_work_queues)
         self.queues_by_id = Lazy(self._read_queues_by_id)
         self.work_pools = Lazy(self._select_work_pools)
         self.work_queues = Lazy(self._select_work_queues)
@@ -115,6 +117,12 @@ class Selection:
     def _select_work_pools(self) -> dict[str, WorkPool]:
         """The work pools that pass, by name."""
         return {pool.name: pool for pool in self._client.work_pools() if self.filters.work_pools.allows(pool.name)}
+
+    def _read_work_queues(self) -> list[WorkQueue]:
+        queues = self._client.work_queues(self._known_queue_ids)
+        self._known_queue_ids.clear()
+        self._known_queue_ids.update(queue.id for queue in queues)
+        return queues
 
     def _select_work_queues(self) -> list[WorkQueue]:
         filters = self.filters

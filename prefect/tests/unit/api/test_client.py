@@ -71,6 +71,21 @@ class TestAnswers:
         assert client.count_flow_runs({'flow_runs': {'state': {'type': {'any_': ['SCHEDULED']}}}}) == 3
 
 
+class TestWorkQueues:
+    def test_known_ones_that_others_of_the_same_name_hide_are_asked_for_by_id(
+        self, fake: FakePrefect, client: PrefectClient
+    ) -> None:
+        """The fake orders ties by chance at each request."""
+        fake.default_limit = 5
+        expected = {fake.default_queue(fake.add_work_pool(f'pool {index}'))['id'] for index in range(40)}
+        gone = '00000000-0000-4000-8000-000000000000'
+        found = [queue.id for queue in client.work_queues({*expected, gone})]
+        assert sorted(found) == sorted(expected)
+        asked = bodies(fake, '/work_queues/filter')
+        assert sum('offset' in body for body in asked) <= 9
+        assert gone in [item for body in asked if 'work_queues' in body for item in body['work_queues']['id']['any_']]
+
+
 class TestPageLimit:
     @pytest.mark.parametrize('limit', [1, 2, 50, 200, 1000])
     def test_limit_of_the_server_is_used(self, fake: FakePrefect, client: PrefectClient, limit: int) -> None:
