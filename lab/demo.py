@@ -30,6 +30,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from datadog_checks.prefect.config_models import defaults
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.prefect_server import PrefectServer
@@ -48,8 +49,7 @@ PLAIN_PROGRESS_SECONDS = 10.0
 EVENT_DELAY_SECONDS = 6
 # Clients send log records every 2 s.
 LOG_DELAY_SECONDS = 4
-# Default of `log_overlap`, and what the checks at its end may take.
-LOG_OVERLAP_SECONDS = 120.0
+# How long after its overlap a log record must have been sent.
 LOG_GRACE_SECONDS = 30.0
 # Of a failed comparison.
 SHOWN_DIFFERENCES = 10
@@ -128,18 +128,19 @@ def compare_logs(recording: Recording, runner: CheckRunner, api: PrefectApiDrive
     return LogComparison(sent, Counter(record['id'] for record in api.logs(logging.INFO, first, end)))
 
 
-def last_check(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> CheckResult:
-    """Run the check once more, and then until it has sent every log record; return its last result.
+def last_checks(recording: Recording, runner: CheckRunner, api: PrefectApiDriver) -> tuple[CheckResult, LogComparison]:
+    """Run the check until it has sent every log record, once at least. Return its last result, and the comparison.
 
-    What a full machine shows later than a check looks back is sent when it leaves the overlap, and then at the latest.
+    On a busy machine a record may show up later than a check looks back. It is sent by the time it leaves the overlap.
     """
     api.wait_for_events()
-    deadline = time.monotonic() + LOG_OVERLAP_SECONDS + LOG_GRACE_SECONDS
+    deadline = time.monotonic() + defaults.instance_log_overlap() + LOG_GRACE_SECONDS
     while True:
         result = runner.run()
         recording.add(result)
-        if compare_logs(recording, runner, api).is_equal or time.monotonic() > deadline:
-            return result
+        logs = compare_logs(recording, runner, api)
+        if logs.is_equal or time.monotonic() > deadline:
+            return result, logs
         time.sleep(CHECK_INTERVAL_SECONDS)
 
 
@@ -292,12 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     observe(workload, runner, recording, progress)
                     progress.stage('Waiting until the server has written down its last events')
                     with PrefectApiDriver(server.api_url) as api:
-                        last_check(recording, runner, api)
+                        _, logs = last_checks(recording, runner, api)
                 progress.stage('Asking the server for its own numbers')
                 with PrefectApiDriver(server.api_url) as api:
                     comparisons = compare_with_server(recording, api)
                     events = compare_events(recording, runner, api) if options.collect_events else None
-                    logs = compare_logs(recording, runner, api)
                     version = api.version()
                 progress.stage('Stopping Prefect')
     except (WorkloadError, RuntimeError, OSError) as error:

@@ -72,7 +72,7 @@ class Exchange(BaseHTTPRequestHandler):
         return urlsplit(self.path).path.removeprefix(self.front.path)
 
     def ask(self) -> Answer:
-        """The answer of the server behind, or of one of its replicas."""
+        """The answer of the server, or of one of its replicas."""
         upstream = self.front.random.choice(self._upstreams)
         path = self.front.upstream_path + self.path.removeprefix(self.front.path)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
@@ -189,7 +189,7 @@ class ByChance:
 class Front:
     """Listens on a free loopback port. `url` is a value for `prefect_url`; `path` replaces the server's own `/api`.
 
-    Of a server and its replicas each request meets another one, as it falls.
+    With `replicas`, each request goes to the server or to one of them, chosen at random.
     """
 
     def __init__(

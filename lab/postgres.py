@@ -54,7 +54,7 @@ def _programs() -> Path | None:
 class PostgresServer:
     """`postgres` with an empty database, in a temporary folder that is removed when it is stopped.
 
-    A standby of another one has what that has, `lag_seconds` later, and can only be read.
+    A standby is a copy of another server, which can only be read and lags `lag_seconds` behind it.
     """
 
     def __init__(self, *, standby_of: PostgresServer | None = None, lag_seconds: float = 0.0) -> None:

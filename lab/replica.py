@@ -1,4 +1,4 @@
-"""A replica of a Prefect server that is behind: it reads a standby of the PostgreSQL that the server writes to."""
+"""A replica of a Prefect server that lags behind: its database is a standby of the one that the server writes to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lab.postgres import PostgresServer
 from lab.prefect_server import PrefectServer
 
-# What a server writes when it starts.
+# By default a server writes to its database when it starts.
 _READ_ONLY = {
     'PREFECT_API_DATABASE_MIGRATE_ON_START': 'false',
     'PREFECT_API_BLOCKS_REGISTER_ON_START': 'false',
@@ -17,9 +17,9 @@ _READ_ONLY = {
 
 @contextmanager
 def replica_behind(cluster: PostgresServer, seconds: float) -> Iterator[PrefectServer]:
-    """A Prefect server that shows what is in the database with so many seconds of delay, and can only be read.
+    """A Prefect server that can only be read, and shows the database as it was so many seconds ago.
 
-    A server that has made its schema in the database must run by then.
+    The database must have Prefect's schema already.
     """
     with (
         PostgresServer(standby_of=cluster, lag_seconds=seconds) as standby,

@@ -35,9 +35,9 @@ from rich.table import Table
 from rich.text import Text
 
 from datadog_checks.prefect.api.versions import ENDS_OF_UNSTARTED_FLOW_RUNS, differences
+from datadog_checks.prefect.config_models import defaults
 from lab.api import TERMINAL_STATE_TYPES, PrefectApiDriver
 from lab.check_process import CheckProcess
-from lab.demo import LOG_OVERLAP_SECONDS
 from lab.fault_proxy import ByChance, Exchange, Front
 from lab.journal import Journal
 from lab.lives import FLOW_NAMES, Lives
@@ -132,7 +132,10 @@ class Result:
 
 
 class Soak:
-    """One observation of one server, and of its `replicas`. `report` is told now and then how far it is."""
+    """Observes one server. With `replicas`, the check asks the server and them in turn, at random.
+
+    `report` is called now and then with a line about the progress.
+    """
 
     def __init__(
         self,
@@ -258,7 +261,7 @@ class Soak:
         self._truth.add_events(datetime.fromtimestamp(self._began, UTC), datetime.now(UTC))
         self._front.fault = Exchange.pass_on
         # On a busy machine any record may show so late that it is found when the overlap is about to leave it.
-        settled = time.time() + LOG_OVERLAP_SECONDS
+        settled = time.time() + defaults.instance_log_overlap()
         self._wait('two good checks at the end', lambda: self._reads_since(settled) >= 2)
 
     def _reads_since(self, moment: float) -> int:
@@ -272,7 +275,7 @@ class Soak:
         return self._journal.successes_since(moment, *STREAMS)
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + GRACE_SECONDS + LOG_OVERLAP_SECONDS
+        deadline = time.monotonic() + GRACE_SECONDS + defaults.instance_log_overlap()
         self._report(f'Waiting for {what}')
         while not condition():
             self._checks.keep_running()
@@ -412,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '--lag',
         type=float,
         metavar='SECONDS',
-        help='with PostgreSQL: every second request meets a replica behind by that',
+        help='use PostgreSQL, and send half of the requests to a replica that is so far behind',
     )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the figures to a file, too')
     options = parser.parse_args(arguments)

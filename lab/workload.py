@@ -25,7 +25,7 @@ WORK_POOL = 'workshop'
 UNATTENDED_WORK_POOL = 'unattended'
 PAUSED_WORK_POOL = 'mothballed'
 SETTLE_SECONDS = 3
-# The work takes a minute and a half, on a machine that is busy with others five times that.
+# The stories take a minute and a half, and on a busy machine up to five times as long.
 LIMIT_SECONDS = 600.0
 # If the background tasks have not ended after so long, the story asks for one more.
 THUMBNAIL_SECONDS = 60.0
@@ -34,8 +34,9 @@ TICK_SECONDS = 0.5
 # Flow-run processes start as soon as the worker sees them: the defaults (10 s, 30 s) make people wait.
 WORKER_SETTINGS = {'PREFECT_WORKER_QUERY_SECONDS': '2', 'PREFECT_WORKER_HEARTBEAT_SECONDS': '10'}
 
+# A task worker that ends is started again until there have been so many.
 MOST_TASK_WORKERS = 4
-# What a worker says of a flow run that it could not start (3.0 to 3.4, and later ones).
+# What a worker says of a flow run that it could not start: the first up to 3.4, the second in later versions.
 NOT_SUBMITTED = re.compile(
     r'Flow run could not be submitted to infrastructure|Failed to submit flow run to infrastructure'
 )
@@ -83,14 +84,14 @@ NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
 ABANDONED_FLOW = 'abandoned'
 # Heartbeats of a real process are 30 s apart at the least.
 BEAT_SECONDS = 2
-# Beside the intervals without a beat. Enough for a check to see it on a busy machine too.
+# In addition to the intervals without a beat: enough for a check to see it, on a busy machine too.
 LOST_SECONDS = 40
 
 ORDERS = Deployment(
     'orders', 'every-30-seconds', 'orders.py:orders', 'critical', schedule=('interval', 30), tags=('team:shop',)
 )
 REPORT = Deployment('report', 'on-demand', 'outcomes.py:succeeds', 'reports')
-# In a queue without a limit: that of a queue, and of the pool, would be the reason for its lateness.
+# Its queue has no limit. Otherwise that limit could be the reason why it is late.
 LIMITED_REPORT = Deployment('report', 'one-at-a-time', 'outcomes.py:succeeds', 'default', concurrency_limit=1)
 FROZEN_REPORT = Deployment('report', 'frozen', 'outcomes.py:succeeds', 'frozen', tags=('expect:max_age=30s',))
 NIGHTLY_REPORT = Deployment(
@@ -306,9 +307,9 @@ class Workload:
                 if not NOT_SUBMITTED.match(flow_run['state']['message'] or ''):
                     wanted = f'{now}, not {" or ".join(state_types)}'
                     raise WorkloadError(f'flow run {flow_run["name"]} is {wanted}:\n{self._worker.process.log_tail()}')
-                # The worker gives it up if SQLite stays locked (3.8.8 on a full machine), and a person retries.
-                self._api.retry_flow_run(flow_run_id)
-                self._state_types[flow_run_id] = 'SCHEDULED'
+                # A worker gives up if SQLite stays locked (3.8.8 on a busy machine). Then a person retries.
+                yield from self._retry(flow_run_id, *state_types)
+                return
             yield
 
     def _retry(self, flow_run_id: str, *state_types: str) -> Story:
@@ -334,7 +335,7 @@ class Workload:
         """a long flow run takes longer than its deployment says, and is cancelled by hand"""
         flow_run = self._ask_for(BACKFILL)
         yield from self._until(flow_run, 'RUNNING')
-        # Its deployment says two seconds, and checks are three apart.
+        # Long enough for a check, three seconds after the last one, to see that it takes more than two.
         yield from self._pause(8)
         self._api.cancel_flow_run(flow_run)
         self._state_types[flow_run] = 'CANCELLING'
@@ -422,7 +423,7 @@ class Workload:
             if not workers[-1].is_running:
                 if len(workers) == MOST_TASK_WORKERS:
                     raise WorkloadError(f'the task worker ended:\n{workers[-1].process.log_tail()}')
-                # It does if the server does not take its connection in time (3.0.11 on a full machine).
+                # It ends if the server does not accept its connection in time (3.0.11 on a busy machine).
                 workers.append(self._start_script('thumbnail_worker.py'))
             if time.monotonic() - asked_at > THUMBNAIL_SECONDS:
                 # A busy server with SQLite can lose the event that says that a task run has ended.
@@ -453,7 +454,7 @@ class Workload:
             yield from self._pause(BEAT_SECONDS)
             self._api.send_flow_run_heartbeat(flow_run)
             beats.append(time.monotonic())
-        # The server writes them down every 5 s. Three intervals later, long ones on a full machine, the run is lost.
+        # The server writes them down every 5 s. The run is lost three intervals later; a busy machine makes them long.
         yield from self._pause(LOST_SECONDS + 3 * max(later - earlier for earlier, later in pairwise(beats)))
         self._api.set_flow_run_state(flow_run, 'CRASHED', force=True)
         while self._api.count_events(['prefect.automation.action.failed']) == 0:

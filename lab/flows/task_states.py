@@ -47,7 +47,7 @@ def bank_statements(seconds: float = 10.0) -> str:
         crashes()
     is_cancelled(return_state=True)
     is_paused(return_state=True)
-    # Last, so that a check sees all of it while the flow run goes on, however long the tasks above took.
+    # Last, so that a check sees all of this while the flow run goes on, however long the tasks above took.
     slow = work.submit(seconds)
     waits_for_slow = work.submit(0.1, wait_for=[slow])
     for future in (waits_for_slow, never_ready):

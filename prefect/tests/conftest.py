@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -193,10 +194,24 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == 'SQLite':
         yield None
         return
+    with started_postgres() as server:
+        yield server.url
+
+
+@pytest.fixture
+def cluster() -> Iterator[postgres.PostgresServer]:
+    """A PostgreSQL of the test's own. A test that asks for it is marked `postgresql`."""
+    with started_postgres() as server:
+        yield server
+
+
+@contextmanager
+def started_postgres() -> Iterator[postgres.PostgresServer]:
+    """PostgreSQL, if this machine has it; otherwise the test is skipped, and says why."""
     if problem := postgres.missing():
         pytest.skip(problem)
     with postgres.PostgresServer() as server:
-        yield server.url
+        yield server
 
 
 @pytest.fixture(scope='session')

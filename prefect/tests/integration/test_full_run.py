@@ -35,9 +35,8 @@ from lab.demo import (
     LogComparison,
     Progress,
     compare_events,
-    compare_logs,
     compare_with_server,
-    last_check,
+    last_checks,
     observe,
 )
 from lab.prefect_server import PrefectServer, prefect_version
@@ -138,13 +137,13 @@ def full_run(database_url: str | None) -> Iterator[FullRun]:
             # Their second and last check, at the end, catches up with everything.
             assert not [error for other in filtered.values() if (error := other.run().error)]
             observe(workload, runner, recording, Progress(Console(file=StringIO())))
-            last = last_check(recording, runner, api)
+            last, log_records = last_checks(recording, runner, api)
             flow_runs = api.read_all('flow_runs/filter')
             yield FullRun(
                 recording=recording,
                 last=last,
                 events=compare_events(recording, runner, api),
-                log_records=compare_logs(recording, runner, api),
+                log_records=log_records,
                 events_of_workers=[
                     event
                     for event in api.events(*runner.read('worker_runs'))

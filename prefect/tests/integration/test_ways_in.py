@@ -19,12 +19,13 @@ import pytest
 
 from datadog_checks.prefect.api import csrf
 from datadog_checks.prefect.api.times import parse_time
-from lab import postgres
 from lab.agent import CheckResult, CheckRunner
 from lab.api import PrefectApiDriver
 from lab.fault_proxy import Exchange, Front
+from lab.postgres import PostgresServer
 from lab.prefect_server import PrefectServer
 from lab.replica import replica_behind
+from lab.waiting import wait_until
 from tests.integration.certificates import Authority
 
 # With what a URL would take for its own. (To credentials beyond ASCII the server itself answers 500, 3.8.8.)
@@ -307,12 +308,9 @@ def test_two_replicas_whose_clocks_differ_by_a_second(prefect_server: PrefectSer
 
 
 @pytest.mark.postgresql
-def test_replica_that_is_a_second_behind() -> None:
-    """Each run is counted once, though of two requests one may not know of what the other has told."""
-    if problem := postgres.missing():
-        pytest.skip(problem)
+def test_replica_that_is_a_second_behind(cluster: PostgresServer) -> None:
+    """Each run is counted once, although a request may not see what the one before it saw."""
     with (
-        postgres.PostgresServer() as cluster,
         PrefectServer(database_url=cluster.url, with_services=False) as server,
         replica_behind(cluster, 1) as replica,
         PrefectApiDriver(server.api_url) as api,
@@ -326,13 +324,10 @@ def test_replica_that_is_a_second_behind() -> None:
 
 
 @pytest.mark.postgresql
-def test_work_queues_of_one_name_on_several_pages() -> None:
-    """PostgreSQL orders them anew for each page, and hides some. A check knows of those by the last one."""
-    if problem := postgres.missing():
-        pytest.skip(problem)
+def test_work_queues_of_one_name_on_several_pages(cluster: PostgresServer) -> None:
+    """PostgreSQL sorts every page anew, so some queues show on none. The check remembers them from the time before."""
     settings = {'PREFECT_SERVER_API_DEFAULT_LIMIT': '20'}
     with (
-        postgres.PostgresServer() as cluster,
         PrefectServer(settings=settings, database_url=cluster.url, with_services=False) as server,
         PrefectApiDriver(server.api_url) as api,
         Front(server.api_url) as front,
@@ -346,25 +341,24 @@ def test_work_queues_of_one_name_on_several_pages() -> None:
         front.requests.clear()
         queues = [point for point in good_run(check).points if point.name == 'prefect.server.work_queue.is_paused']
         assert len(queues) == len(names)
-        # Six pages, the last without a row, and of twenty ids each those that did not show.
+        # Six pages, of which the last is empty. Those that are missing are asked for by id, twenty in a request.
         assert front.requests.count('POST /work_queues/filter') <= 6 + 5
 
 
 def assert_each_run_counts_once(front: Front, writers: Sequence[PrefectApiDriver], reader: PrefectApiDriver) -> None:
-    """Of runs that begin and end between checks; `reader` asks the replica that is last to know of them."""
+    """Play runs that begin and end between checks. `reader` asks the replica that sees them last."""
     check = new_check(front.url)
     flow_id, in_turn = writers[0].create_flow('replicas'), cycle(writers)
-    while flow_id not in {flow['id'] for flow in reader.read_all('flows/filter')}:
-        time.sleep(0.1)
+    mine = {'flows': {'id': {'any_': [flow_id]}}}
+    wait_until(lambda: reader.read_all('flows/filter', mine), 'the replica to show the flow')
     points = list(good_run(check).points)
     for _ in range(7):
         flow_run = next(in_turn).request('POST', 'flow_runs/', {'flow_id': flow_id, 'state': None})
         for state in ('RUNNING', 'COMPLETED'):
             next(in_turn).set_flow_run_state(flow_run['id'], state, force=True)
         points += good_run(check).points
-    ended = {'flow_runs': {'state': {'type': {'any_': ['COMPLETED']}}}, 'flows': {'id': {'any_': [flow_id]}}}
-    while reader.count_flow_runs(**ended) < 7:
-        time.sleep(0.1)
+    ended = mine | {'flow_runs': {'state': {'type': {'any_': ['COMPLETED']}}}}
+    wait_until(lambda: reader.count_flow_runs(**ended) == 7, 'the replica to show all runs')
     # The last ones are visible, and nothing comes twice while the overlap is read again.
     for _ in range(3):
         points += good_run(check).points

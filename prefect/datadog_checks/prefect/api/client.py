@@ -185,8 +185,8 @@ class PrefectClient:
     def work_queues(self, known_ids: Collection[str] = ()) -> list[WorkQueue]:
         """All work queues.
 
-        The server sorts them by name alone, and each work pool has one named `default`. Of several pages PostgreSQL
-        orders each anew, and hides some queues (3.8.8): those of `known_ids` that do not show are asked for by id.
+        The server sorts them by name alone, and each work pool has one named `default`. PostgreSQL sorts every page
+        anew, so some queues show on none (3.8.8): those of `known_ids` that are missing are asked for by id.
         """
 
         def look_up(seen: Collection[str]) -> Rows[WorkQueue]:

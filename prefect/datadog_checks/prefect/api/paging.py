@@ -194,8 +194,8 @@ def rows_by_offset(
     A page whose last row `is_enough` is the last that is read: what comes after it is of no interest.
 
     Between ties a database may order each page anew, so that one row comes twice and another never. When that shows,
-    `look_up` gets the ids that were seen, and gives what else is known. If that is not all, the list is read again, cut
-    at other places, until as many rows are known as were counted.
+    `look_up` is given the ids that were seen and returns the other rows that it knows of. If some are still missing,
+    the list is read again, cut at other places, until as many rows are known as were counted.
     """
     seen: set[str] = set()
     found: list[R] = []
