@@ -196,27 +196,16 @@ class Lives:
             inputs = list(done) if self._random.random() < 0.7 else []
             task_run_id = self._create_task_run(flow_run_id, f'step_{number}', inputs)
             if self._random.random() < 0.9:
-                self._set_task_run(task_run_id, 'RUNNING')
+                self._api.set_task_run_state(task_run_id, 'RUNNING')
                 self._log_by_a_clock(flow_run_id, task_run_id=task_run_id)
                 yield self._some(0, 1)
-            self._set_task_run(task_run_id, self._random.choice(TASK_OUTCOMES))
+            self._api.set_task_run_state(task_run_id, self._random.choice(TASK_OUTCOMES))
             done.append({'input_type': 'task_run', 'id': task_run_id})
         yield self._some(0, 1)
 
     def _create_task_run(self, flow_run_id: str, task_key: str, inputs: Sequence[Input]) -> str:
-        body = {
-            'flow_run_id': flow_run_id,
-            'task_key': task_key,
-            # As the engine does: the same key would be the same task run once more.
-            'dynamic_key': str(next(self._numbers)),
-            'task_inputs': {'rows': list(inputs)},
-            'state': {'type': 'PENDING'},
-        }
-        return str(self._api.request('POST', 'task_runs/', body)['id'])
-
-    def _set_task_run(self, task_run_id: str, state_type: str) -> None:
-        body = {'state': {'type': state_type}, 'force': True}
-        self._api.request('POST', f'task_runs/{task_run_id}/set_state', body)
+        # As the engine does: the same key would be the same task run once more.
+        return self._api.create_task_run(flow_run_id, task_key, dynamic_key=str(next(self._numbers)), inputs=inputs)
 
     def _log(self, flow_run_id: str, records: Sequence[tuple[datetime, int, str, str]], **more: str) -> None:
         """Send log records in one request: time, level, logger and message of each."""

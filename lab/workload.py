@@ -84,6 +84,9 @@ NO_DEPLOYMENT = '11111111-1111-4111-8111-111111111111'
 ABANDONED_FLOW = 'abandoned'
 # Heartbeats of a real process are 30 s apart at the least.
 BEAT_SECONDS = 2
+DRIVEN_FLOW = 'driven'
+# A check begins three seconds after the one before, or when that has ended.
+SEEN_SECONDS = 4
 # In addition to the intervals without a beat: enough for a check to see it, on a busy machine too.
 LOST_SECONDS = 40
 
@@ -235,6 +238,7 @@ class Workload:
             self._takes_every_task_state,
             self._crashes,
             self._has_subflows,
+            self._stays_in_short_states,
             self._times_out,
             self._shares_one_slot,
             self._awaits_a_slot,
@@ -380,6 +384,21 @@ class Workload:
     def _has_subflows(self) -> Story:
         """a flow runs subflows"""
         yield from self._until(self._ask_for(REGIONS), 'COMPLETED')
+
+    def _stays_in_short_states(self) -> Story:
+        """a flow run and its task run, driven over the REST API, stay in states that usually pass quickly"""
+        # While a server stands still no check sees what a process enters and leaves.
+        created = {'flow_id': self._api.create_flow(DRIVEN_FLOW), 'state': {'type': 'RUNNING'}}
+        flow_run = self._api.request('POST', 'flow_runs/', created)['id']
+        task_run = self._api.create_task_run(flow_run, 'stands_in')
+        for state_type, name in (('SCHEDULED', 'AwaitingRetry'), ('PAUSED', None)):
+            self._api.set_task_run_state(task_run, state_type, name=name)
+            yield from self._pause(SEEN_SECONDS)
+        self._api.set_task_run_state(task_run, 'COMPLETED')
+        for state_type, name in (('SCHEDULED', 'AwaitingRetry'), ('PENDING', None), ('CANCELLING', None)):
+            self._api.set_flow_run_state(flow_run, state_type, name=name, force=True)
+            yield from self._pause(SEEN_SECONDS)
+        self._api.set_flow_run_state(flow_run, 'CANCELLED', force=True)
 
     def _times_out(self) -> Story:
         """a flow run exceeds its timeout"""
